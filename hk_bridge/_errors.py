@@ -1,0 +1,274 @@
+"""What the bridge itself refuses, and the notes that it adds to Flax's and Haiku's own errors.
+
+Each message is built in one place, and says what was given, where, what was expected
+and the line to write. The errors of Flax and Haiku keep their type and text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class ModuleTypeError(TypeError):
+    """What was given is no `flax.linen.Module` instance that can be bridged."""
+
+
+class VariablesError(ValueError):
+    """Variables do not have the form of Flax variables, or do not fit the module."""
+
+
+class StateStructureError(ValueError):
+    """A call would change the structure of Haiku state, which stays as `init` made it."""
+
+
+class NotInitializedError(ValueError):
+    """The variables of a module were asked for before it made them."""
+
+
+def _type(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _path(collection: str, path: Sequence[str]) -> str:
+    return f"collection {collection!r}, path {'/'.join(path)!r}"
+
+
+# What is no linen module.
+
+
+def class_given(cls: type) -> ModuleTypeError:
+    return ModuleTypeError(
+        "FlaxModule needs a flax.linen.Module instance, but got the class "
+        f"{cls.__name__}. "
+        f"Write FlaxModule({cls.__name__}(...)) to build it first."
+    )
+
+
+def nnx_given(value: Any) -> ModuleTypeError:
+    cls = value if isinstance(value, type) else type(value)
+    return ModuleTypeError(
+        "FlaxModule needs a flax.linen.Module instance, but got the flax.nnx module "
+        f"{cls.__name__}. Write FlaxModule(flax.nnx.bridge.to_linen({cls.__name__}, "
+        "...)), "
+        "with the arguments of the class but for rngs."
+    )
+
+
+def haiku_given(value: Any) -> ModuleTypeError:
+    cls = value if isinstance(value, type) else type(value)
+    return ModuleTypeError(
+        "FlaxModule needs a flax.linen.Module instance, but got the Haiku module "
+        f"{cls.__name__}. It needs no bridge: call it as it is."
+    )
+
+
+def not_a_module(value: Any) -> ModuleTypeError:
+    what = (
+        f"the function {value.__name__}" if hasattr(value, "__name__") else _type(value)
+    )
+    return ModuleTypeError(
+        f"FlaxModule needs a flax.linen.Module instance, but got {what}. Write "
+        "FlaxModule(nn.Dense(3)), for example; plain functions need no bridge: call "
+        "them."
+    )
+
+
+def has_parent(module: Any, parent: Any) -> ModuleTypeError:
+    cls, owner = type(module).__name__, type(parent).__name__
+    return ModuleTypeError(
+        f"FlaxModule needs a module of its own, but this {cls} is already a submodule "
+        "of the "
+        f"Flax module {owner}, named {module.name!r} there. Where it is built inside "
+        f"{owner}, "
+        f"write {cls}(..., parent=None); where it belongs to a bound {owner}, write "
+        "module, variables = bound.submodule.unbind() and then "
+        "FlaxModule(module, variables=variables)."
+    )
+
+
+# Variables of a wrong form.
+
+
+def check_name(name: Any) -> None:
+    if not isinstance(name, str):
+        raise TypeError(
+            f"name= must be the module's full Haiku name, a str, not {name!r}."
+        )
+    if not name or name.startswith("/") or name.endswith("/"):
+        raise ValueError(
+            "name= must be the module's full Haiku name, like 'net' or 'outer/~/net', "
+            f"not {name!r}."
+        )
+
+
+def variables_type(variables: Any) -> VariablesError:
+    return VariablesError(
+        "variables must be a dict of collections with string keys, but got "
+        f"{_type(variables)}. "
+        'Write variables={"params": {...}}, as module.init(key, x) returns them.'
+    )
+
+
+def collection_type(collection: str, value: Any) -> VariablesError:
+    return VariablesError(
+        f"The collection {collection!r} must be a dict with string keys, but is "
+        f"{_type(value)}. "
+        'Variables have a level of collections on top: write {"params": {...}}.'
+    )
+
+
+def leaf_and_module(path: Sequence[str]) -> VariablesError:
+    collection, *rest = path
+    return VariablesError(
+        f"{_path(collection, rest)} is a leaf as well as a module: two trees were "
+        "mixed. "
+        "Convert each with a name of its own."
+    )
+
+
+def missing_collection_level(key: str, owner: str) -> VariablesError:
+    return VariablesError(
+        f"The variables given to {owner} have {key!r} on top, where a collection was "
+        "expected; "
+        "the module itself has a submodule or parameter of that name. Write "
+        f'variables={{"params": '
+        "variables}."
+    )
+
+
+def doubled_collection_level(owner: str) -> VariablesError:
+    return VariablesError(
+        f"The variables given to {owner} are nested as "
+        f'{{"params": {{"params": ...}}}}: the level '
+        'of collections is there twice. Write variables=variables["params"].'
+    )
+
+
+def abstract_leaf(owner: str, collection: str, path: Sequence[str]) -> VariablesError:
+    return VariablesError(
+        f"The variables given to {owner} hold a jax.ShapeDtypeStruct at "
+        f"{_path(collection, path)}: a shape without values. Give arrays, or leave the "
+        "leaf out "
+        "to have it initialised."
+    )
+
+
+def leaf_shape(
+    owner: str, collection: str, path: Sequence[str], given: Any, expected: Any
+) -> VariablesError:
+    return VariablesError(
+        f"The variables given to {owner} do not fit at {_path(collection, path)}: they "
+        "hold "
+        f"{given}, but the module makes {expected} there. Build the module with the "
+        "same "
+        "configuration as the one that made them, or leave the leaf out to have it "
+        "initialised."
+    )
+
+
+def creator_shape(name: str, asked: Any, shape: Any) -> VariablesError:
+    return VariablesError(
+        f"A custom creator asked the initialiser of {name!r} for shape {tuple(asked)}, "
+        "but its "
+        f"Flax initialiser can only make {tuple(shape)}. Give the creator an "
+        "initialiser of its "
+        "own: next_creator(shape, dtype, init)."
+    )
+
+
+def groups_twice(num_groups: int, group_size: int) -> ValueError:
+    return ValueError(
+        f"GroupNorm got both num_groups={num_groups} and group_size={group_size}, of "
+        "which one "
+        f"follows from the other. Write GroupNorm(num_groups={num_groups}) or "
+        f"GroupNorm(group_size={group_size})."
+    )
+
+
+def no_groups() -> ValueError:
+    return ValueError(
+        "GroupNorm got neither num_groups nor group_size. Write "
+        "GroupNorm(num_groups=32), or "
+        "GroupNorm(group_size=...) with the number of channels a group."
+    )
+
+
+# State that would change its structure; variables that are not there yet.
+
+
+def new_state_leaf(
+    owner: str, collection: str, path: Sequence[str]
+) -> StateStructureError:
+    return StateStructureError(
+        f"{owner} made a new variable at {_path(collection, path)} in a call after "
+        "init. "
+        "Haiku state keeps the structure that init gave it, so the value would be "
+        "lost. Make the "
+        "variable at init, too (call the same branch or method there), ask for it with "
+        f"net(..., mutable=[{collection!r}]), or give FlaxModule(..., "
+        f"transient={collection!r}) "
+        "if it need not last."
+    )
+
+
+def changed_state_leaf(
+    owner: str, collection: str, path: Sequence[str], old: Any, new: Any
+) -> StateStructureError:
+    return StateStructureError(
+        f"{owner} changed the structure of the variable at {_path(collection, path)} "
+        f"from {old} "
+        f"to {new}. Haiku state keeps the structure that init gave it. Give the "
+        "variable its "
+        f"final structure at init, or write FlaxModule(..., transient={collection!r}) "
+        "if it "
+        "need not last."
+    )
+
+
+def not_initialized(owner: str) -> NotInitializedError:
+    return NotInitializedError(
+        f"{owner} has no variables yet: during init a module makes them when it is "
+        "first called. "
+        "Call it once before you ask for net.variables: if hk.running_init(): net(x)."
+    )
+
+
+def stateless_transform(owner: str, collection: str, path: Sequence[str]) -> str:
+    return (
+        f"{owner} keeps {_path(collection, path)} in Haiku state, but runs inside a "
+        "plain "
+        "hk.transform. Write hk.transform_with_state(f), whose init returns (params, "
+        "state) and "
+        "whose apply takes and returns state."
+    )
+
+
+# Notes to the errors of Flax and Haiku.
+
+
+def note_call(owner: str) -> str:
+    return f"This happened in hk_bridge.{owner}."
+
+
+def note_leaf(
+    which: str, module_name: str, name: str, collection: str, path: Sequence[str]
+) -> str:
+    return (
+        f"In Haiku, {_path(collection, path)} is {which}[{module_name!r}][{name!r}]. "
+        "If you loaded it, hk_bridge.to_haiku(variables, name=...) makes all leaves "
+        "with their "
+        "names; if init made it, call the same methods at init as at apply."
+    )
+
+
+def note_state(module_name: str, collection: str) -> str:
+    return (
+        f"The collection {collection!r} lives in Haiku state, under {module_name!r}. "
+        "Write "
+        "hk.transform_with_state(f) and give its state to f.apply(params, state, rng, "
+        "...)."
+    )
+
+
+NOTE_KEY = (
+    "No Haiku key was at hand. Give one to apply, f.apply(params, state, key, ...) or "
+    "f.apply(params, key, ...), or keys to this call, net(..., rngs={stream: key})."
+)

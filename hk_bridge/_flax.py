@@ -1,0 +1,503 @@
+"""All that is demanded of Flax: what a linen module is, and running one method of it on a Scope.
+
+Flax's own `init` and `apply` bind a module to a plain `flax.core.Scope`. Here it is
+bound to a subclass of it, which asks the bridge for what Haiku decides: a random key
+when a stream is first used, and a parameter when one is first made. All else is Flax's
+code.
+
+What is private in Flax and used here, since there is no public way (all since flax
+0.12.2 and long before; `tests/test_flax_door.py` names each):
+
+* `nn.Module._module_checks` and `flax.linen.module._get_unbound_fn`: what `apply` does
+  before it runs a method, whose errors have to be Flax's own;
+* `nn.Module.clone(_deep_clone=True)`: how `apply` and `bind` bind a module that has
+  modules among its fields;
+* `Scope._variables`, `Scope._check_valid`, `Scope._validate_trace_level`,
+  `flax.core.scope.LazyRng` and `child_rng_token`: what `Scope.push` and
+  `Scope.make_rng` are made of, which a subclass with keys drawn on demand must write
+  anew;
+* the local variable `rng_filters` of `flax.core.lift._partial_pack`: the only place
+  that tells which streams a lifted transform hands on (`Scope.rngs`).
+"""
+
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+import functools
+import inspect
+import sys
+from typing import Any
+from typing import NamedTuple
+import weakref
+
+from flax import core
+from flax import errors
+from flax import nnx
+from flax.core import meta
+from flax.core import scope as core_scope
+import flax.linen as nn
+from flax.linen import module as linen_module
+import jax
+
+from hk_bridge import _errors
+
+linen = nn
+Filter = core_scope.CollectionFilter
+Key = jax.Array
+Path = tuple[str, ...]
+
+# Streams that Flax's own layers ask for. A lifted transform takes its keys before it
+# runs, when the streams that the code inside will ask for cannot be known.
+_STREAMS = ("params", "dropout")
+_NOT_AT_INIT = nn.DenyList("intermediates")  # Flax's default for init
+MISSING: Any = object()
+
+
+def is_module(value: Any) -> bool:
+    """Whether `value` is a linen module instance."""
+    return isinstance(value, nn.Module)
+
+
+def lacks_key(error: Exception) -> bool:
+    """Whether Flax raised `error` for want of a key."""
+    return isinstance(error, errors.InvalidRngError)
+
+
+def unbound(module: Any) -> tuple[nn.Module, Mapping[str, Any] | None]:
+    """`module` free of any scope, and the variables that it was bound to, if it was.
+
+    Raises:
+      ModuleTypeError: `module` is no linen module instance, or has a Flax parent.
+    """
+    if not isinstance(module, nn.Module):
+        if isinstance(module, type) and issubclass(module, nn.Module):
+            raise _errors.class_given(module)
+        cls = module if isinstance(module, type) else type(module)
+        raise (
+            _errors.nnx_given(module)
+            if issubclass(cls, nnx.Module)
+            else _errors.not_a_module(module)
+        )
+    if isinstance(module.parent, nn.Module):
+        raise _errors.has_parent(module, module.parent)
+    if module.scope is not None:
+        return module.unbind()
+    return module, None
+
+
+class Streams:
+    """The keys of one call: those given as `rngs`, else from Haiku, one a stream, when used.
+
+    Args:
+      module: the linen module, for the texts of Flax's errors.
+      rngs: as `module.apply` takes it; None draws every stream from Haiku.
+      draw: gives a new Haiku key; None where Haiku has none.
+      initializing: `rngs` without `params` draw that stream from Haiku at init.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        rngs: Any,
+        draw: Callable[[], Key] | None,
+        initializing: bool,
+    ):
+        if rngs is not None:
+            rngs = _checked_rngs(module, rngs, initializing)
+        self.keys: dict[str, Key] = dict(rngs or {})
+        self._draw = draw
+        self._from_haiku = ("params",) if initializing else ()
+        self._any = rngs is None
+
+    def offers(self, stream: str) -> bool:
+        """Whether there is, or can be, a key for `stream`."""
+        if stream in self.keys:
+            return True
+        return self._draw is not None and (self._any or stream in self._from_haiku)
+
+    def key(self, stream: str) -> Key:
+        """The key of `stream`, drawn now if it was not yet."""
+        if stream not in self.keys:
+            assert self._draw is not None
+            self.keys[stream] = self._draw()
+        return self.keys[stream]
+
+
+def _checked_rngs(
+    module: nn.Module, rngs: Any, initializing: bool
+) -> Mapping[str, Key]:
+    """`rngs` as a dict, or Flax's own error for them."""
+
+    def nothing(_: Any) -> None:
+        """Run by Flax in the place of the module, so that only its checks take place."""
+
+    if isinstance(rngs, dict) and initializing:
+        core.init(nothing)(rngs)
+    elif isinstance(rngs, dict):
+        core.apply(nothing)({}, rngs=rngs)
+    elif initializing:
+        module.init(rngs, method=nothing)
+    else:
+        module.apply({}, rngs=rngs, method=nothing)
+    return rngs if isinstance(rngs, dict) else {"params": rngs}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A parameter that a module asked for and that does not exist: `self.param(name, init_fn)`."""
+
+    scope: "Scope"
+    name: str
+    init_fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def path(self) -> Path:
+        return (*self.scope.path, self.name)
+
+    def draw(self) -> Any:
+        """The initial value, as Flax makes it: with the next key of the scope's stream."""
+        return self.init_fn(self.scope.make_rng("params"), *self.args, **self.kwargs)
+
+    def skip(self) -> None:
+        """Leaves out the key of `draw`, so that the next parameter gets the same key as ever."""
+        self.scope.count("params")
+
+    def spec(self) -> Any:
+        """The initial value's shapes and dtypes, which takes no key and makes no array."""
+        return jax.eval_shape(
+            lambda: self.init_fn(jax.random.key(0), *self.args, **self.kwargs)
+        )
+
+    def with_shape(self, shape: Path) -> Any:
+        """The initial value for another shape, or MISSING if the initialiser takes no shape."""
+        if not self.args or not isinstance(self.args[0], Collection):
+            return MISSING
+        args = (shape, *self.args[1:])
+        return self.init_fn(self.scope.make_rng("params"), *args, **self.kwargs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What one call asks of Flax, and what it asks back.
+
+    Attributes:
+      streams: the keys.
+      mutable: the collections that may change.
+      initializing: whether this is `init`.
+      create: gives the value of a parameter that does not exist, or MISSING to have
+        Flax decide.
+      explain: adds a note to an error about the variable at a collection and path.
+    """
+
+    streams: Streams
+    mutable: Filter
+    initializing: bool
+    create: Callable[[Parameter], Any]
+    explain: Callable[[Exception, str, Path], None]
+    flags: Mapping[str, Any] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        # The second flag keeps nn.jit, whose cache asks for the flags, from answering
+        # with a trace in which nobody watched for `sow`.
+        flags = (
+            {"initializing": True, "hk_bridge": object()} if self.initializing else {}
+        )
+        object.__setattr__(self, "flags", core.FrozenDict(flags))
+
+
+class Scope(core.Scope):
+    """A Scope whose keys are drawn when used and whose parameters the bridge may provide.
+
+    Lifted transforms (`nn.scan`, `nn.remat`, ...) make plain Scopes inside; they take
+    all that they need from the attributes of this one."""
+
+    _call: Call | None = None  # None while core.Scope.__init__ runs
+    _rngs: dict[str, Any]
+
+    def __init__(
+        self,
+        call: Call,
+        variables: dict[str, Any],
+        name: str | None = None,
+        parent: "Scope | None" = None,
+        path: Iterable[str] = (),
+        debug_path: Iterable[str] = (),
+    ):
+        super().__init__(
+            variables, None, name, call.mutable, parent, path, debug_path, call.flags
+        )
+        if parent is None:
+            keys = call.streams.keys.items()
+            self._rngs = {k: core_scope.LazyRng.create(v) for k, v in keys}
+            self.rng_counters = dict.fromkeys(self._rngs, 0)
+        self._call = call
+
+    @property
+    def call(self) -> Call:
+        assert self._call is not None
+        return self._call
+
+    # Keys.
+
+    @property
+    def rngs(self) -> dict[str, Any]:
+        """The streams at hand. Only lifted transforms and the NNX bridge ask for them all.
+
+        A lifted transform hands on the streams that its `rngs=` or `split_rngs=` names,
+        so those are drawn now; there is no way to draw a Haiku key inside it."""
+        if self._call is not None:
+            filters = sys._getframe(1).f_locals.get("rng_filters", (True,))
+            named = {name for f in filters for name in _names_in(f)}
+            for stream in (*_STREAMS, *sorted(named.difference(_STREAMS))):
+                if any(
+                    core_scope.in_filter(f, stream) for f in filters
+                ) and self.has_rng(stream):
+                    self._stream(stream)
+        return self._rngs
+
+    @rngs.setter
+    def rngs(self, rngs: dict[str, Any]) -> None:
+        self._rngs = rngs
+
+    def _stream(self, stream: str) -> Any:
+        if stream not in self._rngs:
+            if self.parent is None:
+                lazy = core_scope.LazyRng.create(self.call.streams.key(stream))
+            else:
+                lazy = core_scope.LazyRng.create(self.parent._stream(stream), self.name)
+            self._rngs[stream] = lazy
+            self.rng_counters.setdefault(stream, 0)
+        return self._rngs[stream]
+
+    def has_rng(self, name: str) -> bool:
+        return name in self._rngs or self.call.streams.offers(name)
+
+    def make_rng(self, name: str = "params") -> Key:
+        if not self.has_rng(name):
+            if not self.has_rng("params"):
+                return super().make_rng(name)  # raises
+            name = "params"
+        self._check_valid()
+        self._validate_trace_level()  # before a key is drawn, which a wrong trace would keep
+        lazy = self._stream(name)
+        return core_scope.LazyRng.create(lazy, self.count(name)).as_jax_rng()
+
+    def count(self, stream: str) -> int:
+        """Counts one key of `stream` as used."""
+        self.rng_counters[stream] = self.rng_counters.get(stream, 0) + 1
+        return self.rng_counters[stream]
+
+    # Children.
+
+    def push(
+        self, name: str | None = None, prefix: str = "", reuse: bool = False
+    ) -> "Scope":
+        self._check_valid()
+        self._validate_trace_level()
+        if name is None:
+            name = self.default_name(prefix)
+        if not reuse or name not in self.reservations:
+            self.reserve(name)
+        child = Scope(
+            self.call, {}, name, self, (*self.path, name), (*self.debug_path, name)
+        )
+        child._rngs = {
+            key: core_scope.LazyRng.create(rng, name) for key, rng in self._rngs.items()
+        }
+        counters: Any = (
+            self.rng_counters
+        )  # of streams and, by token and name, of children
+        child.rng_counters = counters.setdefault(
+            (core_scope.child_rng_token, name), dict.fromkeys(child._rngs, 0)
+        )
+        return child
+
+    def rewound(self, rewind_rngs: bool = False) -> "Scope":
+        self._check_valid()
+        scope = Scope(
+            self.call,
+            self._variables,
+            self.name,
+            self.parent,
+            self.path,
+            self.debug_path,
+        )
+        scope._rngs = self._rngs
+        scope.rng_counters = (
+            dict.fromkeys(self._rngs, 0) if rewind_rngs else self.rng_counters
+        )
+        return scope
+
+    # Variables.
+
+    def param(
+        self,
+        name: str,
+        init_fn: Callable[..., Any],
+        *args: Any,
+        unbox: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        with self._explained("params", name):
+            if not self.name_reserved(name, "params") and not self.has_variable(
+                "params", name
+            ):
+                value = self.call.create(Parameter(self, name, init_fn, args, kwargs))
+                if value is not MISSING:
+                    self.reserve(name, "params")
+                    if self.call.initializing:
+                        self.put_variable("params", name, value)
+                    return meta.unbox(value) if unbox else value
+            return super().param(name, init_fn, *args, unbox=unbox, **kwargs)
+
+    def variable(self, col: str, name: str, *args: Any, **kwargs: Any) -> Any:
+        with self._explained(col, name):
+            return super().variable(col, name, *args, **kwargs)
+
+    def put_variable(self, col: str, name: str, value: Any) -> None:
+        with self._explained(col, name):
+            super().put_variable(col, name, value)
+
+    @contextlib.contextmanager
+    def _explained(self, col: str, name: str) -> Any:
+        try:
+            yield
+        except errors.FlaxError as error:
+            self.call.explain(error, col, (*self.path, name))
+            raise
+
+
+def _names_in(stream_filter: Any) -> set[str]:
+    """The names that a filter spells out."""
+    if isinstance(stream_filter, nn.DenyList):
+        return _names_in(stream_filter.deny)
+    return (
+        set()
+        if isinstance(stream_filter, bool)
+        else core_scope.filter_to_set(stream_filter)
+    )
+
+
+class Outcome(NamedTuple):
+    """What a call brought: the output, all variables as they are now, what was sown into."""
+
+    output: Any
+    variables: dict[str, Any]
+    sown: frozenset[str]
+    scope: Scope
+
+    def mutated(self, mutable: Filter) -> Any:
+        """The collections in `mutable`, as `module.apply` returns them."""
+        self.scope.mutable = mutable
+        return self.scope.mutable_variables()
+
+
+def mutable_at_init(mutable: Filter | None) -> Filter:
+    """What may change at init: what Flax lets, and what was asked for."""
+    return core_scope.union_filters(_NOT_AT_INIT, mutable or False)
+
+
+def with_intermediates(mutable: Filter) -> Filter:
+    """`mutable` and what `capture_intermediates` fills."""
+    return core_scope.union_filters(mutable, "intermediates")
+
+
+def in_filter(mutable: Filter, collection: str) -> bool:
+    """Whether `mutable` lets `collection` change."""
+    return core_scope.in_filter(mutable, collection)
+
+
+def resolve(module: nn.Module, method: Any) -> Callable[..., Any]:
+    """`method` as `module.apply` takes it, as a function of a bound module.
+
+    Raises Flax's own errors for a module or a method that cannot be run.
+    """
+    nn.Module._module_checks(module)
+    if method is None:
+        method = module.__call__
+    elif isinstance(method, str):
+        name, method = method, getattr(module, method)
+        if not callable(method):
+            raise TypeError(
+                f"'{type(module).__name__}.{name}' must be a callable, got "
+                f"{type(method)}."
+            )
+        if isinstance(
+            method, nn.Module
+        ):  # a submodule: the bound module's own is meant
+
+            def method(bound: Any, *args: Any, **kwargs: Any) -> Any:
+                return getattr(bound, name)(*args, **kwargs)
+
+    function: Callable[..., Any] = linen_module._get_unbound_fn(method)
+    return function
+
+
+def run(
+    module: nn.Module,
+    function: Callable[..., Any],
+    variables: dict[str, Any],
+    call: Call,
+    capture_intermediates: bool | Callable[[Any, str], bool],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Outcome:
+    """Runs `function` of `module`, bound to `variables`, which Flax then changes in place."""
+    sown: set[str] = set()
+
+    def body(_: Any) -> Any:
+        bound = module.clone(parent=root, _deep_clone=True)
+        if not call.initializing:
+            return function(bound, *args, **kwargs)
+        with _watching(bound, sown):
+            return function(bound, *args, **kwargs)
+
+    with Scope(call, variables).temporary() as root:
+        if capture_intermediates:
+            # Run by nn.apply on a module of no interest, which sets up the capture.
+            capture = nn.apply(
+                body, nn.Module(), capture_intermediates=capture_intermediates
+            )
+            output, _ = capture({})
+        else:
+            output = body(None)
+    return Outcome(output, root._variables, frozenset(sown), root)
+
+
+@contextlib.contextmanager
+def _watching(root: nn.Module, sown: set[str]) -> Any:
+    """Adds to `sown` each collection into which `root` or a module below it sows."""
+
+    def watch(module: nn.Module) -> None:
+        if "sow" in vars(module):
+            return
+        this = weakref.ref(
+            module
+        )  # a strong one would make a cycle, and keep tracers alive
+        for name in ("sow", "perturb"):
+            spy = functools.partial(_sow, this, getattr(type(module), name), sown)
+            object.__setattr__(module, name, spy)
+
+    def interceptor(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        watch(context.module)
+        return next_fun(*args, **kwargs)
+
+    watch(root)
+    with nn.intercept_methods(interceptor):
+        yield
+
+
+def _sow(
+    this: Any, method: Callable[..., Any], sown: set[str], *args: Any, **kwargs: Any
+) -> Any:
+    """Calls `sow` or `perturb`, after a note of the collection that it is about."""
+    bound = inspect.signature(method).bind(this(), *args, **kwargs)
+    bound.apply_defaults()
+    arguments = bound.arguments
+    sown.update(arguments[key] for key in ("col", "collection") if key in arguments)
+    return method(this(), *args, **kwargs)

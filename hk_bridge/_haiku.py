@@ -1,0 +1,238 @@
+"""All that is demanded of Haiku: parameters, state, keys, and where in a transform we are.
+
+Leaves are created and read through `hk.get_parameter`, `hk.get_state` and
+`hk.set_state`, so Haiku's creators, getters and setters see each of them. Haiku names a
+leaf after the module on top of its stack, and refuses names such as `0` for a module;
+so a stand-in for the Flax submodule is put there, under its full name.
+
+What is private in Haiku and used here, since there is no public way (all since dm-haiku
+0.0.16; `tests/test_haiku_door.py` names each):
+
+* `haiku._src.base.current_frame` and of it `module_stack`, `params`, `state`,
+  `frame_id`: public functions copy all params of the transform, at every call, and
+  cannot name a leaf;
+* `haiku._src.base.ModuleState`: an entry of that stack;
+* `hk.Module._submodules`, `_creation_frame_id` and `_auto_repr`: what a stand-in must
+  have to pass for a module;
+* `haiku._src.base.NonEmptyStateError` and the code of
+  `haiku._src.transform.without_state`: that state is refused shows only after the
+  network has run, when nothing is known of its modules;
+* `haiku._src.utils.camel_to_snake`: how Haiku names modules after classes.
+"""
+
+import bisect
+from collections.abc import Callable
+from collections.abc import Mapping
+import contextlib
+import sys
+import threading
+from typing import Any
+
+import haiku as hk
+from haiku._src import base
+from haiku._src import transform
+from haiku._src import utils
+import jax
+import jax.numpy as jnp
+
+Module = hk.Module
+transparent = hk.transparent
+camel_to_snake = utils.camel_to_snake
+MISSING: Any = object()
+
+Initializer = Callable[..., Any]
+Bundles = dict[str, dict[str, Any]]
+
+
+def running_init() -> bool:
+    """Whether the transform runs `init`, not `apply`."""
+    return bool(hk.running_init())
+
+
+def key_source() -> Callable[[], jax.Array] | None:
+    """What draws the next Haiku key, or None if Haiku has none to give."""
+    return None if hk.maybe_get_rng_sequence_state() is None else hk.next_rng_key
+
+
+class _StandIn(hk.Module):
+    """A Flax submodule, as Haiku's hooks see it: `context.module` of its leaves."""
+
+
+def _stand_in(owner: hk.Module, module_name: str) -> _StandIn:
+    # Not by hk.Module.__init__, which refuses names such as `0` and counts names.
+    module = object.__new__(_StandIn)
+    module.module_name = module_name
+    module.name = module_name.split("/")[-1]
+    module._submodules = set()
+    module._creation_frame_id = owner._creation_frame_id
+    module._auto_repr = f"{type(owner).__name__}(name={module_name!r})"
+    return module
+
+
+def _inside(
+    owner: hk.Module, module_name: str
+) -> contextlib.AbstractContextManager[None]:
+    """Where leaves are named after `module_name`: `owner` or a Flax submodule of it."""
+    own = module_name == owner.module_name
+    module = owner if own else _stand_in(owner, module_name)
+    return base.current_frame().module_stack(base.ModuleState(module, "__call__"))
+
+
+# Reading.
+
+
+def read(owner: hk.Module) -> tuple[Bundles, Bundles]:
+    """All that Haiku holds for `owner` and below, `(params, state)`, as its getters give it."""
+    frame = base.current_frame()
+    params: Bundles = {}
+    for module_name in _below(owner.module_name, frame.params, "params"):
+        bundle = frame.params[module_name]
+        with _inside(owner, module_name):
+            params[module_name] = {
+                k: _get_parameter(k, v, _stored) for k, v in bundle.items()
+            }
+    state: Bundles = {}
+    for module_name in _below(owner.module_name, frame.state, "state"):
+        bundle = frame.state[module_name]
+        with _inside(owner, module_name):
+            state[module_name] = {
+                k: _get_state(k, v.current, _stored) for k, v in bundle.items()
+            }
+    return params, state
+
+
+class _Sorted(threading.local):
+    """The sorted module names of the frame that was asked for last, so that one sort does."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, tuple[tuple[int, int], list[str]]] = {}
+
+
+_sorted = _Sorted()
+
+
+def _below(prefix: str, bundles: Mapping[str, Any], kind: str) -> list[str]:
+    """The keys of `bundles` that are `prefix` or below it, without a look at each."""
+    stamp = (base.current_frame().frame_id, len(bundles))
+    if _sorted.names.get(kind, (None,))[0] != stamp:
+        _sorted.names[kind] = (stamp, sorted(bundles))
+    names = _sorted.names[kind][1]
+    first = bisect.bisect_left(names, prefix + "/")
+    last = bisect.bisect_left(names, prefix + "0", first)  # "0" follows "/"
+    own = [name for name in names[first:last] if name in bundles]
+    return [prefix, *own] if prefix in bundles else own
+
+
+def _stored(shape: Any, dtype: Any) -> Any:
+    raise AssertionError("A stored leaf has no need of an initialiser.")
+
+
+class _Whole:
+    """A leaf that is no array, in a dress that `hk.get_parameter` lets pass."""
+
+    shape = ()
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+def _dress(next_getter: Any, value: Any, context: Any) -> _Whole:
+    return _Whole(next_getter(value))
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def _get_parameter(name: str, value: Any, init: Initializer) -> Any:
+    if _is_array(value):
+        return hk.get_parameter(name, value.shape, value.dtype, init)
+    with hk.custom_getter(_dress):
+        return hk.get_parameter(name, (), init=init).value
+
+
+def _get_state(name: str, value: Any, init: Initializer) -> Any:
+    if _is_array(value):
+        return hk.get_state(name, value.shape, value.dtype, init)
+    return hk.get_state(name, (), init=init)
+
+
+# Creating and writing.
+
+
+def create_param(
+    owner: hk.Module, module_name: str, name: str, value: Any, init: Initializer
+) -> Any:
+    """Makes a parameter of initial value `value` and returns what Haiku makes of it.
+
+    `init(shape, dtype)` is what creators see; it gives `value` for `value`'s shape and
+    dtype."""
+    with _inside(owner, module_name):
+        return _get_parameter(name, value, init)
+
+
+def fetch_param(owner: hk.Module, module_name: str, name: str, spec: Any) -> Any:
+    """A parameter that is not stored but that creators and getters may give, else MISSING."""
+
+    class NotGiven(Exception):
+        pass
+
+    def init(shape: Any, dtype: Any) -> Any:
+        raise NotGiven
+
+    with _inside(owner, module_name):
+        try:
+            return _get_parameter(name, spec, init)
+        except NotGiven:
+            return MISSING
+
+
+def create_state(owner: hk.Module, module_name: str, name: str, value: Any) -> Any:
+    """Makes state of initial value `value` and returns what Haiku makes of it."""
+    with _inside(owner, module_name):
+        return _get_state(name, value, lambda shape, dtype: value)
+
+
+def set_state(owner: hk.Module, module_name: str, name: str, value: Any) -> None:
+    """Writes one leaf of state."""
+    with _inside(owner, module_name):
+        hk.set_state(name, value)
+
+
+def create_empty(params: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Makes the modules that have no leaves, which no function of Haiku does."""
+    frame = base.current_frame()
+    for ours, theirs in ((params, frame.params), (state, frame.state)):
+        for module_name, bundle in ours.items():
+            if not bundle:
+                theirs.setdefault(module_name, {})
+
+
+def refuse_if_stateless(message: str) -> None:
+    """Raises Haiku's own error if the transform is a plain `hk.transform`, which keeps no state.
+
+    Haiku's error comes after the whole network has run and names no module.
+    """
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if (
+            frame.f_code.co_name == "init_fn"
+            and frame.f_code.co_filename == transform.__file__
+        ):
+            caller = frame.f_back
+            if caller is not None and caller.f_code in _WITHOUT_STATE:
+                raise base.NonEmptyStateError(message)
+            return
+
+
+_WITHOUT_STATE = [
+    constant
+    for constant in transform.without_state.__code__.co_consts
+    if hasattr(constant, "co_name") and constant.co_name == "init_fn"
+]
+
+
+def cast(value: Any, dtype: Any) -> Any:
+    """`value` in `dtype`, as a creator that changes the dtype wants it."""
+    return value if value.dtype == dtype else jnp.asarray(value).astype(dtype)

@@ -1,0 +1,211 @@
+"""Flax variables as Haiku's params and state, and back. Needs neither framework."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import inspect
+from typing import Any
+
+from hk_bridge import _errors
+from hk_bridge import _names
+
+Variables = Mapping[str, Any]  # {collection: nested dict}
+Bundles = Mapping[str, Mapping[str, Any]]  # {Haiku module name: {leaf name: leaf}}
+MutableBundles = dict[str, dict[str, Any]]
+
+PARAMS = "params"
+
+
+def to_haiku(
+    variables: Variables, *, name: str
+) -> tuple[MutableBundles, MutableBundles]:
+    """Haiku's `(params, state)` for the variables of a Flax module called `name` in Haiku.
+
+    The collection `params` goes to Haiku params, under `name` and the path of the Flax
+    submodule; every other collection to Haiku state, under `name`, the collection and
+    the path. Leaves are handed over untouched: no copy, no cast. Boxes
+    (`nn.Partitioned` and any other `AxisMetadata`) are opened, since Haiku's leaves are
+    plain arrays. A leaf is whatever is not a dict with string keys: a tuple or a
+    dataclass stays whole.
+
+    Args:
+      variables: `{collection: nested dict}`, as `module.init` returns it; `FrozenDict`
+        will do.
+      name: the full name of the module in Haiku, `net` or `outer/~/net`.
+
+    Returns:
+      `(params, state)`, two new dicts `{module name: {leaf name: leaf}}`.
+
+    Raises:
+      VariablesError: `variables` is not a dict of dicts.
+
+    >>> variables = {"params": {"Dense_0": {"bias": 0.0}}, "batch_stats": {"mean": 1.0}}
+    >>> to_haiku(variables, name="net")
+    ({'net/Dense_0': {'bias': 0.0}}, {'net/batch_stats': {'mean': 1.0}})
+    """
+    _errors.check_name(name)
+    params: MutableBundles = {}
+    state: MutableBundles = {}
+    if not is_level(variables):
+        raise _errors.variables_type(variables)
+    for collection, tree in variables.items():
+        tree = unbox(tree)
+        if not is_level(tree):
+            raise _errors.collection_type(collection, tree)
+        if collection == PARAMS:
+            _flatten(tree, name, params)
+        else:
+            _flatten(tree, _names.join(name, (collection,)), state)
+    return params, state
+
+
+def to_flax(
+    params: Bundles | None,
+    state: Bundles | None,
+    *,
+    name: str,
+    like: Variables | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The variables of the Flax module called `name` in Haiku: the exact inverse of `to_haiku`.
+
+    Entries of other modules are ignored. Leaves are handed over untouched.
+
+    Args:
+      params: Haiku params, `{module name: {leaf name: leaf}}`, of a whole network or of
+        this module.
+      state: Haiku state, likewise.
+      name: the full name of the module in Haiku, `net` or `outer/~/net`.
+      like: variables whose boxes (`nn.Partitioned` and the like) are put back around
+        the leaves, for example `jax.eval_shape(module.init, key, x)`.
+
+    Returns:
+      `{collection: nested dict}`, new plain dicts, ready for `module.apply`.
+
+    Raises:
+      VariablesError: one path is a leaf as well as a module.
+
+    >>> params = {"net/Dense_0": {"bias": 0.0}, "linear": {"w": 2.0}}
+    >>> to_flax(params, {"net/batch_stats": {"mean": 1.0}}, name="net")
+    {'params': {'Dense_0': {'bias': 0.0}}, 'batch_stats': {'mean': 1.0}}
+    """
+    _errors.check_name(name)
+    variables: dict[str, dict[str, Any]] = {}
+    for module_name, bundle in (params or {}).items():
+        path = _names.split(name, module_name)
+        if path is not None:
+            _insert(variables, (PARAMS, *path), bundle)
+    for module_name, bundle in (state or {}).items():
+        path = _names.split(name, module_name)
+        if path:  # `()` is the state of a Haiku module that has this name, too
+            _insert(variables, path, bundle)
+    return variables if like is None else rebox(variables, like)
+
+
+def is_level(value: Any) -> bool:
+    """Whether `value` is a level of the tree (a dict with string keys), not a leaf."""
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+def is_box(value: Any) -> bool:
+    """Whether `value` is a `flax.core.meta.AxisMetadata`, told by its methods, not by import."""
+    return hasattr(type(value), "replace_boxed") and hasattr(type(value), "unbox")
+
+
+def open_box(box: Any) -> Any:
+    """What `box` holds, which may be a box again.
+
+    `nn.Partitioned.unbox` adds a sharding constraint where a mesh is set; a conversion
+    must not."""
+    if "apply_constraint" in inspect.signature(type(box).unbox).parameters:
+        return box.unbox(apply_constraint=False)
+    return box.unbox()
+
+
+def unbox(value: Any) -> Any:
+    """`value` without its boxes."""
+    while is_box(value):
+        value = open_box(value)
+    return value
+
+
+def rebox(tree: Any, like: Any) -> Any:
+    """`tree` with the boxes that `like` has in the same places."""
+    if is_box(like):
+        return like.replace_boxed(rebox(tree, open_box(like)))
+    if is_level(like) and is_level(tree):
+        return {key: rebox(value, like.get(key)) for key, value in tree.items()}
+    return tree
+
+
+def address(name: str, collection: str, path: _names.Path) -> tuple[str, str]:
+    """Where in Haiku a variable of the module `name` lives: its module name and leaf name.
+
+    >>> address("net", "params", ("Dense_0", "bias")), address("net", "stats", ("mean",))
+    (('net/Dense_0', 'bias'), ('net/stats', 'mean'))
+    """
+    parents = path[:-1] if collection == PARAMS else (collection, *path[:-1])
+    return _names.join(name, parents), _names.escape(path[-1])
+
+
+def leaves(variables: Variables) -> Iterator[tuple[str, _names.Path, Any]]:
+    """Every `(collection, path, leaf)` of `variables`, boxes open.
+
+    >>> list(leaves({"params": {"Dense_0": {"bias": 0.0}}}))
+    [('params', ('Dense_0', 'bias'), 0.0)]
+    """
+    for collection, tree in variables.items():
+        for path, leaf in _walk(unbox(tree)):
+            yield collection, path, leaf
+
+
+def replace(
+    variables: Variables, new: Mapping[tuple[str, _names.Path], Any]
+) -> dict[str, Any]:
+    """`variables` with other leaves at some `(collection, path)`; boxes stay around them."""
+    return {c: _replace(tree, (c,), new) for c, tree in variables.items()}
+
+
+def _replace(
+    tree: Any, path: _names.Path, new: Mapping[tuple[str, _names.Path], Any]
+) -> Any:
+    if is_box(tree):
+        return tree.replace_boxed(_replace(open_box(tree), path, new))
+    if is_level(tree):
+        return {key: _replace(value, (*path, key), new) for key, value in tree.items()}
+    return new.get((path[0], path[1:]), tree)
+
+
+def _walk(tree: Mapping[str, Any]) -> Iterator[tuple[_names.Path, Any]]:
+    for key, value in tree.items():
+        value = unbox(value)
+        if is_level(value):
+            for path, leaf in _walk(value):
+                yield (key, *path), leaf
+        else:
+            yield (key,), value
+
+
+def _flatten(
+    tree: Mapping[str, Any], module_name: str, bundles: MutableBundles
+) -> None:
+    tree = {key: unbox(value) for key, value in tree.items()}
+    bundle = {_names.escape(k): v for k, v in tree.items() if not is_level(v)}
+    if bundle or not tree:
+        bundles[module_name] = bundle
+    for key, value in tree.items():
+        if is_level(value):
+            _flatten(value, _names.join(module_name, (key,)), bundles)
+
+
+def _insert(
+    variables: dict[str, Any], path: _names.Path, bundle: Mapping[str, Any]
+) -> None:
+    level = variables
+    for part in path:
+        level = level.setdefault(part, {})
+        if not isinstance(level, dict):
+            raise _errors.leaf_and_module(path)
+    for key, leaf in bundle.items():
+        key = _names.unescape(key)
+        if key in level:
+            raise _errors.leaf_and_module((*path, key))
+        level[key] = leaf

@@ -1,0 +1,397 @@
+"""`FlaxModule`: a Flax linen module as an `hk.Module`."""
+
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from hk_bridge import _errors
+from hk_bridge import _flax
+from hk_bridge import _haiku
+from hk_bridge import _layout
+from hk_bridge import _names
+
+
+class FlaxModule(_haiku.Module):
+    """A Flax linen module as an `hk.Module`, its variables in Haiku's params and state.
+
+    Build it inside `hk.transform_with_state` (or `hk.transform`, if the module keeps no
+    state) and call it as you would call the linen module:
+
+    >>> import flax.linen as nn, haiku as hk, jax, jax.numpy as jnp
+    >>> def forward(x, train):
+    ...     x = hk.Linear(8)(x)
+    ...     x = FlaxModule(nn.BatchNorm(), name="norm")(x, use_running_average=not train)
+    ...     return FlaxModule(nn.Dropout(0.5))(x, deterministic=not train)
+    >>> f = hk.transform_with_state(forward)
+    >>> params, state = f.init(jax.random.key(0), jnp.ones([2, 4]), train=True)
+    >>> sorted(params), sorted(state)
+    (['linear', 'norm'], ['norm/batch_stats'])
+    >>> y, state = f.apply(params, state, jax.random.key(1), jnp.ones([2, 4]), train=True)
+
+    The collection `params` lives in Haiku params, under the module's Haiku name and the
+    path of the Flax submodule (`net/Dense_0`); every other collection in Haiku state,
+    with the name of the collection between (`net/batch_stats/BatchNorm_0`).
+    `hk_bridge.to_flax` gives them back to Flax. A collection into which the module sows
+    is not kept: it lives for one call.
+
+    Attributes:
+      module: the linen module, without variables. `net.module.apply(net.variables,
+        ...)` is a pure function, for raw JAX transforms and for solvers.
+    """
+
+    AUTO_REPR = (
+        False  # Haiku's would print the arrays of `variables` at every construction
+    )
+
+    def __init__(
+        self,
+        module: Any,
+        *,
+        variables: Mapping[str, Any] | None = None,
+        transient: str | Collection[str] | None = None,
+        name: str | None = None,
+    ):
+        """Takes `module` into Haiku.
+
+        Args:
+          module: a linen module instance. One that is bound to variables is unbound,
+            and they become `variables`.
+          variables: initial values, a tree as `module.init` returns it, or a part of
+            one. What it holds is used at init in place of the initialisers, with its
+            own dtype; the rest is initialised, to the same values as without it.
+          transient: names of collections that live for one call and never enter Haiku
+            state, where that cannot be told at init by the module sowing into them.
+          name: the Haiku name; by default the module's own `name`, else its class in
+            snake case.
+
+        Raises:
+          ModuleTypeError: `module` is no linen module instance, or has a Flax parent.
+          VariablesError: `variables` is not a dict of dicts, or holds shapes in place
+            of arrays.
+        """
+        cls = module if isinstance(module, type) else type(module)
+        if issubclass(cls, _haiku.Module):
+            raise _errors.haiku_given(module)
+        self.module, bound_to = _flax.unbound(module)
+        default = self.module.name or _haiku.camel_to_snake(type(self.module).__name__)
+        super().__init__(name=default if name is None else name)
+        self._given = bound_to if variables is None else variables
+        self._transient = frozenset(
+            [transient] if isinstance(transient, str) else transient or ()
+        )
+        self._called = False
+        if self._given is not None:
+            _check_given(self._given, _owner(self))
+
+    def __call__(
+        self,
+        *args: Any,
+        rngs: Any = None,
+        method: Callable[..., Any] | str | None = None,
+        mutable: Any = None,
+        capture_intermediates: bool | Callable[[Any, str], bool] = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Runs a method of the linen module, once.
+
+        The keywords mean what they mean in `nn.Module.apply`, at init as well, but for
+        two defaults.
+
+        Args:
+          *args: positional arguments of the method.
+          rngs: keys, `{stream: key}` or one key for the stream `params`. By default
+            each stream that the module asks for gets a key from Haiku, drawn when it is
+            first used; a module that asks for none leaves Haiku's keys alone. At init,
+            a `params` stream that `rngs` lacks comes from Haiku.
+          method: what to run, by default `__call__`: a name, a method, or a function of
+            the bound module.
+          mutable: the collections that may change. By default all that are kept in
+            Haiku state, and only the output is returned.
+          capture_intermediates: whether (or by which filter) to store what methods
+            return in the collection `intermediates`, which `mutable=["intermediates"]`
+            returns.
+          **kwargs: keyword arguments of the method.
+
+        Returns:
+          The output `y`; with `mutable`, `(y, mutated)` as in Flax.
+
+        Raises:
+          StateStructureError: a new variable in a kept collection after init, or one
+            whose tree structure changed.
+          Whatever Flax and Haiku raise, with a note that tells where.
+        """
+        try:
+            call = _Call(self, rngs, mutable, capture_intermediates)
+            return call.run(method, args, kwargs)
+        except Exception as error:
+            if _flax.lacks_key(error) and rngs is None and _haiku.key_source() is None:
+                error.add_note(_errors.NOTE_KEY)
+            error.add_note(_errors.note_call(_owner(self)))
+            raise
+
+    @property
+    @_haiku.transparent
+    def variables(self) -> dict[str, Any]:
+        """The Flax variables, `{collection: nested dict}`, as they stand in the transform.
+
+        They are read through Haiku's getters. Boxes are open.
+
+        Raises:
+          NotInitializedError: at init, before the module was called.
+        """
+        params, state = _haiku.read(self)
+        if not params and not state and not self._called and _haiku.running_init():
+            raise _errors.not_initialized(_owner(self))
+        return _layout.to_flax(params, state, name=self.module_name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.module!r}, name={self.name!r})"
+
+
+def _owner(net: FlaxModule) -> str:
+    """How messages name `net`."""
+    return (
+        f"{type(net).__name__} {net.module_name!r} (linen {type(net.module).__name__})"
+    )
+
+
+def _check_given(variables: Mapping[str, Any], owner: str) -> None:
+    """Refuses variables of a wrong form, before anything runs."""
+    _layout.to_haiku(variables, name="given")
+    for collection, path, leaf in _layout.leaves(variables):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise _errors.abstract_leaf(owner, collection, path)
+
+
+class _Call:
+    """One call of a `FlaxModule`: what Haiku holds goes in, what Flax changed comes back."""
+
+    def __init__(
+        self, net: FlaxModule, rngs: Any, mutable: Any, capture_intermediates: Any
+    ):
+        self.net = net
+        self.name = net.module_name
+        self.initializing = _haiku.running_init()
+        self.streams = _flax.Streams(
+            net.module, rngs, _haiku.key_source(), self.initializing
+        )
+        self.capture = capture_intermediates
+        self.asked = mutable
+        if capture_intermediates and mutable is not None:
+            self.asked = _flax.with_intermediates(mutable)
+        self.params, self.state = _haiku.read(net)
+        self.given = net._given if self.initializing and net._given else {}
+        self.given_leaves = {
+            (c, path): leaf for c, path, leaf in _layout.leaves(self.given)
+        }
+        self.created: set[tuple[str, _names.Path]] = set()
+
+    def run(self, method: Any, args: Any, kwargs: Any) -> Any:
+        module = self.net.module
+        function = _flax.resolve(module, method)
+        variables = _layout.to_flax(self.params, self.state, name=self.name)
+        for collection in self.net._transient:
+            variables.pop(collection, None)
+        call = _flax.Call(
+            streams=self.streams,
+            mutable=self.mutable(variables),
+            initializing=self.initializing,
+            create=self.create if self.initializing else self.fetch,
+            explain=self.explain,
+        )
+        outcome = _flax.run(
+            module, function, variables, call, self.capture, args, kwargs
+        )
+        if self.initializing:
+            settled = self.settle(outcome)
+            if settled is not None:
+                outcome = _flax.run(
+                    module, function, settled, call, self.capture, args, kwargs
+                )
+        else:
+            self.write_back(outcome.variables)
+        self.net._called = True
+        if self.asked is None or self.asked is False:
+            return outcome.output
+        return outcome.output, outcome.mutated(self.asked)
+
+    def mutable(self, variables: Mapping[str, Any]) -> Any:
+        """What Flax may change in this call; `variables` has what Haiku keeps."""
+        if self.initializing:
+            mutable = _flax.mutable_at_init(self.asked)
+        elif self.asked is not None:
+            return self.asked
+        else:
+            mutable = tuple(c for c in variables if c != _layout.PARAMS) or False
+        return _flax.with_intermediates(mutable) if self.capture else mutable
+
+    def writes(self, collection: str) -> bool:
+        """Whether what changes in `collection` is written to Haiku state."""
+        if collection == _layout.PARAMS or collection in self.net._transient:
+            return False
+        return self.asked is None or _flax.in_filter(self.asked, collection)
+
+    # Parameters that Flax asks for and that Haiku does not hold.
+
+    def create(self, parameter: _flax.Parameter) -> Any:
+        """At init: makes the parameter in Haiku, and gives what Haiku made of it."""
+        given = self.given_leaves.get((_layout.PARAMS, parameter.path))
+        if given is None:
+            return self.create_tree(
+                parameter.path, parameter.draw(), parameter.with_shape
+            )
+        spec = parameter.spec()
+        self.check_given(_layout.PARAMS, parameter.path, given, _layout.unbox(spec))
+        parameter.skip()
+        value = _layout.rebox(given, spec)
+        return self.create_tree(parameter.path, value, parameter.with_shape)
+
+    def create_tree(
+        self, path: _names.Path, value: Any, remake: Callable[..., Any]
+    ) -> Any:
+        if _layout.is_box(value):
+            opened = self.create_tree(path, _layout.open_box(value), remake)
+            return value.replace_boxed(opened)
+        if _layout.is_level(value):
+            return {
+                k: self.create_tree((*path, k), v, remake) for k, v in value.items()
+            }
+        return self.create_leaf(_layout.PARAMS, path, value, remake)
+
+    def create_leaf(
+        self, collection: str, path: _names.Path, value: Any, remake: Callable[..., Any]
+    ) -> Any:
+        """Makes one leaf in Haiku: of the value given by the user, else of `value`."""
+        given = self.given_leaves.get((collection, path))
+        if given is not None and given is not value:
+            self.check_given(collection, path, given, value)
+            value = given
+        self.created.add((collection, path))
+        module_name, name = _layout.address(self.name, collection, path)
+        if collection != _layout.PARAMS:
+            return _haiku.create_state(self.net, module_name, name, value)
+
+        def init(shape: Any, dtype: Any) -> Any:
+            if not hasattr(value, "shape"):
+                return value
+            made = (
+                value if tuple(shape) == value.shape else _layout.unbox(remake(shape))
+            )
+            if made is _flax.MISSING:
+                raise _errors.creator_shape(f"{module_name}/{name}", shape, value.shape)
+            return _haiku.cast(made, dtype)
+
+        return _haiku.create_param(self.net, module_name, name, value, init)
+
+    def check_given(
+        self, collection: str, path: _names.Path, given: Any, made: Any
+    ) -> None:
+        shapes = [getattr(value, "shape", None) for value in (given, made)]
+        if shapes[0] != shapes[1]:
+            raise _errors.leaf_shape(
+                _owner(self.net), collection, path, *map(_describe, (given, made))
+            )
+
+    def fetch(self, parameter: _flax.Parameter) -> Any:
+        """After init: a parameter that is not stored, but that a creator and a getter give."""
+        spec = _layout.unbox(parameter.spec())
+        if hasattr(spec, "shape"):
+            address = _layout.address(self.name, _layout.PARAMS, parameter.path)
+            value = _haiku.fetch_param(self.net, *address, spec)
+            if value is not _haiku.MISSING:
+                return value
+        return _flax.MISSING
+
+    # What Flax made or changed goes to Haiku.
+
+    def settle(self, outcome: _flax.Outcome) -> dict[str, Any] | None:
+        """At init: makes the leaves that are new, and writes those that changed.
+
+        Parameters made inside a lifted transform and state are made here, after the
+        pass. If a hook of Haiku changed one of them, the variables with which to run
+        again are returned."""
+        transient = self.net._transient | (outcome.sown - {_layout.PARAMS})
+        variables = {
+            c: tree for c, tree in outcome.variables.items() if c not in transient
+        }
+        self.check_levels(variables)
+        old = self.stored()
+        changed: dict[tuple[str, _names.Path], Any] = {}
+        for collection, path, value in _layout.leaves(variables):
+            if (collection, path) in old:
+                if self.writes(collection) and value is not old[collection, path]:
+                    self.set_state(collection, path, value, old[collection, path])
+            elif (collection, path) not in self.created:
+                if collection != _layout.PARAMS:
+                    message = _errors.stateless_transform(
+                        _owner(self.net), collection, path
+                    )
+                    _haiku.refuse_if_stateless(message)
+                new = self.create_leaf(
+                    collection, path, value, lambda shape: _flax.MISSING
+                )
+                if new is not value:
+                    changed[collection, path] = new
+        _haiku.create_empty(*_layout.to_haiku(variables, name=self.name))
+        if not changed:
+            return None
+        return _layout.replace(variables, {**changed, **old})
+
+    def check_levels(self, variables: Mapping[str, Any]) -> None:
+        """Refuses given variables that lack the level of collections, or have it twice."""
+        params = variables.get(_layout.PARAMS, {})
+        for key in self.given:
+            if key not in variables and key in params:
+                raise _errors.missing_collection_level(key, _owner(self.net))
+        if (
+            _layout.PARAMS in self.given.get(_layout.PARAMS, ())
+            and _layout.PARAMS not in params
+        ):
+            raise _errors.doubled_collection_level(_owner(self.net))
+
+    def stored(self) -> dict[tuple[str, _names.Path], Any]:
+        """What Haiku held before the call, by collection and path."""
+        variables = _layout.to_flax(self.params, self.state, name=self.name)
+        return {(c, path): leaf for c, path, leaf in _layout.leaves(variables)}
+
+    def write_back(self, variables: Mapping[str, Any]) -> None:
+        """After init: writes what changed in the kept collections to Haiku state."""
+        if not self.state:
+            return
+        old = self.stored()
+        kept = {collection for collection, _ in old if self.writes(collection)}
+        changed = {c: tree for c, tree in variables.items() if c in kept}
+        for collection, path, value in _layout.leaves(changed):
+            if (collection, path) in old:
+                if value is not old[collection, path]:
+                    self.set_state(collection, path, value, old[collection, path])
+            elif self.asked is None:
+                raise _errors.new_state_leaf(_owner(self.net), collection, path)
+
+    def set_state(
+        self, collection: str, path: _names.Path, value: Any, old: Any
+    ) -> None:
+        structures = [jax.tree.structure(leaf) for leaf in (old, value)]
+        if structures[0] != structures[1]:
+            raise _errors.changed_state_leaf(
+                _owner(self.net), collection, path, *structures
+            )
+        _haiku.set_state(self.net, *_layout.address(self.name, collection, path), value)
+
+    def explain(self, error: Exception, collection: str, path: _names.Path) -> None:
+        """Adds to an error of Flax about a variable where in Haiku that is."""
+        module_name, name = _layout.address(self.name, collection, path)
+        which = "params" if collection == _layout.PARAMS else "state"
+        error.add_note(_errors.note_leaf(which, module_name, name, collection, path))
+        if which == "state" and not self.initializing:
+            error.add_note(_errors.note_state(module_name, collection))
+
+
+def _describe(value: Any) -> str:
+    """The dtype and shape of an array in a message."""
+    if not hasattr(value, "shape"):
+        return type(value).__name__
+    return f"{value.dtype}{list(value.shape)}"

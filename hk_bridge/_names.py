@@ -1,0 +1,78 @@
+"""How a Flax path is spelled as a Haiku module name, and back.
+
+Haiku names a module by a slash string (`outer/~/net/Dense_0`); Flax names one by a
+tuple of strings of any content. The spelling keeps Flax names as they are, so `0`,
+`block-1` and `Dense_0` stay readable, and percent-encodes the little that Haiku reads
+otherwise:
+
+* `/`, its separator, becomes `%2F`; `%` itself becomes `%25`;
+* a leading `~`, its mark for methods (`outer/~encode/linear`), becomes `%7E`;
+* the empty name becomes a lone `%`.
+
+So it is total (every string has a spelling) and injective (no two share one), and a
+Haiku name that has a `~` part below the prefix belongs to a Haiku module, not to Flax.
+"""
+
+import re
+
+Path = tuple[str, ...]
+
+_ESCAPED = re.compile("%(25|2F|7E)")
+
+
+def escape(part: str) -> str:
+    """One part of a Flax path as one part of a Haiku name.
+
+    >>> escape("Dense_0"), escape("a/b"), escape("~"), escape("")
+    ('Dense_0', 'a%2Fb', '%7E', '%')
+    """
+    part = part.replace("%", "%25").replace("/", "%2F")
+    if part.startswith("~"):
+        part = "%7E" + part[1:]
+    return part or "%"
+
+
+def unescape(part: str) -> str:
+    """The inverse of `escape`.
+
+    Raises:
+      ValueError: `escape` never writes `part`.
+
+    >>> unescape("a%2Fb"), unescape("%")
+    ('a/b', '')
+    """
+    plain = "" if part == "%" else _ESCAPED.sub(lambda m: chr(int(m[1], 16)), part)
+    if escape(plain) != part:
+        raise ValueError(
+            f"{part!r} is not a name that hk_bridge writes. It was to be "
+            f"{escape(plain)!r}: "
+            "'%' stands for '%25', '/' for '%2F' and a leading '~' for '%7E'."
+        )
+    return plain
+
+
+def join(prefix: str, path: Path) -> str:
+    """The Haiku module name of `path` below the module `prefix`.
+
+    >>> join("outer/~/net", ("block-1", "0"))
+    'outer/~/net/block-1/0'
+    """
+    return "/".join((prefix, *map(escape, path)))
+
+
+def split(prefix: str, name: str) -> Path | None:
+    """The inverse of `join`, or None where `name` is not below `prefix` or is Haiku's own.
+
+    >>> split("net", "net/block-1/0"), split("net", "net"), split("net", "net_1")
+    (('block-1', '0'), (), None)
+    >>> split("net", "net/~/linear") is None
+    True
+    """
+    if name == prefix:
+        return ()
+    if not name.startswith(prefix + "/"):
+        return None
+    parts = name[len(prefix) + 1 :].split("/")
+    if any(part.startswith("~") for part in parts):
+        return None
+    return tuple(map(unescape, parts))

@@ -1,0 +1,114 @@
+"""Flax linen's layers as Haiku module classes."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from hk_bridge import _errors
+from hk_bridge import _flax
+from hk_bridge._module import FlaxModule
+
+__all__ = ["GroupNorm"]
+
+_linen = _flax.linen
+
+
+class _Default(int):
+    """A default that can be told from the same number given by the user."""
+
+
+_NUM_GROUPS = _Default(32)
+
+
+class GroupNorm(FlaxModule):
+    """Group normalisation (arxiv.org/abs/1803.08494), run by `flax.linen.GroupNorm`.
+
+    The input is `[N, ..., C]`. The channels are divided into groups, and each group of
+    each example is normalised by its own mean and variance, taken over the channels of
+    the group and all spatial axes, never over the batch. There is no state. The
+    parameters are `scale` and `bias`, both `[C]`.
+
+    Two defaults to know of when you move code: linen's own `epsilon` is 1e-6, and
+    `hk.GroupNorm` calls its parameters `scale` and `offset` and its epsilon `eps=1e-5`.
+    This class keeps linen's names and Haiku's 1e-5. `dtype` is float32, so that a
+    bfloat16 input gives a float32 output; give `dtype=None` for linen's default, the
+    dtype of input and parameters.
+
+    >>> import haiku as hk, jax, jax.numpy as jnp
+    >>> f = hk.transform(lambda x: GroupNorm(num_groups=4)(x))
+    >>> params = f.init(jax.random.key(0), jnp.ones([2, 8, 8, 16]))
+    >>> jax.tree.map(jnp.shape, params)
+    {'group_norm': {'bias': (16,), 'scale': (16,)}}
+    """
+
+    def __init__(
+        self,
+        *,
+        num_groups: int | None = _NUM_GROUPS,
+        group_size: int | None = None,
+        epsilon: float = 1e-5,
+        dtype: Any = jnp.float32,
+        use_bias: bool = True,
+        use_scale: bool = True,
+        bias_init: Callable[..., Any] = _linen.initializers.zeros,
+        scale_init: Callable[..., Any] = _linen.initializers.ones,
+        param_dtype: Any = jnp.float32,
+        reduction_axes: int | Sequence[int] | None = None,
+        axis_name: str | None = None,
+        axis_index_groups: Any = None,
+        use_fast_variance: bool = True,
+        force_float32_reductions: bool = True,
+        name: str | None = None,
+    ):
+        """Builds the layer; all but `name` are the fields of `flax.linen.GroupNorm`.
+
+        Args:
+          num_groups: the number of groups, of which C must be a multiple.
+          group_size: the number of channels a group, in place of `num_groups`.
+          epsilon: added to the variance.
+          dtype: of the computation and the output; None takes that of input and
+            parameters.
+          use_bias: whether to add the parameter `bias`.
+          use_scale: whether to multiply by the parameter `scale`.
+          bias_init: Flax initialiser of `bias`.
+          scale_init: Flax initialiser of `scale`.
+          param_dtype: of the parameters.
+          reduction_axes: the axes of the statistics, by default all but the first; the
+            last must be among them.
+          axis_name: of a `jax.pmap` or `jax.vmap` axis, over which the statistics are
+            averaged, too.
+          axis_index_groups: groups of devices along `axis_name`.
+          use_fast_variance: computes the variance as `E[x^2] - E[x]^2`, faster and less
+            exact.
+          force_float32_reductions: computes the statistics in float32 at least.
+          name: the Haiku name.
+
+        Raises:
+          ValueError: both `num_groups` and `group_size` are given, or neither.
+        """
+        if group_size is not None:
+            if num_groups is not _NUM_GROUPS and num_groups is not None:
+                raise _errors.groups_twice(num_groups, group_size)
+            num_groups = None
+        elif num_groups is None:
+            raise _errors.no_groups()
+        module = _linen.GroupNorm(
+            num_groups=None if num_groups is None else int(num_groups),
+            group_size=group_size,
+            epsilon=epsilon,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            use_bias=use_bias,
+            use_scale=use_scale,
+            bias_init=bias_init,
+            scale_init=scale_init,
+            reduction_axes=reduction_axes,
+            axis_name=axis_name,
+            axis_index_groups=axis_index_groups,
+            use_fast_variance=use_fast_variance,
+            force_float32_reductions=force_float32_reductions,
+            parent=None,
+        )
+        super().__init__(module, name=name)
