@@ -18,9 +18,22 @@ The contract in ten lines:
 """
 
 from hk_bridge import nn as nn
+from hk_bridge._errors import ModuleTypeError as ModuleTypeError
+from hk_bridge._errors import NotInitializedError as NotInitializedError
+from hk_bridge._errors import StateStructureError as StateStructureError
+from hk_bridge._errors import VariablesError as VariablesError
 from hk_bridge._layout import to_flax as to_flax
 from hk_bridge._layout import to_haiku as to_haiku
 from hk_bridge._module import FlaxModule as FlaxModule
 
-__all__ = ["FlaxModule", "nn", "to_flax", "to_haiku"]
+__all__ = [
+    "FlaxModule",
+    "ModuleTypeError",
+    "NotInitializedError",
+    "StateStructureError",
+    "VariablesError",
+    "nn",
+    "to_flax",
+    "to_haiku",
+]
 __version__ = "0.1.0.dev0"

@@ -1,4 +1,4 @@
-"""What the bridge itself refuses, and the notes that it adds to Flax's and Haiku's own errors.
+"""What the bridge refuses, and the notes that it adds to Flax's and Haiku's errors.
 
 Each message is built in one place, and says what was given, where, what was expected
 and the line to write. The errors of Flax and Haiku keep their type and text."""
@@ -16,7 +16,7 @@ class VariablesError(ValueError):
 
 
 class StateStructureError(ValueError):
-    """A call would change the structure of Haiku state, which stays as `init` made it."""
+    """A call would change the structure that `init` gave to Haiku state."""
 
 
 class NotInitializedError(ValueError):
@@ -251,23 +251,30 @@ def note_call(owner: str) -> str:
 def note_leaf(
     which: str, module_name: str, name: str, collection: str, path: Sequence[str]
 ) -> str:
+    where = _path(collection, path)
+    return f"In Haiku, {where} is {which}[{module_name!r}][{name!r}]."
+
+
+def note_mutable(collection: str) -> str:
     return (
-        f"In Haiku, {_path(collection, path)} is {which}[{module_name!r}][{name!r}]. "
-        "If you loaded it, hk_bridge.to_haiku(variables, name=...) makes all leaves "
-        "with their "
-        "names; if init made it, call the same methods at init as at apply."
+        f"Only what mutable= lists may change in this call. Add {collection!r} to it, "
+        "or leave mutable= out, which lets all of Haiku state change."
     )
 
 
-def note_state(module_name: str, collection: str) -> str:
-    return (
-        f"The collection {collection!r} lives in Haiku state, under {module_name!r}. "
-        "Write "
-        "hk.transform_with_state(f) and give its state to f.apply(params, state, rng, "
-        "...)."
-    )
+def note_missing(which: str) -> str:
+    if which == "state":
+        return (
+            "Write hk.transform_with_state(f) and give the state that f.init returned "
+            f"to f.apply(params, state, key, ...). {_LOADED}"
+        )
+    return f"Give the params that f.init returned to f.apply. {_LOADED}"
 
 
+_LOADED = (
+    "If it was loaded, hk_bridge.to_haiku(variables, name=...) makes every leaf under "
+    "its name; if it was made by init, call the same methods at init as at apply."
+)
 NOTE_KEY = (
     "No Haiku key was at hand. Give one to apply, f.apply(params, state, key, ...) or "
     "f.apply(params, key, ...), or keys to this call, net(..., rngs={stream: key})."

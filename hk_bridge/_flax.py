@@ -1,4 +1,4 @@
-"""All that is demanded of Flax: what a linen module is, and running one method of it on a Scope.
+"""All that is demanded of Flax: what a linen module is, and running a method of it.
 
 Flax's own `init` and `apply` bind a module to a plain `flax.core.Scope`. Here it is
 bound to a subclass of it, which asks the bridge for what Haiku decides: a random key
@@ -66,6 +66,11 @@ def lacks_key(error: Exception) -> bool:
     return isinstance(error, errors.InvalidRngError)
 
 
+def is_immutable(error: Exception) -> bool:
+    """Whether Flax raised `error` for a collection that may not change."""
+    return isinstance(error, errors.ModifyScopeVariableError)
+
+
 def unbound(module: Any) -> tuple[nn.Module, Mapping[str, Any] | None]:
     """`module` free of any scope, and the variables that it was bound to, if it was.
 
@@ -89,7 +94,7 @@ def unbound(module: Any) -> tuple[nn.Module, Mapping[str, Any] | None]:
 
 
 class Streams:
-    """The keys of one call: those given as `rngs`, else from Haiku, one a stream, when used.
+    """The keys of one call: given as `rngs`, else one of Haiku's a stream, when used.
 
     Args:
       module: the linen module, for the texts of Flax's errors.
@@ -132,7 +137,7 @@ def _checked_rngs(
     """`rngs` as a dict, or Flax's own error for them."""
 
     def nothing(_: Any) -> None:
-        """Run by Flax in the place of the module, so that only its checks take place."""
+        """Run by Flax in place of the module, so that it only checks."""
 
     if isinstance(rngs, dict) and initializing:
         core.init(nothing)(rngs)
@@ -147,7 +152,7 @@ def _checked_rngs(
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """A parameter that a module asked for and that does not exist: `self.param(name, init_fn)`."""
+    """A parameter that does not exist, which `self.param(name, init_fn)` asks for."""
 
     scope: "Scope"
     name: str
@@ -160,21 +165,21 @@ class Parameter:
         return (*self.scope.path, self.name)
 
     def draw(self) -> Any:
-        """The initial value, as Flax makes it: with the next key of the scope's stream."""
+        """The initial value, made as Flax does, with the next key of the scope."""
         return self.init_fn(self.scope.make_rng("params"), *self.args, **self.kwargs)
 
     def skip(self) -> None:
-        """Leaves out the key of `draw`, so that the next parameter gets the same key as ever."""
+        """Leaves out the key of `draw`, so that the next parameter gets its own."""
         self.scope.count("params")
 
     def spec(self) -> Any:
-        """The initial value's shapes and dtypes, which takes no key and makes no array."""
+        """The initial value's shapes and dtypes, without a key or an array."""
         return jax.eval_shape(
             lambda: self.init_fn(jax.random.key(0), *self.args, **self.kwargs)
         )
 
     def with_shape(self, shape: Path) -> Any:
-        """The initial value for another shape, or MISSING if the initialiser takes no shape."""
+        """The initial value in another shape, or MISSING if there is no telling."""
         if not self.args or not isinstance(self.args[0], Collection):
             return MISSING
         args = (shape, *self.args[1:])
@@ -211,7 +216,7 @@ class Call:
 
 
 class Scope(core.Scope):
-    """A Scope whose keys are drawn when used and whose parameters the bridge may provide.
+    """A Scope that draws keys when they are used and lets the bridge make parameters.
 
     Lifted transforms (`nn.scan`, `nn.remat`, ...) make plain Scopes inside; they take
     all that they need from the attributes of this one."""
@@ -224,7 +229,7 @@ class Scope(core.Scope):
         call: Call,
         variables: dict[str, Any],
         name: str | None = None,
-        parent: "Scope | None" = None,
+        parent: core.Scope | None = None,
         path: Iterable[str] = (),
         debug_path: Iterable[str] = (),
     ):
@@ -242,11 +247,16 @@ class Scope(core.Scope):
         assert self._call is not None
         return self._call
 
+    def _check(self) -> None:
+        """Refuses use after the call, or from inside a raw JAX transform."""
+        self._check_valid()  # type: ignore[no-untyped-call]
+        self._validate_trace_level()  # type: ignore[no-untyped-call]
+
     # Keys.
 
     @property
     def rngs(self) -> dict[str, Any]:
-        """The streams at hand. Only lifted transforms and the NNX bridge ask for them all.
+        """The streams at hand, which only lifted transforms and the NNX bridge ask for.
 
         A lifted transform hands on the streams that its `rngs=` or `split_rngs=` names,
         so those are drawn now; there is no way to draw a Haiku key inside it."""
@@ -266,10 +276,11 @@ class Scope(core.Scope):
 
     def _stream(self, stream: str) -> Any:
         if stream not in self._rngs:
-            if self.parent is None:
+            parent: Any = self.parent
+            if parent is None:
                 lazy = core_scope.LazyRng.create(self.call.streams.key(stream))
             else:
-                lazy = core_scope.LazyRng.create(self.parent._stream(stream), self.name)
+                lazy = core_scope.LazyRng.create(parent._stream(stream), self.path[-1])
             self._rngs[stream] = lazy
             self.rng_counters.setdefault(stream, 0)
         return self._rngs[stream]
@@ -282,8 +293,7 @@ class Scope(core.Scope):
             if not self.has_rng("params"):
                 return super().make_rng(name)  # raises
             name = "params"
-        self._check_valid()
-        self._validate_trace_level()  # before a key is drawn, which a wrong trace would keep
+        self._check()  # before a key is drawn, which a wrong trace would keep
         lazy = self._stream(name)
         return core_scope.LazyRng.create(lazy, self.count(name)).as_jax_rng()
 
@@ -297,8 +307,7 @@ class Scope(core.Scope):
     def push(
         self, name: str | None = None, prefix: str = "", reuse: bool = False
     ) -> "Scope":
-        self._check_valid()
-        self._validate_trace_level()
+        self._check()
         if name is None:
             name = self.default_name(prefix)
         if not reuse or name not in self.reservations:
@@ -309,16 +318,14 @@ class Scope(core.Scope):
         child._rngs = {
             key: core_scope.LazyRng.create(rng, name) for key, rng in self._rngs.items()
         }
-        counters: Any = (
-            self.rng_counters
-        )  # of streams and, by token and name, of children
+        counters: Any = self.rng_counters  # of streams, and by token those of children
         child.rng_counters = counters.setdefault(
             (core_scope.child_rng_token, name), dict.fromkeys(child._rngs, 0)
         )
         return child
 
     def rewound(self, rewind_rngs: bool = False) -> "Scope":
-        self._check_valid()
+        self._check()
         scope = Scope(
             self.call,
             self._variables,
@@ -384,7 +391,7 @@ def _names_in(stream_filter: Any) -> set[str]:
 
 
 class Outcome(NamedTuple):
-    """What a call brought: the output, all variables as they are now, what was sown into."""
+    """What a call brought: the output, all variables, the collections sown into."""
 
     output: Any
     variables: dict[str, Any]
@@ -438,6 +445,10 @@ def resolve(module: nn.Module, method: Any) -> Callable[..., Any]:
     return function
 
 
+class _Nobody(nn.Module):
+    """A module for nn.apply, where only what it sets up is wanted."""
+
+
 def run(
     module: nn.Module,
     function: Callable[..., Any],
@@ -447,7 +458,7 @@ def run(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Outcome:
-    """Runs `function` of `module`, bound to `variables`, which Flax then changes in place."""
+    """Runs `function` of `module` bound to `variables`, which change in place."""
     sown: set[str] = set()
 
     def body(_: Any) -> Any:
@@ -459,10 +470,8 @@ def run(
 
     with Scope(call, variables).temporary() as root:
         if capture_intermediates:
-            # Run by nn.apply on a module of no interest, which sets up the capture.
-            capture = nn.apply(
-                body, nn.Module(), capture_intermediates=capture_intermediates
-            )
+            # nn.apply sets up the capture, which holds for all that runs inside.
+            capture = nn.apply(body, _Nobody(), False, capture_intermediates)
             output, _ = capture({})
         else:
             output = body(None)

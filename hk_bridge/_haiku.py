@@ -1,4 +1,4 @@
-"""All that is demanded of Haiku: parameters, state, keys, and where in a transform we are.
+"""All that is demanded of Haiku: parameters, state, keys, and where we are.
 
 Leaves are created and read through `hk.get_parameter`, `hk.get_state` and
 `hk.set_state`, so Haiku's creators, getters and setters see each of them. Haiku names a
@@ -37,7 +37,7 @@ import jax.numpy as jnp
 
 Module = hk.Module
 transparent = hk.transparent
-camel_to_snake = utils.camel_to_snake
+camel_to_snake: Callable[[str], str] = utils.camel_to_snake
 MISSING: Any = object()
 
 Initializer = Callable[..., Any]
@@ -58,15 +58,16 @@ class _StandIn(hk.Module):
     """A Flax submodule, as Haiku's hooks see it: `context.module` of its leaves."""
 
 
-def _stand_in(owner: hk.Module, module_name: str) -> _StandIn:
+def _stand_in(owner: hk.Module, module_name: str) -> hk.Module:
     # Not by hk.Module.__init__, which refuses names such as `0` and counts names.
-    module = object.__new__(_StandIn)
+    module: Any = object.__new__(_StandIn)
     module.module_name = module_name
     module.name = module_name.split("/")[-1]
     module._submodules = set()
     module._creation_frame_id = owner._creation_frame_id
     module._auto_repr = f"{type(owner).__name__}(name={module_name!r})"
-    return module
+    stand_in: hk.Module = module
+    return stand_in
 
 
 def _inside(
@@ -82,8 +83,8 @@ def _inside(
 
 
 def read(owner: hk.Module) -> tuple[Bundles, Bundles]:
-    """All that Haiku holds for `owner` and below, `(params, state)`, as its getters give it."""
-    frame = base.current_frame()
+    """Haiku's `(params, state)` of `owner` and below, through the getters."""
+    frame: Any = base.current_frame()
     params: Bundles = {}
     for module_name in _below(owner.module_name, frame.params, "params"):
         bundle = frame.params[module_name]
@@ -102,7 +103,7 @@ def read(owner: hk.Module) -> tuple[Bundles, Bundles]:
 
 
 class _Sorted(threading.local):
-    """The sorted module names of the frame that was asked for last, so that one sort does."""
+    """The sorted module names of the last frame asked for, so that one sort does."""
 
     def __init__(self) -> None:
         self.names: dict[str, tuple[tuple[int, int], list[str]]] = {}
@@ -136,7 +137,7 @@ class _Whole:
         self.value = value
 
 
-def _dress(next_getter: Any, value: Any, context: Any) -> _Whole:
+def _dress(next_getter: Any, value: Any, context: Any) -> Any:
     return _Whole(next_getter(value))
 
 
@@ -148,7 +149,8 @@ def _get_parameter(name: str, value: Any, init: Initializer) -> Any:
     if _is_array(value):
         return hk.get_parameter(name, value.shape, value.dtype, init)
     with hk.custom_getter(_dress):
-        return hk.get_parameter(name, (), init=init).value
+        dressed: Any = hk.get_parameter(name, (), init=init)
+    return dressed.value
 
 
 def _get_state(name: str, value: Any, init: Initializer) -> Any:
@@ -172,7 +174,7 @@ def create_param(
 
 
 def fetch_param(owner: hk.Module, module_name: str, name: str, spec: Any) -> Any:
-    """A parameter that is not stored but that creators and getters may give, else MISSING."""
+    """A parameter that only creators and getters give, or MISSING."""
 
     class NotGiven(Exception):
         pass
@@ -201,7 +203,7 @@ def set_state(owner: hk.Module, module_name: str, name: str, value: Any) -> None
 
 def create_empty(params: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Makes the modules that have no leaves, which no function of Haiku does."""
-    frame = base.current_frame()
+    frame: Any = base.current_frame()
     for ours, theirs in ((params, frame.params), (state, frame.state)):
         for module_name, bundle in ours.items():
             if not bundle:
@@ -209,7 +211,7 @@ def create_empty(params: Mapping[str, Any], state: Mapping[str, Any]) -> None:
 
 
 def refuse_if_stateless(message: str) -> None:
-    """Raises Haiku's own error if the transform is a plain `hk.transform`, which keeps no state.
+    """Raises Haiku's own error if the transform is a plain `hk.transform`.
 
     Haiku's error comes after the whole network has run and names no module.
     """

@@ -18,7 +18,7 @@ PARAMS = "params"
 def to_haiku(
     variables: Variables, *, name: str
 ) -> tuple[MutableBundles, MutableBundles]:
-    """Haiku's `(params, state)` for the variables of a Flax module called `name` in Haiku.
+    """Haiku's `(params, state)` for the variables of a Flax module.
 
     The collection `params` goes to Haiku params, under `name` and the path of the Flax
     submodule; every other collection to Haiku state, under `name`, the collection and
@@ -65,7 +65,7 @@ def to_flax(
     name: str,
     like: Variables | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The variables of the Flax module called `name` in Haiku: the exact inverse of `to_haiku`.
+    """The variables of a Flax module in Haiku: the exact inverse of `to_haiku`.
 
     Entries of other modules are ignored. Leaves are handed over untouched.
 
@@ -106,7 +106,7 @@ def is_level(value: Any) -> bool:
 
 
 def is_box(value: Any) -> bool:
-    """Whether `value` is a `flax.core.meta.AxisMetadata`, told by its methods, not by import."""
+    """Whether `value` is a `flax.core.meta.AxisMetadata`, told by its methods."""
     return hasattr(type(value), "replace_boxed") and hasattr(type(value), "unbox")
 
 
@@ -137,10 +137,12 @@ def rebox(tree: Any, like: Any) -> Any:
 
 
 def address(name: str, collection: str, path: _names.Path) -> tuple[str, str]:
-    """Where in Haiku a variable of the module `name` lives: its module name and leaf name.
+    """Where a variable of the module `name` lives: Haiku's module name and leaf name.
 
-    >>> address("net", "params", ("Dense_0", "bias")), address("net", "stats", ("mean",))
-    (('net/Dense_0', 'bias'), ('net/stats', 'mean'))
+    >>> address("net", "params", ("Dense_0", "bias"))
+    ('net/Dense_0', 'bias')
+    >>> address("net", "stats", ("mean",))
+    ('net/stats', 'mean')
     """
     parents = path[:-1] if collection == PARAMS else (collection, *path[:-1])
     return _names.join(name, parents), _names.escape(path[-1])
@@ -160,7 +162,7 @@ def leaves(variables: Variables) -> Iterator[tuple[str, _names.Path, Any]]:
 def replace(
     variables: Variables, new: Mapping[tuple[str, _names.Path], Any]
 ) -> dict[str, Any]:
-    """`variables` with other leaves at some `(collection, path)`; boxes stay around them."""
+    """`variables` with other leaves at some `(collection, path)`; boxes stay."""
     return {c: _replace(tree, (c,), new) for c, tree in variables.items()}
 
 

@@ -22,14 +22,15 @@ class FlaxModule(_haiku.Module):
 
     >>> import flax.linen as nn, haiku as hk, jax, jax.numpy as jnp
     >>> def forward(x, train):
-    ...     x = hk.Linear(8)(x)
-    ...     x = FlaxModule(nn.BatchNorm(), name="norm")(x, use_running_average=not train)
+    ...     norm = FlaxModule(nn.BatchNorm(), name="norm")
+    ...     x = norm(hk.Linear(8)(x), use_running_average=not train)
     ...     return FlaxModule(nn.Dropout(0.5))(x, deterministic=not train)
     >>> f = hk.transform_with_state(forward)
-    >>> params, state = f.init(jax.random.key(0), jnp.ones([2, 4]), train=True)
+    >>> key, x = jax.random.key(0), jnp.ones([2, 4])
+    >>> params, state = f.init(key, x, train=True)
     >>> sorted(params), sorted(state)
     (['linear', 'norm'], ['norm/batch_stats'])
-    >>> y, state = f.apply(params, state, jax.random.key(1), jnp.ones([2, 4]), train=True)
+    >>> y, state = f.apply(params, state, key, x, train=True)
 
     The collection `params` lives in Haiku params, under the module's Haiku name and the
     path of the Flax submodule (`net/Dense_0`); every other collection in Haiku state,
@@ -77,7 +78,7 @@ class FlaxModule(_haiku.Module):
             raise _errors.haiku_given(module)
         self.module, bound_to = _flax.unbound(module)
         default = self.module.name or _haiku.camel_to_snake(type(self.module).__name__)
-        super().__init__(name=default if name is None else name)
+        super().__init__(default if name is None else name)
         self._given = bound_to if variables is None else variables
         self._transient = frozenset(
             [transient] if isinstance(transient, str) else transient or ()
@@ -135,7 +136,7 @@ class FlaxModule(_haiku.Module):
     @property
     @_haiku.transparent
     def variables(self) -> dict[str, Any]:
-        """The Flax variables, `{collection: nested dict}`, as they stand in the transform.
+        """The Flax variables, `{collection: nested dict}`, as they stand.
 
         They are read through Haiku's getters. Boxes are open.
 
@@ -147,8 +148,13 @@ class FlaxModule(_haiku.Module):
             raise _errors.not_initialized(_owner(self))
         return _layout.to_flax(params, state, name=self.module_name)
 
-    def __repr__(self) -> str:
+    def _repr(self) -> str:
         return f"{type(self).__name__}({self.module!r}, name={self.name!r})"
+
+    # Haiku sets this text at construction, out of the arguments, and prints it.
+    _auto_repr = property(
+        _haiku.transparent(_repr), _haiku.transparent(lambda *_: None)
+    )
 
 
 def _owner(net: FlaxModule) -> str:
@@ -167,7 +173,7 @@ def _check_given(variables: Mapping[str, Any], owner: str) -> None:
 
 
 class _Call:
-    """One call of a `FlaxModule`: what Haiku holds goes in, what Flax changed comes back."""
+    """One call of a `FlaxModule`: Haiku's leaves go in, what changed comes back."""
 
     def __init__(
         self, net: FlaxModule, rngs: Any, mutable: Any, capture_intermediates: Any
@@ -296,7 +302,7 @@ class _Call:
             )
 
     def fetch(self, parameter: _flax.Parameter) -> Any:
-        """After init: a parameter that is not stored, but that a creator and a getter give."""
+        """After init: a parameter that only a creator and a getter give."""
         spec = _layout.unbox(parameter.spec())
         if hasattr(spec, "shape"):
             address = _layout.address(self.name, _layout.PARAMS, parameter.path)
@@ -341,7 +347,7 @@ class _Call:
         return _layout.replace(variables, {**changed, **old})
 
     def check_levels(self, variables: Mapping[str, Any]) -> None:
-        """Refuses given variables that lack the level of collections, or have it twice."""
+        """Refuses given variables without the level of collections, or with two."""
         params = variables.get(_layout.PARAMS, {})
         for key in self.given:
             if key not in variables and key in params:
@@ -374,20 +380,23 @@ class _Call:
     def set_state(
         self, collection: str, path: _names.Path, value: Any, old: Any
     ) -> None:
-        structures = [jax.tree.structure(leaf) for leaf in (old, value)]
-        if structures[0] != structures[1]:
+        before: Any = jax.tree.structure(old)
+        after: Any = jax.tree.structure(value)
+        if before != after:
             raise _errors.changed_state_leaf(
-                _owner(self.net), collection, path, *structures
+                _owner(self.net), collection, path, before, after
             )
         _haiku.set_state(self.net, *_layout.address(self.name, collection, path), value)
 
     def explain(self, error: Exception, collection: str, path: _names.Path) -> None:
         """Adds to an error of Flax about a variable where in Haiku that is."""
-        module_name, name = _layout.address(self.name, collection, path)
+        address = _layout.address(self.name, collection, path)
         which = "params" if collection == _layout.PARAMS else "state"
-        error.add_note(_errors.note_leaf(which, module_name, name, collection, path))
-        if which == "state" and not self.initializing:
-            error.add_note(_errors.note_state(module_name, collection))
+        error.add_note(_errors.note_leaf(which, *address, collection, path))
+        if _flax.is_immutable(error):
+            error.add_note(_errors.note_mutable(collection))
+        elif not self.initializing:
+            error.add_note(_errors.note_missing(which))
 
 
 def _describe(value: Any) -> str:

@@ -61,10 +61,12 @@ def join(prefix: str, path: Path) -> str:
 
 
 def split(prefix: str, name: str) -> Path | None:
-    """The inverse of `join`, or None where `name` is not below `prefix` or is Haiku's own.
+    """The inverse of `join`, or None if `name` is not below `prefix`, or Haiku's own.
 
-    >>> split("net", "net/block-1/0"), split("net", "net"), split("net", "net_1")
-    (('block-1', '0'), (), None)
+    >>> split("net", "net/block-1/0"), split("net", "net")
+    (('block-1', '0'), ())
+    >>> split("net", "net_1") is None
+    True
     >>> split("net", "net/~/linear") is None
     True
     """

@@ -1,7 +1,7 @@
-"""The cases: linen modules, each for one thing that a module can do, and how to call them.
+"""The cases: linen modules, each for one thing that a module can do.
 
-To add one, append a `Case`; every law in `laws.py` then holds for it, or is named in `skip` with
-the reason.
+To add one, append a `Case`; every law in `laws.py` then holds for it, or is named in
+`skip` with the reason.
 """
 
 from collections.abc import Callable
@@ -554,7 +554,9 @@ CASES = [
     Case(
         "map_variables",
         Transposed,
-        skip={"calls_agree_in_init": "init=True makes the parameters at every init call"},
+        skip={
+            "calls_agree_in_init": "init=True makes the parameters at every init call"
+        },
     ),
     Case("boxes", Boxes),
     Case("half", Half, (array(2, 4, dtype=jnp.bfloat16),)),

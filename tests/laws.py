@@ -9,10 +9,11 @@ from typing import Any
 from catalogue import Case
 import flax.linen as nn
 import haiku as hk
-import hk_bridge
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+import hk_bridge
 
 NAME = "net"
 Tree = Any
@@ -320,7 +321,7 @@ def calls_agree_in_init(case: Case) -> None:
 
 
 def placement_does_not_matter(case: Case) -> None:
-    """Built in a constructor or a method, in a scope or a remat: the numbers are the same."""
+    """In a constructor, a method, a scope or a remat, the numbers are the same."""
     params, state = haiku_init(case)
     kwargs, rngs = case.train, case.rngs(1)
     expected = transform(case).apply(params, state, None, kwargs, rngs)

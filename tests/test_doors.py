@@ -1,0 +1,153 @@
+"""Each private symbol of Flax and Haiku that we lean on, and each behaviour.
+
+A release that breaks one of these is noticed here, by name.
+"""
+
+import inspect
+
+from flax import core
+from flax.core import lift
+from flax.core import scope as core_scope
+import flax.linen as nn
+from flax.linen import module as linen_module
+import haiku as hk
+from haiku._src import base
+from haiku._src import transform
+from haiku._src import utils
+import jax
+import jax.numpy as jnp
+import pytest
+
+KEY = jax.random.key(0)
+
+
+# Flax.
+
+
+def test_module_checks():
+    nn.Module._module_checks(nn.Dense(2))
+
+
+def test_get_unbound_fn():
+    module = nn.Dense(2)
+    assert linen_module._get_unbound_fn(module.__call__) is nn.Dense.__call__
+
+
+def test_clone_deep():
+    class Outer(nn.Module):
+        inner: nn.Module
+
+    module = Outer(nn.Dense(2))
+    clone = module.clone(parent=core.Scope({}), _deep_clone=True)
+    assert clone.inner is not module.inner
+    assert clone.scope is not None
+
+
+def test_scope_attributes():
+    root = core.Scope({"params": {"a": {"w": 1}}}, {"params": KEY})
+    child = root.push("a")
+    assert root._variables == {"params": {"a": {"w": 1}}}
+    assert child.parent is root
+    assert child.path == child.debug_path == ("a",)
+    child._check_valid()
+    child._validate_trace_level()
+    assert root.rng_counters[core_scope.child_rng_token, "a"] is child.rng_counters
+    assert list(inspect.signature(core.Scope.__init__).parameters) == [
+        "self", "variables", "rngs", "name", "mutable", "parent", "path",
+        "debug_path", "flags",
+    ]  # fmt: skip
+
+
+def test_lazy_rng():
+    lazy = core_scope.LazyRng.create(core_scope.LazyRng.create(KEY, "a"), 1)
+    expected = core.Scope({}, {"params": KEY}).push("a").make_rng("params")
+    assert jnp.all(
+        jax.random.key_data(lazy.as_jax_rng()) == jax.random.key_data(expected)
+    )
+
+
+def test_partial_pack_has_rng_filters_where_it_reads_rngs():
+    assert "rng_filters" in inspect.signature(lift._partial_pack).parameters
+    source = inspect.getsource(lift._partial_pack)
+    assert "group_collections(scope.rngs, rng_filters)" in source
+
+
+def test_interceptors_see_modules_in_lifted_transforms():
+    seen = []
+
+    def interceptor(next_fun, args, kwargs, context):
+        seen.append(type(context.module).__name__)
+        return next_fun(*args, **kwargs)
+
+    with nn.intercept_methods(interceptor):
+        nn.remat(nn.Dense)(2).init(KEY, jnp.ones([1, 2]))
+    assert "CheckpointDense" in seen
+
+
+# Haiku.
+
+
+def in_transform(f):
+    return hk.transform(f).init(None)
+
+
+def test_frames():
+    def forward():
+        frame = base.current_frame()
+        hk.get_parameter("w", [], init=jnp.ones)
+        hk.set_state("s", jnp.ones([]))
+        assert frame.params["~"].keys() == {"w"}
+        assert frame.state["~"]["s"].current == 1.0
+        assert isinstance(frame.frame_id, int)
+        hk.remat(lambda: ids.append(base.current_frame().frame_id))()
+        ids.append(frame.frame_id)
+
+    ids = []
+    hk.transform_with_state(forward).init(None)
+    assert ids[0] > ids[1]
+
+
+def test_leaves_are_named_after_the_module_on_the_stack():
+    def forward():
+        module = hk.Module(name="m")
+        module.module_name = "any/0/name-1"
+        with base.current_frame().module_stack(base.ModuleState(module, "__call__")):
+            hk.get_parameter("w", [], init=jnp.ones)
+
+    assert list(in_transform(forward)) == ["any/0/name-1"]
+
+
+def test_modules_have_what_a_stand_in_sets():
+    def forward():
+        module = hk.Module(name="m")
+        for name in (
+            "_submodules",
+            "_creation_frame_id",
+            "_auto_repr",
+            "name",
+            "module_name",
+        ):
+            assert hasattr(module, name)
+
+    in_transform(forward)
+
+
+def test_without_state_calls_init_directly():
+    frames = []
+
+    def forward():
+        frame = inspect.currentframe()
+        while frame is not None:
+            frames.append(frame.f_code)
+            frame = frame.f_back
+        hk.set_state("s", jnp.ones([]))
+
+    with pytest.raises(base.NonEmptyStateError):
+        hk.transform(forward).init(None)
+    inits = [i for i, code in enumerate(frames) if code.co_name == "init_fn"]
+    assert inits[1] == inits[0] + 1
+    assert frames[inits[1]] in transform.without_state.__code__.co_consts
+
+
+def test_camel_to_snake():
+    assert utils.camel_to_snake("LayerNorm2D") == "layer_norm2_d"

@@ -1,0 +1,118 @@
+"""The house: who imports whom, what is public, doctests, and the README."""
+
+import ast
+import doctest
+import importlib
+import importlib.metadata
+import pathlib
+import pkgutil
+import re
+
+import pytest
+
+import hk_bridge
+
+PACKAGE = pathlib.Path(hk_bridge.__file__).parent
+README = pathlib.Path(__file__).parent.parent / "README.md"
+FLOORS = {
+    "_names": 0,
+    "_errors": 0,
+    "_layout": 1,
+    "_flax": 2,
+    "_haiku": 2,
+    "_module": 3,
+    "nn": 4,
+    "__init__": 5,
+    "_demo": 6,
+    "__main__": 7,
+}
+DOORS = {"flax": "_flax", "haiku": "_haiku"}
+USER_CODE = {"_demo"}  # written as a user writes
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def imports(name):
+    """`(module, inside a function)` of every import of a file."""
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    inside = {id(n) for function in functions for n in ast.walk(function)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in inside
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", id(node) in inside
+
+
+def test_every_file_has_a_floor():
+    assert set(MODULES) == set(FLOORS)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down(name):
+    for module, _ in imports(name):
+        top, _, rest = module.partition(".")
+        if top == "hk_bridge" and name not in USER_CODE:
+            assert FLOORS[rest.partition(".")[0]] < FLOORS[name], module
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_each_framework_has_one_door(name):
+    for module, _ in imports(name):
+        top = module.partition(".")[0]
+        if top in DOORS and name not in USER_CODE:
+            assert name == DOORS[top], module
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_only_optional_imports_hide_in_functions(name):
+    extras = {"optax", "sklearn", "tqdm", "matplotlib"}
+    for module, inside in imports(name):
+        top = module.partition(".")[0]
+        assert inside == (top in extras), module
+
+
+def test_the_public_surface():
+    assert sorted(hk_bridge.__all__) == list(hk_bridge.__all__)
+    for name in hk_bridge.__all__:
+        assert getattr(hk_bridge, name).__doc__
+    assert importlib.metadata.version("hk_bridge") == hk_bridge.__version__
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_doctests(name):
+    if name == "__main__":
+        return
+    module = importlib.import_module(
+        "hk_bridge" if name == "__init__" else f"hk_bridge.{name}"
+    )
+    results = doctest.testmod(module)
+    assert results.failed == 0
+
+
+def test_public_names_have_doctests():
+    finder = doctest.DocTestFinder()
+    for name in ("FlaxModule", "to_flax", "to_haiku"):
+        (found, *_) = finder.find(getattr(hk_bridge, name), name)
+        assert found.examples, name
+    for name in hk_bridge.nn.__all__:
+        (found, *_) = finder.find(getattr(hk_bridge.nn, name), name)
+        assert found.examples, name
+
+
+def test_all_modules_import():
+    for module in pkgutil.iter_modules(hk_bridge.__path__):
+        importlib.import_module(f"hk_bridge.{module.name}")
+
+
+def test_readme_examples():
+    results = doctest.testfile(str(README), module_relative=False)
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
+def test_readme_python_blocks_are_doctests():
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert blocks
+    assert all(block.startswith(">>> ") for block in blocks)
