@@ -28,6 +28,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import re
 import sys
 from typing import Any
 from typing import NamedTuple
@@ -66,9 +67,21 @@ def lacks_key(error: Exception) -> bool:
     return isinstance(error, errors.InvalidRngError)
 
 
+def lacks_param(error: Exception) -> bool:
+    """Whether Flax raised `error` for want of a parameter."""
+    wanted = (errors.ScopeParamNotFoundError, errors.ScopeCollectionNotFound)
+    return isinstance(error, wanted)
+
+
 def is_immutable(error: Exception) -> bool:
     """Whether Flax raised `error` for a collection that may not change."""
     return isinstance(error, errors.ModifyScopeVariableError)
+
+
+def without_parent(module: nn.Module) -> nn.Module:
+    """`module` as if it had been built outside of all others, its own name undone."""
+    automatic = re.fullmatch(rf"{type(module).__name__}_\d+", module.name or "")
+    return module.clone(parent=None, name=None if automatic else module.name)
 
 
 def unbound(module: Any) -> tuple[nn.Module, Mapping[str, Any] | None]:
@@ -196,6 +209,8 @@ class Call:
       initializing: whether this is `init`.
       create: gives the value of a parameter that does not exist, or MISSING to have
         Flax decide.
+      observe: runs each method of a submodule, where somebody wants to see them:
+        `observe(path, module, method_name, run, args, kwargs)`.
       explain: adds a note to an error about the variable at a collection and path.
     """
 
@@ -204,6 +219,7 @@ class Call:
     initializing: bool
     create: Callable[[Parameter], Any]
     explain: Callable[[Exception, str, Path], None]
+    observe: Callable[..., Any] | None = None
     flags: Mapping[str, Any] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -434,9 +450,7 @@ def resolve(module: nn.Module, method: Any) -> Callable[..., Any]:
                 f"'{type(module).__name__}.{name}' must be a callable, got "
                 f"{type(method)}."
             )
-        if isinstance(
-            method, nn.Module
-        ):  # a submodule: the bound module's own is meant
+        if isinstance(method, nn.Module):  # a submodule: that of the bound module
 
             def method(bound: Any, *args: Any, **kwargs: Any) -> Any:
                 return getattr(bound, name)(*args, **kwargs)
@@ -463,9 +477,11 @@ def run(
 
     def body(_: Any) -> Any:
         bound = module.clone(parent=root, _deep_clone=True)
-        if not call.initializing:
-            return function(bound, *args, **kwargs)
-        with _watching(bound, sown):
+        with contextlib.ExitStack() as stack:
+            if call.initializing:
+                stack.enter_context(_watching(bound, sown))
+            if call.observe is not None:
+                stack.enter_context(_observed(call.observe))
             return function(bound, *args, **kwargs)
 
     with Scope(call, variables).temporary() as root:
@@ -485,9 +501,7 @@ def _watching(root: nn.Module, sown: set[str]) -> Any:
     def watch(module: nn.Module) -> None:
         if "sow" in vars(module):
             return
-        this = weakref.ref(
-            module
-        )  # a strong one would make a cycle, and keep tracers alive
+        this = weakref.ref(module)  # a strong one would keep tracers alive, in a cycle
         for name in ("sow", "perturb"):
             spy = functools.partial(_sow, this, getattr(type(module), name), sown)
             object.__setattr__(module, name, spy)
@@ -499,6 +513,49 @@ def _watching(root: nn.Module, sown: set[str]) -> Any:
     watch(root)
     with nn.intercept_methods(interceptor):
         yield
+
+
+def _observed(
+    observe: Callable[..., Any],
+) -> contextlib.AbstractContextManager[None]:
+    """Has `observe` run the methods of submodules."""
+
+    def interceptor(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        path = context.module.path
+        if not path or context.method_name == "setup":
+            return run(*args, **kwargs)
+        return observe(path, context.module, context.method_name, run, args, kwargs)
+
+    return nn.intercept_methods(interceptor)
+
+
+def describe(module: nn.Module) -> str:
+    """`module` in one line: its class, and the fields that are not as by default."""
+    fields = []
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name, None)
+        if not field.init or not field.repr or field.name in ("parent", "name"):
+            continue
+        default = field.default
+        if default is dataclasses.MISSING or value is not default and value != default:
+            shown = describe(value) if isinstance(value, nn.Module) else _short(value)
+            fields.append(f"{field.name}={shown}")
+    return f"{type(module).__name__}({', '.join(fields)})"
+
+
+def _short(value: Any) -> str:
+    name = getattr(value, "__name__", None)
+    return name if callable(value) and isinstance(name, str) else repr(value)
+
+
+def specs(
+    module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any
+) -> dict[str, Any]:
+    """The shapes and dtypes of all variables that `function` makes at init."""
+    shapes: dict[str, Any] = jax.eval_shape(
+        lambda: module.init(jax.random.key(0), *args, method=function, **kwargs)
+    )
+    return shapes
 
 
 def _sow(

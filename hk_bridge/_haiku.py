@@ -17,6 +17,8 @@ What is private in Haiku and used here, since there is no public way (all since 
 * `haiku._src.base.NonEmptyStateError` and the code of
   `haiku._src.transform.without_state`: that state is refused shows only after the
   network has run, when nothing is known of its modules;
+* `haiku._src.module.interceptor_stack`, `haiku._src.base.param_creator_stack`: nothing
+  public tells whether a hook is in force, and what nobody sees should cost nothing;
 * `haiku._src.utils.camel_to_snake`: how Haiku names modules after classes.
 """
 
@@ -24,12 +26,14 @@ import bisect
 from collections.abc import Callable
 from collections.abc import Mapping
 import contextlib
+import functools
 import sys
 import threading
 from typing import Any
 
 import haiku as hk
 from haiku._src import base
+from haiku._src import module as haiku_module
 from haiku._src import transform
 from haiku._src import utils
 import jax
@@ -58,9 +62,11 @@ class _StandIn(hk.Module):
     """A Flax submodule, as Haiku's hooks see it: `context.module` of its leaves."""
 
 
-def _stand_in(owner: hk.Module, module_name: str) -> hk.Module:
+def _stand_in(
+    owner: hk.Module, module_name: str, cls: type[hk.Module] = _StandIn
+) -> hk.Module:
     # Not by hk.Module.__init__, which refuses names such as `0` and counts names.
-    module: Any = object.__new__(_StandIn)
+    module: Any = object.__new__(cls)
     module.module_name = module_name
     module.name = module_name.split("/")[-1]
     module._submodules = set()
@@ -77,6 +83,51 @@ def _inside(
     own = module_name == owner.module_name
     module = owner if own else _stand_in(owner, module_name)
     return base.current_frame().module_stack(base.ModuleState(module, "__call__"))
+
+
+# Being seen.
+
+
+def is_observed() -> bool:
+    """Whether `hk.intercept_methods` is in force, or a table is being made."""
+    return bool(haiku_module.interceptor_stack)
+
+
+def observe(
+    owner: hk.Module,
+    module_name: str,
+    shown: tuple[str, str],
+    method_name: str,
+    run: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+) -> Any:
+    """Runs `run` as a method of a Haiku module, which interceptors see.
+
+    Args:
+      shown: the name of the class, and the text of the instance, to be shown.
+    """
+    class_name, text = shown
+    module: Any = _stand_in(
+        owner, module_name, _observed_class(class_name, method_name)
+    )
+    module._auto_repr, module._run = text, run
+    return getattr(module, method_name)(*args, **kwargs)
+
+
+@functools.cache
+def _observed_class(class_name: str, method_name: str) -> type[hk.Module]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._run(*args, **kwargs)
+
+    metaclass: Any = type(hk.Module)
+    cls: type[hk.Module] = metaclass(class_name, (_StandIn,), {method_name: method})
+    return cls
+
+
+def is_flax_over_haiku(module: Any) -> bool:
+    """Whether `module` is the Flax module in which a Haiku transform runs."""
+    return isinstance(module, hk.experimental.flax.Module)
 
 
 # Reading.
@@ -187,6 +238,11 @@ def fetch_param(owner: hk.Module, module_name: str, name: str, spec: Any) -> Any
             return _get_parameter(name, spec, init)
         except NotGiven:
             return MISSING
+
+
+def has_creators() -> bool:
+    """Whether `hk.custom_creator` is in force for parameters."""
+    return bool(base.param_creator_stack)
 
 
 def create_state(owner: hk.Module, module_name: str, name: str, value: Any) -> Any:

@@ -186,6 +186,16 @@ def _walk(tree: Mapping[str, Any]) -> Iterator[tuple[_names.Path, Any]]:
             yield (key,), value
 
 
+def insert(
+    variables: Variables, new: Mapping[tuple[str, _names.Path], Any]
+) -> dict[str, Any]:
+    """`variables` and leaves at other `(collection, path)`."""
+    variables = dict(variables)
+    for (collection, path), leaf in new.items():
+        _insert(variables, (collection, *path[:-1]), {_names.escape(path[-1]): leaf})
+    return variables
+
+
 def _flatten(
     tree: Mapping[str, Any], module_name: str, bundles: MutableBundles
 ) -> None:

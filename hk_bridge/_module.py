@@ -76,6 +76,8 @@ class FlaxModule(_haiku.Module):
         cls = module if isinstance(module, type) else type(module)
         if issubclass(cls, _haiku.Module):
             raise _errors.haiku_given(module)
+        if _haiku.is_flax_over_haiku(getattr(module, "parent", None)):
+            module = _flax.without_parent(module)
         self.module, bound_to = _flax.unbound(module)
         default = self.module.name or _haiku.camel_to_snake(type(self.module).__name__)
         super().__init__(default if name is None else name)
@@ -149,7 +151,8 @@ class FlaxModule(_haiku.Module):
         return _layout.to_flax(params, state, name=self.module_name)
 
     def _repr(self) -> str:
-        return f"{type(self).__name__}({self.module!r}, name={self.name!r})"
+        module = _flax.describe(self.module)
+        return f"{type(self).__name__}({module}, name={self.name!r})"
 
     # Haiku sets this text at construction, out of the arguments, and prints it.
     _auto_repr = property(
@@ -196,33 +199,43 @@ class _Call:
         self.created: set[tuple[str, _names.Path]] = set()
 
     def run(self, method: Any, args: Any, kwargs: Any) -> Any:
-        module = self.net.module
-        function = _flax.resolve(module, method)
-        variables = _layout.to_flax(self.params, self.state, name=self.name)
-        for collection in self.net._transient:
-            variables.pop(collection, None)
+        module, function = self.net.module, _flax.resolve(self.net.module, method)
+        variables = self.variables()
         call = _flax.Call(
             streams=self.streams,
             mutable=self.mutable(variables),
             initializing=self.initializing,
             create=self.create if self.initializing else self.fetch,
             explain=self.explain,
+            observe=self.observe if _haiku.is_observed() else None,
         )
-        outcome = _flax.run(
-            module, function, variables, call, self.capture, args, kwargs
-        )
+
+        def once(variables: dict[str, Any]) -> _flax.Outcome:
+            return _flax.run(
+                module, function, variables, call, self.capture, args, kwargs
+            )
+
+        try:
+            outcome = once(variables)
+        except Exception as error:
+            fetched = self.fetch_all(error, function, args, kwargs)
+            if not fetched:
+                raise
+            outcome = once(_layout.insert(self.variables(), fetched))
         if self.initializing:
             settled = self.settle(outcome)
-            if settled is not None:
-                outcome = _flax.run(
-                    module, function, settled, call, self.capture, args, kwargs
-                )
+            outcome = outcome if settled is None else once(settled)
         else:
             self.write_back(outcome.variables)
         self.net._called = True
         if self.asked is None or self.asked is False:
             return outcome.output
         return outcome.output, outcome.mutated(self.asked)
+
+    def variables(self) -> dict[str, Any]:
+        """What Haiku held before the call, as Flax takes it."""
+        variables = _layout.to_flax(self.params, self.state, name=self.name)
+        return {c: v for c, v in variables.items() if c not in self.net._transient}
 
     def mutable(self, variables: Mapping[str, Any]) -> Any:
         """What Flax may change in this call; `variables` has what Haiku keeps."""
@@ -310,6 +323,43 @@ class _Call:
             if value is not _haiku.MISSING:
                 return value
         return _flax.MISSING
+
+    def fetch_all(
+        self, error: Exception, function: Any, args: Any, kwargs: Any
+    ) -> dict[tuple[str, _names.Path], Any]:
+        """After init: what `fetch` gives for the inside of lifted transforms.
+
+        There Flax asks no Scope of ours; so if it lacks a parameter while a creator is
+        in force, all of them are looked up, and the module runs again.
+        """
+        if (
+            self.initializing
+            or not _flax.lacks_param(error)
+            or not _haiku.has_creators()
+        ):
+            return {}
+        found, stored = {}, self.stored()
+        for collection, path, spec in _layout.leaves(
+            _flax.specs(self.net.module, function, args, kwargs)
+        ):
+            if collection == _layout.PARAMS and (collection, path) not in stored:
+                address = _layout.address(self.name, collection, path)
+                found[collection, path] = _haiku.fetch_param(self.net, *address, spec)
+        return {at: value for at, value in found.items() if value is not _haiku.MISSING}
+
+    def observe(
+        self,
+        path: _names.Path,
+        module: Any,
+        method: str,
+        run: Any,
+        args: Any,
+        kwargs: Any,
+    ) -> Any:
+        """Runs a method of a Flax submodule so that Haiku's interceptors see it."""
+        module_name = _names.join(self.name, path)
+        shown = (type(module).__name__, _flax.describe(module))
+        return _haiku.observe(self.net, module_name, shown, method, run, args, kwargs)
 
     # What Flax made or changed goes to Haiku.
 
