@@ -25,6 +25,7 @@ from hk_bridge._errors import VariablesError as VariablesError
 from hk_bridge._layout import to_flax as to_flax
 from hk_bridge._layout import to_haiku as to_haiku
 from hk_bridge._module import FlaxModule as FlaxModule
+from hk_bridge._wrap import wrap as wrap
 
 __all__ = [
     "FlaxModule",
@@ -35,5 +36,6 @@ __all__ = [
     "nn",
     "to_flax",
     "to_haiku",
+    "wrap",
 ]
 __version__ = "0.1.0.dev0"

@@ -71,6 +71,23 @@ def not_a_module(value: Any) -> ModuleTypeError:
     )
 
 
+def not_a_class(value: Any) -> ModuleTypeError:
+    hint = ""
+    if hasattr(type(value), "__dataclass_fields__"):
+        hint = f" Write wrap({type(value).__name__}), or FlaxModule(instance)."
+    return ModuleTypeError(
+        "wrap needs a flax.linen.Module class or a flax.nnx.Module class, but got "
+        f"{value!r}.{hint}"
+    )
+
+
+def state_needs_shape(cls: str) -> ValueError:
+    return ValueError(
+        f"The state of a {cls} depends on the shape of its input, not on the batch size "
+        "alone. Write cell.initialize_carry(key, input_shape)."
+    )
+
+
 def has_parent(module: Any, parent: Any) -> ModuleTypeError:
     cls, owner = type(module).__name__, type(parent).__name__
     return ModuleTypeError(

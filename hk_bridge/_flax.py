@@ -36,7 +36,6 @@ import weakref
 
 from flax import core
 from flax import errors
-from flax import nnx
 from flax.core import meta
 from flax.core import scope as core_scope
 import flax.linen as nn
@@ -57,9 +56,55 @@ _NOT_AT_INIT = nn.DenyList("intermediates")  # Flax's default for init
 MISSING: Any = object()
 
 
-def is_module(value: Any) -> bool:
-    """Whether `value` is a linen module instance."""
-    return isinstance(value, nn.Module)
+def is_class(value: Any) -> bool:
+    """Whether `value` is a linen module class."""
+    return isinstance(value, type) and issubclass(value, nn.Module)
+
+
+def _nnx() -> Any:
+    """`flax.nnx` if somebody imported it, which takes long; else nothing is of it."""
+    return sys.modules.get("flax.nnx")
+
+
+def is_nnx_class(value: Any) -> bool:
+    """Whether `value` is an NNX module class."""
+    nnx = _nnx()
+    return nnx is not None and isinstance(value, type) and issubclass(value, nnx.Module)
+
+
+def is_cell(cls: type) -> bool:
+    """Whether `cls` is a recurrent cell."""
+    return issubclass(cls, nn.RNNCellBase)
+
+
+def starts_at_zero(cell: Any) -> bool:
+    """Whether the first carry of a recurrent cell needs no key."""
+    return getattr(cell, "carry_init", None) is nn.initializers.zeros_init()
+
+
+def build(cls: Any, args: Any, kwargs: Any) -> nn.Module:
+    """An instance of a linen class, or of what the NNX bridge makes of an NNX class."""
+    if is_nnx_class(cls):
+        made: nn.Module = _nnx().bridge.to_linen(cls, *args, **kwargs)
+        return made.clone(parent=None)
+    built: nn.Module = cls(*args, **kwargs, parent=None)
+    return built
+
+
+def own_attributes(cls: type) -> dict[str, Any]:
+    """What the author of `cls` wrote: the public attributes that are no fields."""
+    fields = getattr(cls, "__dataclass_fields__", {})
+    of_flax = (_nnx() if is_nnx_class(cls) else nn).Module.__mro__
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if base not in of_flax:
+            found.update(vars(base))
+    found = {k: v for k, v in found.items() if k not in fields and k not in _OF_FLAX}
+    return {k: v for k, v in found.items() if not k.startswith("_") or k == "__call__"}
+
+
+# What Flax itself puts on every class, or calls by itself.
+_OF_FLAX = ("scope", "parent", "name", "setup")
 
 
 def lacks_key(error: Exception) -> bool:
@@ -96,7 +141,7 @@ def unbound(module: Any) -> tuple[nn.Module, Mapping[str, Any] | None]:
         cls = module if isinstance(module, type) else type(module)
         raise (
             _errors.nnx_given(module)
-            if issubclass(cls, nnx.Module)
+            if is_nnx_class(cls)
             else _errors.not_a_module(module)
         )
     if isinstance(module.parent, nn.Module):
@@ -529,6 +574,14 @@ def _observed(
     return nn.intercept_methods(interceptor)
 
 
+def title(module: nn.Module) -> str:
+    """The name of the class of `module`, or of the NNX class that it stands for."""
+    nnx, cls = _nnx(), type(module)
+    if nnx is not None and isinstance(module, nnx.bridge.ToLinen):
+        return str(getattr(module.nnx_class, "__name__", cls.__name__))
+    return cls.__name__
+
+
 def describe(module: nn.Module) -> str:
     """`module` in one line: its class, and the fields that are not as by default."""
     fields = []
@@ -540,7 +593,7 @@ def describe(module: nn.Module) -> str:
         if default is dataclasses.MISSING or value is not default and value != default:
             shown = describe(value) if isinstance(value, nn.Module) else _short(value)
             fields.append(f"{field.name}={shown}")
-    return f"{type(module).__name__}({', '.join(fields)})"
+    return f"{title(module)}({', '.join(fields)})"
 
 
 def _short(value: Any) -> str:

@@ -40,6 +40,7 @@ import jax
 import jax.numpy as jnp
 
 Module = hk.Module
+RNNCore = hk.RNNCore
 transparent = hk.transparent
 camel_to_snake: Callable[[str], str] = utils.camel_to_snake
 MISSING: Any = object()
@@ -51,6 +52,11 @@ Bundles = dict[str, dict[str, Any]]
 def running_init() -> bool:
     """Whether the transform runs `init`, not `apply`."""
     return bool(hk.running_init())
+
+
+def next_key() -> jax.Array:
+    """The next Haiku key."""
+    return hk.next_rng_key()
 
 
 def key_source() -> Callable[[], jax.Array] | None:

@@ -14,6 +14,11 @@ from hk_bridge import _layout
 from hk_bridge import _names
 
 
+def text_property(text: Callable[[Any], str]) -> property:
+    """A property that Haiku sets at construction, to no effect."""
+    return property(_haiku.transparent(text), _haiku.transparent(lambda *_: None))
+
+
 class FlaxModule(_haiku.Module):
     """A Flax linen module as an `hk.Module`, its variables in Haiku's params and state.
 
@@ -79,7 +84,7 @@ class FlaxModule(_haiku.Module):
         if _haiku.is_flax_over_haiku(getattr(module, "parent", None)):
             module = _flax.without_parent(module)
         self.module, bound_to = _flax.unbound(module)
-        default = self.module.name or _haiku.camel_to_snake(type(self.module).__name__)
+        default = self.module.name or _haiku.camel_to_snake(_flax.title(self.module))
         super().__init__(default if name is None else name)
         self._given = bound_to if variables is None else variables
         self._transient = frozenset(
@@ -126,14 +131,7 @@ class FlaxModule(_haiku.Module):
             whose tree structure changed.
           Whatever Flax and Haiku raise, with a note that tells where.
         """
-        try:
-            call = _Call(self, rngs, mutable, capture_intermediates)
-            return call.run(method, args, kwargs)
-        except Exception as error:
-            if _flax.lacks_key(error) and rngs is None and _haiku.key_source() is None:
-                error.add_note(_errors.NOTE_KEY)
-            error.add_note(_errors.note_call(_owner(self)))
-            raise
+        return call(self, method, args, kwargs, rngs, mutable, capture_intermediates)
 
     @property
     @_haiku.transparent
@@ -154,17 +152,32 @@ class FlaxModule(_haiku.Module):
         module = _flax.describe(self.module)
         return f"{type(self).__name__}({module}, name={self.name!r})"
 
-    # Haiku sets this text at construction, out of the arguments, and prints it.
-    _auto_repr = property(
-        _haiku.transparent(_repr), _haiku.transparent(lambda *_: None)
-    )
+    _auto_repr = text_property(_repr)
+
+
+def call(
+    net: FlaxModule,
+    method: Callable[..., Any] | str | None,
+    args: Any,
+    kwargs: Any,
+    rngs: Any = None,
+    mutable: Any = None,
+    capture_intermediates: Any = False,
+) -> Any:
+    """What `FlaxModule.__call__` does, for methods of Haiku classes that do it, too."""
+    try:
+        this = _Call(net, rngs, mutable, capture_intermediates)
+        return this.run(method, args, kwargs)
+    except Exception as error:
+        if _flax.lacks_key(error) and rngs is None and _haiku.key_source() is None:
+            error.add_note(_errors.NOTE_KEY)
+        error.add_note(_errors.note_call(_owner(net)))
+        raise
 
 
 def _owner(net: FlaxModule) -> str:
     """How messages name `net`."""
-    return (
-        f"{type(net).__name__} {net.module_name!r} (linen {type(net.module).__name__})"
-    )
+    return f"{type(net).__name__} {net.module_name!r} (linen {_flax.title(net.module)})"
 
 
 def _check_given(variables: Mapping[str, Any], owner: str) -> None:
@@ -201,7 +214,7 @@ class _Call:
     def run(self, method: Any, args: Any, kwargs: Any) -> Any:
         module, function = self.net.module, _flax.resolve(self.net.module, method)
         variables = self.variables()
-        call = _flax.Call(
+        flax_call = _flax.Call(
             streams=self.streams,
             mutable=self.mutable(variables),
             initializing=self.initializing,
@@ -212,7 +225,7 @@ class _Call:
 
         def once(variables: dict[str, Any]) -> _flax.Outcome:
             return _flax.run(
-                module, function, variables, call, self.capture, args, kwargs
+                module, function, variables, flax_call, self.capture, args, kwargs
             )
 
         try:
@@ -358,7 +371,7 @@ class _Call:
     ) -> Any:
         """Runs a method of a Flax submodule so that Haiku's interceptors see it."""
         module_name = _names.join(self.name, path)
-        shown = (type(module).__name__, _flax.describe(module))
+        shown = (_flax.title(module), _flax.describe(module))
         return _haiku.observe(self.net, module_name, shown, method, run, args, kwargs)
 
     # What Flax made or changed goes to Haiku.

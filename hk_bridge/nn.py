@@ -1,4 +1,17 @@
-"""Flax linen's layers as Haiku module classes."""
+"""Flax linen's layers as Haiku module classes, under linen's own names.
+
+Each is `wrap(flax.linen.X)`: the constructor, the methods and the documentation are
+linen's. Recurrent cells are `hk.RNNCore`s. `GroupNorm` has defaults of its own.
+
+Left to Flax, since they hold no variables: the activations and the pooling functions of
+`flax.linen` are plain functions, which work in Haiku as they are, and `nn.BatchApply`
+wraps any function.
+
+>>> import haiku as hk, jax, jax.numpy as jnp
+>>> f = hk.transform(lambda x: Dense(features=3)(x))
+>>> jax.tree.map(jnp.shape, f.init(jax.random.key(0), jnp.ones([1, 2])))
+{'dense': {'bias': (3,), 'kernel': (2, 3)}}
+"""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -7,12 +20,77 @@ from typing import Any
 import jax.numpy as jnp
 
 from hk_bridge import _errors
-from hk_bridge import _flax
-from hk_bridge._module import FlaxModule
+from hk_bridge._flax import linen as _linen
+from hk_bridge._wrap import wrap as _wrap
 
-__all__ = ["GroupNorm"]
+__all__ = [
+    "BatchNorm",
+    "Bidirectional",
+    "Conv",
+    "ConvLSTMCell",
+    "ConvLocal",
+    "ConvTranspose",
+    "Dense",
+    "DenseGeneral",
+    "Dropout",
+    "Einsum",
+    "Embed",
+    "Fp8DirectDotGeneralOp",
+    "Fp8DotGeneral",
+    "Fp8DotGeneralOp",
+    "Fp8Einsum",
+    "GRUCell",
+    "GroupNorm",
+    "InstanceNorm",
+    "LSTMCell",
+    "LayerNorm",
+    "MGUCell",
+    "MultiHeadAttention",
+    "MultiHeadDotProductAttention",
+    "NANOOFp8DotGeneralOp",
+    "OptimizedLSTMCell",
+    "PReLU",
+    "RMSNorm",
+    "RNN",
+    "SelfAttention",
+    "Sequential",
+    "SimpleCell",
+    "SpectralNorm",
+    "WeightNorm",
+]
 
-_linen = _flax.linen
+BatchNorm = _wrap(_linen.BatchNorm)
+Bidirectional = _wrap(_linen.Bidirectional)
+Conv = _wrap(_linen.Conv)
+ConvLSTMCell = _wrap(_linen.ConvLSTMCell)
+ConvLocal = _wrap(_linen.ConvLocal)
+ConvTranspose = _wrap(_linen.ConvTranspose)
+Dense = _wrap(_linen.Dense)
+DenseGeneral = _wrap(_linen.DenseGeneral)
+Dropout = _wrap(_linen.Dropout)
+Einsum = _wrap(_linen.Einsum)
+Embed = _wrap(_linen.Embed)
+Fp8DirectDotGeneralOp = _wrap(_linen.Fp8DirectDotGeneralOp)
+Fp8DotGeneral = Fp8DirectDotGeneralOp  # as in linen
+Fp8DotGeneralOp = _wrap(_linen.Fp8DotGeneralOp)
+Fp8Einsum = _wrap(_linen.Fp8Einsum)
+GRUCell = _wrap(_linen.GRUCell)
+InstanceNorm = _wrap(_linen.InstanceNorm)
+LSTMCell = _wrap(_linen.LSTMCell)
+LayerNorm = _wrap(_linen.LayerNorm)
+MGUCell = _wrap(_linen.MGUCell)
+MultiHeadAttention = _wrap(_linen.MultiHeadAttention)
+MultiHeadDotProductAttention = _wrap(_linen.MultiHeadDotProductAttention)
+NANOOFp8DotGeneralOp = _wrap(_linen.NANOOFp8DotGeneralOp)
+OptimizedLSTMCell = _wrap(_linen.OptimizedLSTMCell)
+PReLU = _wrap(_linen.PReLU)
+RMSNorm = _wrap(_linen.RMSNorm)
+RNN = _wrap(_linen.RNN)
+SelfAttention = _wrap(_linen.SelfAttention)
+Sequential = _wrap(_linen.Sequential)
+SimpleCell = _wrap(_linen.SimpleCell)
+SpectralNorm = _wrap(_linen.SpectralNorm)
+WeightNorm = _wrap(_linen.WeightNorm)
 
 
 class _Default(int):
@@ -22,7 +100,7 @@ class _Default(int):
 _NUM_GROUPS = _Default(32)
 
 
-class GroupNorm(FlaxModule):
+class GroupNorm(_wrap(_linen.GroupNorm)):  # type: ignore[misc]
     """Group normalisation (arxiv.org/abs/1803.08494), run by `flax.linen.GroupNorm`.
 
     The input is `[N, ..., C]`. The channels are divided into groups, and each group of
@@ -94,7 +172,7 @@ class GroupNorm(FlaxModule):
             num_groups = None
         elif num_groups is None:
             raise _errors.no_groups()
-        module = _linen.GroupNorm(
+        super().__init__(
             num_groups=None if num_groups is None else int(num_groups),
             group_size=group_size,
             epsilon=epsilon,
@@ -109,6 +187,5 @@ class GroupNorm(FlaxModule):
             axis_index_groups=axis_index_groups,
             use_fast_variance=use_fast_variance,
             force_float32_reductions=force_float32_reductions,
-            parent=None,
+            name=name,
         )
-        super().__init__(module, name=name)

@@ -11,6 +11,7 @@ from typing import Any
 
 import flax.linen as nn
 import flax.struct
+from hk_bridge import FlaxModule
 import jax
 import jax.numpy as jnp
 
@@ -36,6 +37,7 @@ class Case:
       streams: that a call in training asks for, besides `params` at init.
       sown: collections that live for one call.
       skip: laws that do not hold, by name, and why.
+      bridge: what takes the module into Haiku, and gives what is called.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Case:
     streams: tuple[str, ...] = ()
     sown: tuple[str, ...] = ()
     skip: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    bridge: Callable[..., Any] = FlaxModule
 
     def __str__(self) -> str:
         return self.name

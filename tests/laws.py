@@ -65,7 +65,7 @@ def flax_apply(
 
 def network(case: Case, **options: Any) -> Callable[..., Any]:
     def forward(kwargs: Any, rngs: Any = None) -> Any:
-        net = hk_bridge.FlaxModule(case.make(), name=NAME, **options)
+        net = case.bridge(case.make(), name=NAME, **options)
         return net(*case.args, rngs=rngs, method=case.method, **kwargs)
 
     return forward
@@ -306,7 +306,7 @@ def calls_agree_in_init(case: Case) -> None:
     kwargs, rngs = modes(case)[-1]
 
     def forward(rngs: Any) -> None:
-        net = hk_bridge.FlaxModule(case.make(), name=NAME)
+        net = case.bridge(case.make(), name=NAME)
         net(*case.args, rngs=case.rngs(0, init=True), method=case.method, **case.train)
         for _ in range(2):
             output = net(
@@ -329,7 +329,7 @@ def placement_does_not_matter(case: Case) -> None:
     class InInit(hk.Module):
         def __init__(self) -> None:
             super().__init__(name="outer")
-            self.net = hk_bridge.FlaxModule(case.make(), name=NAME)
+            self.net = case.bridge(case.make(), name=NAME)
 
         def run(self, kwargs: Any, rngs: Any) -> Any:
             return self.net(*case.args, rngs=rngs, method=case.method, **kwargs)

@@ -21,10 +21,11 @@ FLOORS = {
     "_flax": 2,
     "_haiku": 2,
     "_module": 3,
-    "nn": 4,
-    "__init__": 5,
-    "_demo": 6,
-    "__main__": 7,
+    "_wrap": 4,
+    "nn": 5,
+    "__init__": 6,
+    "_demo": 7,
+    "__main__": 8,
 }
 DOORS = {"flax": "_flax", "haiku": "_haiku"}
 USER_CODE = {"_demo"}  # written as a user writes
@@ -93,12 +94,11 @@ def test_doctests(name):
 
 def test_public_names_have_doctests():
     finder = doctest.DocTestFinder()
-    for name in ("FlaxModule", "to_flax", "to_haiku"):
-        (found, *_) = finder.find(getattr(hk_bridge, name), name)
-        assert found.examples, name
-    for name in hk_bridge.nn.__all__:
-        (found, *_) = finder.find(getattr(hk_bridge.nn, name), name)
-        assert found.examples, name
+    public = [getattr(hk_bridge, name) for name in hk_bridge.__all__]
+    errors = [x for x in public if isinstance(x, type) and issubclass(x, Exception)]
+    for thing in [*public, hk_bridge.nn.GroupNorm]:
+        if thing not in errors:
+            assert finder.find(thing, "it")[0].examples, thing
 
 
 def test_all_modules_import():
