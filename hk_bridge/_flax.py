@@ -27,13 +27,16 @@ from collections.abc import Mapping
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import inspect
 import re
 import sys
+import types
 from typing import Any
 from typing import NamedTuple
 import weakref
 
+from flax import config
 from flax import core
 from flax import errors
 from flax.core import meta
@@ -41,6 +44,7 @@ from flax.core import scope as core_scope
 import flax.linen as nn
 from flax.linen import module as linen_module
 import jax
+import numpy as np
 
 from hk_bridge import _errors
 
@@ -208,6 +212,10 @@ def _checked_rngs(
     return rngs if isinstance(rngs, dict) else {"params": rngs}
 
 
+# Initialisers that do nothing with their key, so that none has to be drawn.
+_NEED_NO_KEY = (nn.initializers.zeros, nn.initializers.ones)
+
+
 @dataclasses.dataclass(frozen=True)
 class Parameter:
     """A parameter that does not exist, which `self.param(name, init_fn)` asks for."""
@@ -224,6 +232,9 @@ class Parameter:
 
     def draw(self) -> Any:
         """The initial value, made as Flax does, with the next key of the scope."""
+        if self.init_fn in _NEED_NO_KEY and self.scope.has_rng("params"):
+            self.skip()
+            return self.init_fn(None, *self.args, **self.kwargs)
         return self.init_fn(self.scope.make_rng("params"), *self.args, **self.kwargs)
 
     def skip(self) -> None:
@@ -313,6 +324,13 @@ class Scope(core.Scope):
         self._check_valid()  # type: ignore[no-untyped-call]
         self._validate_trace_level()  # type: ignore[no-untyped-call]
 
+    def __hash__(self) -> int:
+        """As good as Flax's, which also looks at what `__eq__` compares, and slower."""
+        return id(self.root._variables)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
     # Keys.
 
     @property
@@ -356,7 +374,7 @@ class Scope(core.Scope):
             name = "params"
         self._check()  # before a key is drawn, which a wrong trace would keep
         lazy = self._stream(name)
-        return core_scope.LazyRng.create(lazy, self.count(name)).as_jax_rng()
+        return _folded(lazy.rng, (*lazy.suffix, self.count(name)))
 
     def count(self, stream: str) -> int:
         """Counts one key of `stream` as used."""
@@ -411,25 +429,36 @@ class Scope(core.Scope):
         unbox: bool = True,
         **kwargs: Any,
     ) -> Any:
+        if not self.name_reserved(name, "params"):
+            if not self.has_variable("params", name):
+                value = self._create(Parameter(self, name, init_fn, args, kwargs))
+            else:
+                value = self.get_variable("params", name)
+                if not _has_shapes(value, _initial_shapes(init_fn, args, kwargs)):
+                    value = MISSING  # for Flax to refuse
+            if value is not MISSING:
+                self.reserve(name, "params")
+                return meta.unbox(value) if unbox else value
         with self._explained("params", name):
-            if not self.name_reserved(name, "params") and not self.has_variable(
-                "params", name
-            ):
-                value = self.call.create(Parameter(self, name, init_fn, args, kwargs))
-                if value is not MISSING:
-                    self.reserve(name, "params")
-                    if self.call.initializing:
-                        self.put_variable("params", name, value)
-                    return meta.unbox(value) if unbox else value
             return super().param(name, init_fn, *args, unbox=unbox, **kwargs)
+
+    def _create(self, parameter: Parameter) -> Any:
+        with self._explained("params", parameter.name):
+            value = self.call.create(parameter)
+        if value is not MISSING and self.call.initializing:
+            self._mutable_collection("params")[parameter.name] = value
+        return value
 
     def variable(self, col: str, name: str, *args: Any, **kwargs: Any) -> Any:
         with self._explained(col, name):
             return super().variable(col, name, *args, **kwargs)
 
     def put_variable(self, col: str, name: str, value: Any) -> None:
-        with self._explained(col, name):
+        try:
             super().put_variable(col, name, value)
+        except errors.FlaxError as error:
+            self.call.explain(error, col, (*self.path, name))
+            raise
 
     @contextlib.contextmanager
     def _explained(self, col: str, name: str) -> Any:
@@ -438,6 +467,80 @@ class Scope(core.Scope):
         except errors.FlaxError as error:
             self.call.explain(error, col, (*self.path, name))
             raise
+
+
+def _folded(key: Key, suffix: Iterable[str | int]) -> Key:
+    """`LazyRng(key, suffix).as_jax_rng()`, less the most of its time.
+
+    That goes into `jnp.uint32`, where a NumPy number does as well.
+    """
+    digest = hashlib.sha1()
+    for part in suffix:
+        if config.flax_fix_rng_separator:
+            digest.update(b"\00")
+        size = 0 if isinstance(part, str) else (part.bit_length() + 7) // 8
+        digest.update(part.encode() if isinstance(part, str) else part.to_bytes(size))
+    return jax.random.fold_in(key, np.uint32(int.from_bytes(digest.digest()[:4])))
+
+
+def _has_shapes(value: Any, shapes: Any) -> bool:
+    """Whether the leaves of `value` have these shapes, as far as both go."""
+    if shapes is None:
+        return False
+    if hasattr(value, "shape"):
+        return bool(not shapes or value.shape == shapes[0])
+    found = map(np.shape, jax.tree.leaves(value))
+    return all(a == b for a, b in zip(found, shapes, strict=False))
+
+
+# The shapes of the leaves that an initialiser makes. Flax evaluates each initialiser
+# anew at each `apply`, only to compare shapes, which is a third of its tracing time.
+_SHAPES: dict[Any, tuple[Path, ...]] = {}
+_MOST_SHAPES = 4096
+
+
+def _initial_shapes(init_fn: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    """The shapes that `init_fn` makes, or None if there is no telling it by its key."""
+    try:
+        key = _frozen((init_fn, args, dict(kwargs)))
+        if key in _SHAPES:
+            return _SHAPES[key]
+    except TypeError:  # unhashable
+        return None
+    made = jax.eval_shape(lambda: init_fn(jax.random.key(0), *args, **kwargs))
+    if len(_SHAPES) >= _MOST_SHAPES:
+        _SHAPES.clear()
+    return _SHAPES.setdefault(key, tuple(x.shape for x in jax.tree.leaves(made)))
+
+
+_PLAIN = frozenset([int, float, bool, str, type, type(None)])
+
+
+def _frozen(value: Any) -> Any:
+    """What determines `value`, hashable if that is.
+
+    A function goes by its code and what it closes over, a module by its fields: if a
+    closure looks at more of a module than that, a check of a shape is missed at worst.
+    """
+    if type(value) in _PLAIN:
+        return type(value), value
+    if isinstance(value, types.FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        inside = (cells, value.__defaults__, value.__kwdefaults__)
+        return value.__code__, id(value.__globals__), _frozen(inside)
+    if isinstance(value, functools.partial):
+        return functools.partial, _frozen((value.func, value.args, value.keywords))
+    if isinstance(value, nn.Module):
+        fields = [f.name for f in dataclasses.fields(value) if f.init]
+        fields = [name for name in fields if name not in ("parent", "name")]
+        return type(value), tuple(_frozen(getattr(value, name)) for name in fields)
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(map(_frozen, value))
+    if isinstance(value, dict):
+        return dict, tuple(value), tuple(map(_frozen, value.values()))
+    if isinstance(value, jax.Array):
+        raise TypeError("A tracer would be kept alive, and goes by its identity.")
+    return type(value), value
 
 
 def _names_in(stream_filter: Any) -> set[str]:

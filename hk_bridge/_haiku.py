@@ -24,6 +24,7 @@ What is private in Haiku and used here, since there is no public way (all since 
 
 import bisect
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 import contextlib
 import functools
@@ -263,13 +264,12 @@ def set_state(owner: hk.Module, module_name: str, name: str, value: Any) -> None
         hk.set_state(name, value)
 
 
-def create_empty(params: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+def create_empty(params: Iterable[str], state: Iterable[str]) -> None:
     """Makes the modules that have no leaves, which no function of Haiku does."""
     frame: Any = base.current_frame()
-    for ours, theirs in ((params, frame.params), (state, frame.state)):
-        for module_name, bundle in ours.items():
-            if not bundle:
-                theirs.setdefault(module_name, {})
+    for module_names, bundles in ((params, frame.params), (state, frame.state)):
+        for module_name in module_names:
+            bundles.setdefault(module_name, {})
 
 
 def refuse_if_stateless(message: str) -> None:

@@ -196,6 +196,27 @@ def insert(
     return variables
 
 
+def empty_bundles(variables: Variables, *, name: str) -> tuple[list[str], list[str]]:
+    """The module names that have no leaves in `to_haiku(variables, name=name)`."""
+    params: list[str] = []
+    state: list[str] = []
+    for collection, tree in variables.items():
+        own = collection == PARAMS
+        path = () if own else (collection,)
+        for empty in _empty(unbox(tree), path):
+            (params if own else state).append(_names.join(name, empty))
+    return params, state
+
+
+def _empty(tree: Mapping[str, Any], path: _names.Path) -> Iterator[_names.Path]:
+    if not tree:
+        yield path
+    for key, value in tree.items():
+        value = unbox(value)
+        if is_level(value):
+            yield from _empty(value, (*path, key))
+
+
 def _flatten(
     tree: Mapping[str, Any], module_name: str, bundles: MutableBundles
 ) -> None:

@@ -404,7 +404,7 @@ class _Call:
                 )
                 if new is not value:
                     changed[collection, path] = new
-        _haiku.create_empty(*_layout.to_haiku(variables, name=self.name))
+        _haiku.create_empty(*_layout.empty_bundles(variables, name=self.name))
         if not changed:
             return None
         return _layout.replace(variables, {**changed, **old})

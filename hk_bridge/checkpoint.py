@@ -122,8 +122,9 @@ def save(
     """Keeps Flax variables in a checkpoint that `load` gives back exactly.
 
     A file that is there is replaced at once, when the new one is whole, so a save that
-    fails or is killed leaves the old file as it was (and, if killed, a hidden `.tmp`
-    file beside it). An Orbax directory appears when it is whole, and is never replaced.
+    fails or is killed leaves the old file as it was. An Orbax directory appears when it
+    is whole, and is never replaced. What a killed save wrote stays beside it: a hidden
+    `.tmp` file, or a directory `*.orbax-checkpoint-tmp*`.
     Boxes are opened and `FrozenDict`s become dicts, as by `hk_bridge.to_haiku`. Leaves
     are NumPy and JAX arrays, sharded ones too; NumPy scalars become arrays `[]`.
 
@@ -134,7 +135,7 @@ def save(
 
     Raises:
       VariablesError: there is a leaf or a name that the format cannot hold. Only
-        `.msgpack` holds each dtype, None and Python scalars; none holds tuples,
+        `.msgpack` holds each dtype of JAX, None and Python scalars; none holds tuples,
         dataclasses and typed PRNG keys.
       FileExistsError: `path` is a directory.
       OSError, CheckpointError: it could not be written.
@@ -195,7 +196,7 @@ def _read_safetensors(path: pathlib.Path, shardings: Any, done: Done) -> Tree:
 
 
 def _write_safetensors(path: pathlib.Path, tree: Tree) -> None:
-    # It writes the memory as it lies (0.8.0), so a transposed array would be garbled.
+    # 0.8.0 writes the memory as it lies, so a transposed array would be garbled.
     flat = {name: np.asarray(leaf, order="C") for name, leaf in _named(tree).items()}
     _extra("safetensors.numpy").save_file(flat, path)
 
@@ -231,10 +232,7 @@ def _read_orbax(path: pathlib.Path, shardings: Any, done: Done) -> Any:
         raise _no_orbax(path)
 
     def restore(keys: Any, leaf: Any) -> Any:
-        value = ocp.metadata.value
-        if not isinstance(leaf, value.ArrayMetadata):
-            return ocp.RestoreArgs()
-        if isinstance(leaf, value.ScalarMetadata):
+        if type(leaf) is not ocp.metadata.ArrayMetadata:  # a scalar, say
             return ocp.RestoreArgs()
         if shardings is None:
             return ocp.RestoreArgs(restore_type=np.ndarray)
@@ -319,7 +317,7 @@ def _savable(tree: Any, path: _names.Path, kind: _Format) -> Any:
     if len(path) == 1:
         raise _errors.collection_type(path[0], tree)
     leaf = np.asarray(tree) if isinstance(tree, np.generic) else tree
-    if type(leaf) in kind.scalars:
+    if type(leaf) in kind.scalars and _packs(leaf):
         return leaf
     array = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
     if not array and type(leaf) not in (np.ndarray, np.memmap):  # masks would be lost
@@ -327,6 +325,15 @@ def _savable(tree: Any, path: _names.Path, kind: _Format) -> Any:
     if not _is_number(leaf.dtype) or kind.dtypes and leaf.dtype.name not in kind.dtypes:
         raise _cannot_hold(kind, path, f"a {leaf.dtype} array")
     return leaf if kind is _ORBAX else np.asarray(leaf)
+
+
+def _packs(scalar: Any) -> bool:
+    """Whether msgpack takes it: no more than 64 bits, no broken Unicode."""
+    try:
+        serialization.msgpack_serialize(scalar)
+    except (OverflowError, UnicodeEncodeError):
+        return False
+    return True
 
 
 def _check_name(name: str, path: _names.Path, kind: _Format) -> None:
@@ -424,7 +431,7 @@ def _check_unpacked(count: int, path: pathlib.Path) -> None:
 def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A new path beside `path`, which takes its place when the block is through."""
     target = pathlib.Path(os.path.realpath(path))  # through a link, as open() writes
-    new = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
+    new = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")
     new.touch(exist_ok=False)
     mode = new.stat().st_mode
     try:

@@ -11,9 +11,10 @@ from typing import Any
 
 import flax.linen as nn
 import flax.struct
-from hk_bridge import FlaxModule
 import jax
 import jax.numpy as jnp
+
+from hk_bridge import FlaxModule
 
 KEY = jax.random.key(0)
 

@@ -52,7 +52,7 @@ FLOAT8 = [
     "float8_e8m0fnu",
 ]
 TENSORSTORE = ["float4_e2m1fn", "float8_e3m4", "float8_e4m3b11fnuz", "int2", "int4"]
-RARE = ["float8_e4m3", "float6_e2m3fn", "float6_e3m2fn", "uint2", "uint4"]
+RARE = ["float8_e4m3", "uint2", "uint4"]
 DTYPES = {
     "msgpack": [*NUMPY, "complex128", "bfloat16", *FLOAT8, *TENSORSTORE, *RARE],
     "safetensors": [*NUMPY, "bfloat16", *FLOAT8],
@@ -161,7 +161,7 @@ def test_npz_round_trip(tree):
 
 @given(trees("orbax"))
 @example({"params": {}})
-@example({"params": {"w": np.ones(1), "w/0": np.zeros(1), "w/.zarray": np.ones(1)}})
+@example({"params": {"w": np.ones(1), "w/0": np.zeros(1)}})
 @settings(max_examples=40, deadline=None)
 def test_orbax_round_trip(tree):
     flat = list(dotted(tree))
@@ -185,7 +185,7 @@ def test_every_dtype_shape_and_memory_order(kind):
 
 @EVERY_FORMAT
 def test_jax_arrays_sharded_ones_and_scalars_become_numpy(kind):
-    mesh = jax.make_mesh((8,), ("x",))
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.NamedSharding(mesh, jax.P("x"))
     tree = {
         "a": jnp.arange(3),
@@ -422,6 +422,19 @@ def test_a_tracer_is_refused(kind, tmp_path):
 )
 def test_wrong_variables_are_refused(kind, variables, what, tmp_path):
     refuse(tmp_path, kind, variables, what)
+
+
+@pytest.mark.parametrize("leaf", [2**64, -(2**63) - 1, "\ud800"])
+def test_scalars_that_msgpack_cannot_pack_are_refused(leaf, tmp_path):
+    refuse(tmp_path, "msgpack", {"params": {"w": leaf}}, "path 'w': a builtins")
+
+
+def test_small_jax_dtypes_survive():
+    for kind in ("msgpack", "orbax"):
+        dtypes = (jnp.int4, jnp.float8_e4m3fn, jnp.bfloat16)
+        tree = {str(i): jnp.ones(3, dtype) for i, dtype in enumerate(dtypes)}
+        back = round_trip({"params": tree}, kind)
+        assert_same(back, {"params": {k: np.asarray(v) for k, v in tree.items()}})
 
 
 def test_names_that_a_format_would_change_are_refused(tmp_path):

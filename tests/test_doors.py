@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from hk_bridge import _flax
+
 KEY = jax.random.key(0)
 
 
@@ -64,6 +66,18 @@ def test_lazy_rng():
     assert jnp.all(
         jax.random.key_data(lazy.as_jax_rng()) == jax.random.key_data(expected)
     )
+
+
+def test_a_scope_of_ours_folds_keys_as_flax_does():
+    for suffix in [(1,), ("a", 1), ("a", "b/c", 255), ("é", 256, 0)]:
+        lazy = core_scope.LazyRng.create(KEY, *suffix)
+        ours, theirs = _flax._folded(KEY, suffix), lazy.as_jax_rng()
+        assert jnp.all(jax.random.key_data(ours) == jax.random.key_data(theirs))
+
+
+def test_initialisers_that_need_no_key():
+    for initialiser in _flax._NEED_NO_KEY:
+        assert jnp.all(initialiser(None, (2,)) == initialiser(KEY, (2,)))
 
 
 def test_partial_pack_has_rng_filters_where_it_reads_rngs():

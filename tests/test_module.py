@@ -187,6 +187,7 @@ def test_a_key_is_drawn_for_each_stream_that_is_used_and_for_no_other():
     dense = lambda x: FlaxModule(nn.Dense(2))(x)
     assert keys_drawn(dense, X, init=True) == 1
     assert keys_drawn(dense, X) == 0
+    assert keys_drawn(lambda x: FlaxModule(nn.LayerNorm())(x), X, init=True) == 0
     assert keys_drawn(noise(True), X, init=True) == 4
     assert keys_drawn(noise(True), X) == 3
     assert keys_drawn(noise(False), X, init=True) == 1
@@ -633,3 +634,57 @@ def test_no_tracer_leaks():
     with jax.checking_leaks():
         params, state = jax.jit(f.init)(KEY, X)
         jax.jit(f.apply)(params, state, KEY, X)
+
+
+# Shapes are checked as in Flax, whose way of doing so is remembered.
+
+
+def test_the_check_of_a_shape_knows_what_an_initialiser_closes_over():
+    def init_of(n):
+        return lambda key: jnp.ones([n])
+
+    class Closes(nn.Module):
+        n: int
+
+        @nn.compact
+        def __call__(self):
+            own = self.param("own", lambda key: jnp.ones([self.n]))
+            return self.param("w", init_of(self.n)) + own
+
+    for n in (2, 3, 2):
+        f = hk.transform(lambda n=n: FlaxModule(Closes(n), name="net")())
+        params = {"net": {"w": jnp.zeros([n]), "own": jnp.zeros([n])}}
+        assert f.apply(params, None).shape == (n,)
+        for name in ("w", "own"):
+            wrong = {"net": {**params["net"], name: jnp.zeros([n + 1])}}
+            with pytest.raises(flax.errors.ScopeParamShapeError, match=name):
+                f.apply(wrong, None)
+
+
+def test_an_initialiser_that_cannot_be_remembered_is_evaluated_as_in_flax():
+    table = jnp.ones([3])  # an array has no hash
+
+    class Closes(nn.Module):
+        @nn.compact
+        def __call__(self):
+            return self.param("w", lambda key: table + 0.0)
+
+    f = hk.transform(lambda: FlaxModule(Closes(), name="net")())
+    assert f.apply({"net": {"w": table}}, None).shape == (3,)
+    with pytest.raises(flax.errors.ScopeParamShapeError):
+        f.apply({"net": {"w": jnp.ones([4])}}, None)
+
+
+def test_nothing_is_remembered_of_tracers():
+    def forward(x):
+        class Closes(nn.Module):
+            @nn.compact
+            def __call__(self):
+                return self.param("w", lambda key: jnp.zeros_like(x))
+
+        return FlaxModule(Closes(), name="net")()
+
+    f = hk.transform(forward)
+    with jax.checking_leaks():
+        params = jax.jit(f.init)(KEY, X)
+        jax.jit(f.apply)(params, None, X)

@@ -169,7 +169,6 @@ standard_promotion = jax.numpy_dtype_promotion("standard")
 # What holds for every layer.
 
 
-@standard_promotion
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_outputs_are_linens(case):
     variables = case.variables()
@@ -178,12 +177,21 @@ def test_outputs_are_linens(case):
     theirs, _ = linen_apply(case, variables, *case.args)
     ours, _ = f.apply(twin.params, twin.state, None, *case.args)
     assert_as_equal_as_said(twin, ours, theirs)
-    # XLA may fuse the two programs in different ways.
-    ours, _ = jax.jit(f.apply)(twin.params, twin.state, None, *case.args)
+
+
+@standard_promotion
+@pytest.mark.parametrize("case", ONE_EACH, ids=str)
+def test_compiled_outputs_are_linens(case):
+    """XLA may fuse the two programs in different ways."""
+    variables = case.variables()
+    twin = case.twin(variables)
+    apply = jax.jit(case.transform(twin).apply)
+    ours, _ = apply(twin.params, twin.state, None, *case.args)
     theirs = jax.jit(lambda *args: linen_apply(case, *args)[0])(variables, *case.args)
     assert_close(ours, theirs)
 
 
+@standard_promotion
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_layer_makes_what_the_twin_has(case):
     twin = case.twin(case.variables())
@@ -191,7 +199,7 @@ def test_the_layer_makes_what_the_twin_has(case):
     train = {"is_training": True} if twin.state else twin.call_arguments
     twin = dataclasses.replace(twin, call_arguments=train)
     shapes = lambda trees: jax.tree.map(lambda x: (x.shape, x.dtype), trees)
-    made = case.transform(twin).init(KEY, *case.args)
+    made = jax.eval_shape(case.transform(twin).init, KEY, *case.args)
     assert shapes(made) == shapes((twin.params, twin.state))
     assert jax.tree.structure(made) == jax.tree.structure((twin.params, twin.state))
 
@@ -212,7 +220,7 @@ def test_round_trip(case):
     assert_identical(variables, before)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", ONE_EACH, ids=str)
 def test_after_a_step_of_training_it_goes_back_as_well(case):
     twin = case.twin(case.variables())
     f = case.transform(twin)
@@ -296,7 +304,7 @@ def check_convolution(case):
     assert_identical(twin.to_flax(twin.params), variables)
 
 
-few = hypothesis.settings(max_examples=10, deadline=None, derandomize=True)
+few = hypothesis.settings(max_examples=8, deadline=None, derandomize=True)
 
 
 @few
@@ -443,7 +451,7 @@ def test_a_step_may_donate_the_state():
     twin = case.twin(case.variables())
     step = jax.jit(case.transform(twin).apply, donate_argnums=1)
     output, state = step(twin.params, twin.state, None, X)
-    assert all(x.is_deleted() for x in jax.tree.leaves(twin.state))
+    assert twin.state["net/~/mean_ema"]["hidden"].is_deleted()
     step(twin.params, state, None, X)
 
 
