@@ -17,6 +17,8 @@ The contract in ten lines:
 * The compiled program is the native one.
 """
 
+from hk_bridge import checkpoint as checkpoint
+from hk_bridge import native as native
 from hk_bridge import nn as nn
 from hk_bridge._errors import ModuleTypeError as ModuleTypeError
 from hk_bridge._errors import NotInitializedError as NotInitializedError
@@ -25,6 +27,7 @@ from hk_bridge._errors import VariablesError as VariablesError
 from hk_bridge._layout import to_flax as to_flax
 from hk_bridge._layout import to_haiku as to_haiku
 from hk_bridge._module import FlaxModule as FlaxModule
+from hk_bridge._share import share_traces as share_traces
 from hk_bridge._wrap import wrap as wrap
 
 __all__ = [
@@ -33,7 +36,10 @@ __all__ = [
     "NotInitializedError",
     "StateStructureError",
     "VariablesError",
+    "checkpoint",
+    "native",
     "nn",
+    "share_traces",
     "to_flax",
     "to_haiku",
     "wrap",

@@ -74,7 +74,7 @@ def not_a_module(value: Any) -> ModuleTypeError:
 def not_a_class(value: Any) -> ModuleTypeError:
     hint = ""
     if hasattr(type(value), "__dataclass_fields__"):
-        hint = f" Write wrap({type(value).__name__}), or FlaxModule(instance)."
+        hint = f" Write wrap({type(value).__name__}), or FlaxModule(it)."
     return ModuleTypeError(
         "wrap needs a flax.linen.Module class or a flax.nnx.Module class, but got "
         f"{value!r}.{hint}"
@@ -83,7 +83,7 @@ def not_a_class(value: Any) -> ModuleTypeError:
 
 def state_needs_shape(cls: str) -> ValueError:
     return ValueError(
-        f"The state of a {cls} depends on the shape of its input, not on the batch size "
+        f"The state of a {cls} depends on its input's shape, not on the batch size "
         "alone. Write cell.initialize_carry(key, input_shape)."
     )
 

@@ -25,6 +25,7 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 import contextlib
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -39,6 +40,7 @@ import weakref
 from flax import config
 from flax import core
 from flax import errors
+from flax import serialization as serialization
 from flax.core import meta
 from flax.core import scope as core_scope
 import flax.linen as nn
@@ -179,6 +181,13 @@ class Streams:
         self._from_haiku = ("params",) if initializing else ()
         self._any = rngs is None
 
+    def only(self, keys: Mapping[str, Key]) -> "Streams":
+        """Streams that offer the same, but have these keys and cannot draw another."""
+        streams = copy.copy(self)
+        streams.keys = dict(keys)
+        streams._draw = None if self._draw is None else _no_other
+        return streams
+
     def offers(self, stream: str) -> bool:
         """Whether there is, or can be, a key for `stream`."""
         if stream in self.keys:
@@ -191,6 +200,10 @@ class Streams:
             assert self._draw is not None
             self.keys[stream] = self._draw()
         return self.keys[stream]
+
+
+def _no_other() -> Key:
+    raise AssertionError("A shared trace asks for the streams of the first run.")
 
 
 def _checked_rngs(
@@ -285,6 +298,11 @@ class Call:
             {"initializing": True, "hk_bridge": object()} if self.initializing else {}
         )
         object.__setattr__(self, "flags", core.FrozenDict(flags))
+
+    def with_keys(self, keys: Mapping[str, Key]) -> "Call":
+        """This call with other keys for the streams that it uses, and no others."""
+        streams = self.streams.only(keys)
+        return dataclasses.replace(self, streams=streams)
 
 
 class Scope(core.Scope):
@@ -502,7 +520,7 @@ _MOST_SHAPES = 4096
 def _initial_shapes(init_fn: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     """The shapes that `init_fn` makes, or None if there is no telling it by its key."""
     try:
-        key = _frozen((init_fn, args, dict(kwargs)))
+        key = frozen((init_fn, args, dict(kwargs)))
         if key in _SHAPES:
             return _SHAPES[key]
     except TypeError:  # unhashable
@@ -516,7 +534,7 @@ def _initial_shapes(init_fn: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
 _PLAIN = frozenset([int, float, bool, str, type, type(None)])
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
     """What determines `value`, hashable if that is.
 
     A function goes by its code and what it closes over, a module by its fields: if a
@@ -527,17 +545,17 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         inside = (cells, value.__defaults__, value.__kwdefaults__)
-        return value.__code__, id(value.__globals__), _frozen(inside)
+        return value.__code__, id(value.__globals__), frozen(inside)
     if isinstance(value, functools.partial):
-        return functools.partial, _frozen((value.func, value.args, value.keywords))
+        return functools.partial, frozen((value.func, value.args, value.keywords))
     if isinstance(value, nn.Module):
         fields = [f.name for f in dataclasses.fields(value) if f.init]
         fields = [name for name in fields if name not in ("parent", "name")]
-        return type(value), tuple(_frozen(getattr(value, name)) for name in fields)
+        return type(value), tuple(frozen(getattr(value, name)) for name in fields)
     if isinstance(value, (tuple, list)):
-        return type(value), tuple(map(_frozen, value))
+        return type(value), tuple(map(frozen, value))
     if isinstance(value, dict):
-        return dict, tuple(value), tuple(map(_frozen, value.values()))
+        return dict, tuple(value), tuple(map(frozen, value.values()))
     if isinstance(value, jax.Array):
         raise TypeError("A tracer would be kept alive, and goes by its identity.")
     return type(value), value
@@ -560,10 +578,11 @@ class Outcome(NamedTuple):
     output: Any
     variables: dict[str, Any]
     sown: frozenset[str]
-    scope: Scope
+    scope: Scope | None
 
     def mutated(self, mutable: Filter) -> Any:
         """The collections in `mutable`, as `module.apply` returns them."""
+        assert self.scope is not None
         self.scope.mutable = mutable
         return self.scope.mutable_variables()
 

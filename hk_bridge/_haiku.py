@@ -42,6 +42,7 @@ import jax.numpy as jnp
 
 Module = hk.Module
 RNNCore = hk.RNNCore
+native = hk  # Haiku itself, for its own layers in native.py
 transparent = hk.transparent
 camel_to_snake: Callable[[str], str] = utils.camel_to_snake
 MISSING: Any = object()

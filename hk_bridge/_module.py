@@ -12,6 +12,7 @@ from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
 from hk_bridge import _names
+from hk_bridge import _share
 
 
 def text_property(text: Callable[[Any], str]) -> property:
@@ -224,6 +225,8 @@ class _Call:
         )
 
         def once(variables: dict[str, Any]) -> _flax.Outcome:
+            if self.may_share():
+                return _share.run(module, function, variables, flax_call, args, kwargs)
             return _flax.run(
                 module, function, variables, flax_call, self.capture, args, kwargs
             )
@@ -249,6 +252,12 @@ class _Call:
         """What Haiku held before the call, as Flax takes it."""
         variables = _layout.to_flax(self.params, self.state, name=self.name)
         return {c: v for c, v in variables.items() if c not in self.net._transient}
+
+    def may_share(self) -> bool:
+        """Whether another call may have done all that this one will do."""
+        if self.initializing or self.asked is not None or self.capture:
+            return False
+        return not (_haiku.is_observed() or _haiku.has_creators())
 
     def mutable(self, variables: Mapping[str, Any]) -> Any:
         """What Flax may change in this call; `variables` has what Haiku keeps."""

@@ -70,8 +70,8 @@ def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
     as `FlaxModule` does, too. Each public method of the Flax class is a method of the
     Haiku class, which takes the keywords `rngs`, `mutable` and `capture_intermediates`
     of `FlaxModule.__call__`; class methods, static methods and constants are there; the
-    fields can be read. `.flax_class` is the Flax class, and `.module` of an instance the
-    linen module that it runs.
+    fields can be read. `.flax_class` is the Flax class, and `.module` of an instance
+    the linen module that it runs.
 
     What Haiku's modules have wins over a Flax field or method of the same name: `name`,
     `module`, `variables`, `module_name`, `params_dict`, `state_dict`. Reach Flax's by

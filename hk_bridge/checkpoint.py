@@ -26,12 +26,12 @@ import threading
 from typing import Any
 from typing import NamedTuple
 
-from flax import serialization  # via _flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hk_bridge import _errors
+from hk_bridge import _flax
 from hk_bridge import _layout
 from hk_bridge import _names
 
@@ -169,11 +169,11 @@ def save(
 
 
 def _read_msgpack(path: pathlib.Path, shardings: Any, done: Done) -> Any:
-    return serialization.msgpack_restore(path.read_bytes())
+    return _flax.serialization.msgpack_restore(path.read_bytes())
 
 
 def _write_msgpack(path: pathlib.Path, tree: Tree) -> None:
-    path.write_bytes(serialization.msgpack_serialize(tree, in_place=True))
+    path.write_bytes(_flax.serialization.msgpack_serialize(tree, in_place=True))
 
 
 def _read_safetensors(path: pathlib.Path, shardings: Any, done: Done) -> Tree:
@@ -330,7 +330,7 @@ def _savable(tree: Any, path: _names.Path, kind: _Format) -> Any:
 def _packs(scalar: Any) -> bool:
     """Whether msgpack takes it: no more than 64 bits, no broken Unicode."""
     try:
-        serialization.msgpack_serialize(scalar)
+        _flax.serialization.msgpack_serialize(scalar)
     except (OverflowError, UnicodeEncodeError):
         return False
     return True

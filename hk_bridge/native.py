@@ -36,17 +36,18 @@ import math
 from typing import Any
 from typing import NamedTuple
 
-import haiku as hk  # via _haiku
 import jax.numpy as jnp
 import numpy as np
 
 from hk_bridge import _errors
 from hk_bridge import _flax
+from hk_bridge import _haiku
 from hk_bridge import _layout
 
 __all__ = ["Twin", "TwinError", "twin"]
 
 _linen = _flax.linen
+hk = _haiku.native
 _Turn = Callable[[Any], Any]  # of one leaf
 _same: _Turn = lambda leaf: leaf
 

@@ -20,12 +20,15 @@ FLOORS = {
     "_layout": 1,
     "_flax": 2,
     "_haiku": 2,
-    "_module": 3,
-    "_wrap": 4,
-    "nn": 5,
-    "__init__": 6,
-    "_demo": 7,
-    "__main__": 8,
+    "_share": 3,
+    "_module": 4,
+    "_wrap": 5,
+    "nn": 6,
+    "checkpoint": 6,
+    "native": 6,
+    "__init__": 7,
+    "_demo": 8,
+    "__main__": 9,
 }
 DOORS = {"flax": "_flax", "haiku": "_haiku"}
 USER_CODE = {"_demo"}  # written as a user writes
@@ -96,6 +99,8 @@ def test_public_names_have_doctests():
     finder = doctest.DocTestFinder()
     public = [getattr(hk_bridge, name) for name in hk_bridge.__all__]
     errors = [x for x in public if isinstance(x, type) and issubclass(x, Exception)]
+    public += [hk_bridge.checkpoint.load, hk_bridge.checkpoint.save]
+    public += [hk_bridge.native.twin]
     for thing in [*public, hk_bridge.nn.GroupNorm]:
         if thing not in errors:
             assert finder.find(thing, "it")[0].examples, thing

@@ -1,0 +1,229 @@
+"""`share_traces`: the same program and the same values, traced once."""
+
+from concurrent.futures import ThreadPoolExecutor
+import dataclasses
+import gc
+import weakref
+
+from catalogue import CASES
+from catalogue import Noise
+from catalogue import Norm
+from catalogue import array
+import flax.linen as nn
+import haiku as hk
+import hk_bridge
+from hk_bridge import FlaxModule
+import jax
+import jax.numpy as jnp
+from laws import assert_identical
+from laws import equations
+import pytest
+
+KEY = jax.random.key(0)
+X = array(2, 4)
+
+
+def thrice(make, args, kwargs, shared):
+    """A transform that applies three equal modules to equal inputs."""
+
+    def forward(args, rngs):
+        def all_of_them():
+            modules = [FlaxModule(make(), name=f"net_{i}") for i in range(3)]
+            return [net(*args, rngs=rngs, **kwargs) for net in modules]
+
+        if not shared:
+            return all_of_them()
+        with hk_bridge.share_traces():
+            return all_of_them()
+
+    return hk.transform_with_state(forward)
+
+
+@pytest.mark.parametrize("rng", [True, False], ids=["haiku_keys", "given_keys"])
+# Whatever a call may do: state, keys, sown values, lifted transforms, trees, no arrays.
+SHARED = [
+    "leaves", "shared_by_field", "field", "no_params", "method_function", "values",
+    "variables", "by_hand", "streams", "batch_norm", "sow", "scan", "remat", "jit",
+    "boxes", "data", "rnn",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.name in SHARED], ids=str)
+def test_same_program_and_values(case, rng):
+    case = dataclasses.replace(case, train={**case.train, "method": case.method})
+    plain, shared = (thrice(case.make, case.args, case.train, s) for s in (False, True))
+    rngs = None if rng else case.rngs(1)
+    key = KEY if rng else None
+    initial = plain.init(KEY, case.args, None)
+
+    # Strings and the like are no inputs of jit.
+    arrays, treedef = jax.tree.flatten(case.args)
+
+    def run(f):
+        def call(params, state, arrays, rngs, key):
+            args = jax.tree.unflatten(treedef, arrays)
+            return f.apply(params, state, key, args, rngs)
+
+        inputs = (*initial, arrays, rngs, key)
+        return jax.make_jaxpr(call)(*inputs), jax.jit(call)(*inputs)
+
+    (jaxpr, result), (shared_jaxpr, shared_result) = run(plain), run(shared)
+    assert_identical(shared_result, result)
+    assert sorted(map(str, equations(jaxpr.jaxpr))) == sorted(
+        map(str, equations(shared_jaxpr.jaxpr))
+    )
+    assert_identical(shared.init(KEY, case.args, None), initial)
+
+
+class Counted(nn.Module):
+    runs = 0
+    features: int = 4
+    scale: object = 1.0
+
+    @nn.compact
+    def __call__(self, x, power=1):
+        Counted.runs += 1
+        return nn.Dense(self.features)(x) * self.scale**power
+
+
+def runs(calls, jit=True, **modules):
+    """How often the code runs when `calls(net)` are applied in one transform."""
+
+    def forward(x):
+        with hk_bridge.share_traces():
+            return calls(x)
+
+    f = hk.transform_with_state(forward)
+    params, state = f.init(KEY, X)
+    apply = jax.jit(f.apply) if jit else f.apply
+    Counted.runs = 0
+    apply(params, state, None, X)
+    return Counted.runs
+
+
+def test_the_first_runs_and_the_second_is_traced_for_the_rest():
+    assert runs(lambda x: [FlaxModule(Counted())(x) for _ in range(10)]) == 2
+
+
+DIFFERENT = {
+    "configuration": lambda x: [FlaxModule(Counted(n))(x) for n in range(1, 5)],
+    "shape": lambda x: [FlaxModule(Counted())(x[:, :n]) for n in range(1, 5)],
+    "dtype": lambda x: [
+        FlaxModule(Counted(), name="a")(x),
+        FlaxModule(Counted(), name="b")(x.astype(jnp.int32).astype(jnp.float16)),
+    ],
+    "static_argument": lambda x: [FlaxModule(Counted())(x, power=n) for n in range(4)],
+    "no_hash": lambda x: [
+        FlaxModule(Counted(scale=jnp.ones(4)[None]))(x) for _ in range(4)
+    ],
+    "tracer": lambda x: [FlaxModule(Counted(scale=x[:1]))(x) for _ in range(4)],
+    "mutable": lambda x: [FlaxModule(Counted())(x, mutable=[]) for _ in range(4)],
+    "captured": lambda x: [
+        FlaxModule(Counted())(x, capture_intermediates=True) for _ in range(4)
+    ],
+}
+
+
+@pytest.mark.parametrize("calls", DIFFERENT.values(), ids=DIFFERENT)
+def test_what_differs_is_not_shared(calls):
+    with jax.numpy_dtype_promotion("standard"):
+        assert runs(calls) == len(jax.eval_shape(hk.transform(calls).init, KEY, X))
+
+
+def test_sharing_steps_aside_outside_of_jit():
+    assert runs(lambda x: [FlaxModule(Counted())(x) for _ in range(3)], jit=False) == 3
+
+
+def test_sharing_steps_aside_for_hooks():
+    def interceptor(next_fun, args, kwargs, context):
+        return next_fun(*args, **kwargs)
+
+    def intercepted(x):
+        with hk.intercept_methods(interceptor):
+            return [FlaxModule(Counted())(x) for _ in range(3)]
+
+    def created(x):
+        with hk.custom_creator(lambda next_creator, *args: next_creator(*args[:3])):
+            return [FlaxModule(Counted())(x) for _ in range(3)]
+
+    assert runs(intercepted) == runs(created) == 3
+
+
+def test_getters_reach_shared_modules():
+    def forward(x, shared):
+        def double(next_getter, value, context):
+            return next_getter(2.0 * value)
+
+        def calls():
+            with hk.custom_getter(double):
+                return [FlaxModule(Norm(), name=f"n{i}")(x) for i in range(4)]
+
+        if not shared:
+            return calls()
+        with hk_bridge.share_traces():
+            return calls()
+
+    f = hk.transform_with_state(forward)
+    params, state = f.init(KEY, X, False)
+    apply = jax.jit(f.apply, static_argnums=4)
+    assert_identical(
+        apply(params, state, None, X, True), apply(params, state, None, X, False)
+    )
+
+
+def test_sharing_ends_with_the_block_and_keeps_nothing_alive():
+    seen = []
+
+    def forward(x):
+        with hk_bridge.share_traces():
+            for i in range(3):
+                x = FlaxModule(Noise(), name=f"n{i}")(x)
+        seen.append(weakref.ref(x))
+        return x
+
+    f = hk.transform(forward)
+    params = f.init(KEY, X[:, :8])
+    with jax.checking_leaks():
+        jax.jit(f.apply)(params, KEY, X[:, :8])
+    gc.collect()
+    assert seen[-1]() is None
+
+
+def test_sharing_is_of_one_thread():
+    def work(shared):
+        f = thrice(Noise, (X,), {}, shared)
+        params, state = f.init(KEY, (X,), None)
+        return jax.jit(f.apply)(params, state, KEY, (X,), None)
+
+    expected = work(False)
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(work, [True, False, True, True]):
+            assert_identical(result, expected)
+
+
+def test_blocks_nest():
+    def forward(x):
+        with hk_bridge.share_traces():
+            y = [FlaxModule(Counted())(x) for _ in range(3)]
+            with hk_bridge.share_traces():
+                y += [FlaxModule(Counted())(x) for _ in range(3)]
+            return y + [FlaxModule(Counted())(x) for _ in range(3)]
+
+    f = hk.transform(forward)
+    params = f.init(KEY, X)
+    Counted.runs = 0
+    jax.jit(f.apply)(params, None, X)
+    assert Counted.runs == 4
+
+
+def test_an_error_in_a_shared_module_is_flaxs():
+    def forward(x):
+        with hk_bridge.share_traces():
+            return [FlaxModule(nn.Dense(3), name=f"n{i}")(x) for i in range(3)]
+
+    f = hk.transform(forward)
+    params = f.init(KEY, X)
+    del params["n2"]["bias"]
+    with pytest.raises(nn.module.errors.ScopeParamNotFoundError) as caught:
+        jax.jit(f.apply)(params, None, X)
+    assert "params['n2']['bias']" in "".join(caught.value.__notes__)
