@@ -5,14 +5,20 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
 import sys
+from typing import Any
 from typing import TypeAlias
 
+from hk_bridge import _commands
 from hk_bridge import _demo
+from hk_bridge import _errors
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-_EPILOG = """example:
+_EPILOG = """examples:
   python -m hk_bridge demo --epochs 15 --plot curves.png
+  python -m hk_bridge show weights.msgpack --name resnet
+  python -m hk_bridge convert weights.msgpack haiku.safetensors --name resnet
+  python -m hk_bridge verify flax.linen:Dense --config features=3 --input 'f32[2,4]'
 """
 
 
@@ -37,6 +43,15 @@ def _png(text: str) -> Path:
     return path
 
 
+def _haiku_name(text: str) -> str:
+    """The type of an option: the full name of a module in Haiku."""
+    try:
+        _errors.check_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def _add_demo(commands: Commands) -> None:
     text = "train a Haiku network of Flax blocks on handwritten digits"
     demo = commands.add_parser("demo", help=text, description=text)
@@ -47,9 +62,47 @@ def _add_demo(commands: Commands) -> None:
     demo.set_defaults(run=_demo.run, extra="demo", packages=_demo.EXTRAS)
 
 
+def _add_command(commands: Commands, name: str, text: str) -> Any:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("--json", action="store_true", help="for a program to read")
+    parser.set_defaults(
+        run=getattr(_commands, name), extra="checkpoint", packages=_commands.EXTRAS
+    )
+    return parser.add_argument
+
+
+def _add_show(commands: Commands) -> None:
+    add = _add_command(commands, "show", "show a checkpoint and where it goes in Haiku")
+    add("ckpt", metavar="CKPT", help="a file or an Orbax directory")
+    add("--name", type=_haiku_name, default="net", help="in Haiku (%(default)s)")
+
+
+def _add_convert(commands: Commands) -> None:
+    text = "convert a checkpoint from Flax's layout to Haiku's, or back"
+    add = _add_command(commands, "convert", text)
+    add("src", metavar="SRC", help="a file or an Orbax directory")
+    add("dst", metavar="DST", help="likewise; its suffix tells the format")
+    add("--name", type=_haiku_name, required=True, help="of the module in Haiku")
+    add("--to", choices=("haiku", "flax"), default="haiku", help="default: %(default)s")
+
+
+def _add_verify(commands: Commands) -> None:
+    text = "check that a linen module is the same in Haiku as in Flax"
+    add = _add_command(commands, "verify", text)
+    add("module", metavar="pkg.mod:Class", help="or a function that builds one")
+    pair = {"metavar": "K=V", "type": _commands.parse_setting, "action": "append"}
+    add("--config", default=[], help="an argument of the class", **pair)
+    add("--kwarg", default=[], help="a keyword input of the call", **pair)
+    array = {"metavar": "ARRAY", "type": _commands.parse_input, "action": "append"}
+    add("--input", default=[], help="an input, like 'f32[2,224,224,3]'", **array)
+    add("--variables", metavar="CKPT", help="initial values")
+    add("--steps", type=_whole(1, 10_000), default=3, help="default: %(default)s")
+    add("--name", type=_haiku_name, help="in Haiku")
+
+
 # A command adds its parser, whose defaults name what runs it, and the extra that this
 # needs with the packages in it.
-_COMMANDS = (_add_demo,)
+_COMMANDS = (_add_demo, _add_show, _add_convert, _add_verify)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
       0 if the command did its work, 1 if what it checks does not hold, 2 if it could
-      not start: an extra is not installed.
+      not start: an extra is not installed, a file cannot be read.
 
     Raises:
       SystemExit: as argparse does, after `--help` (0) or wrong arguments (2).
@@ -74,6 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         return int(args.run(args))
+    except _commands.CannotStart as error:
+        print(f"{args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in args.packages:

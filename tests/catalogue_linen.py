@@ -174,8 +174,7 @@ LAYERS = [
         (array(2, 3, 5, 4),),
     ),
     Case(
-        "einsum",
-        lambda: nn.Einsum((4, 2, 3), "...d,dhf->...hf", bias_init=normal(1.0)),
+        "einsum", lambda: nn.Einsum((4, 2, 3), "...d,dhf->...hf", bias_init=normal(1.0))
     ),
     Case(
         "einsum_at_call",
@@ -197,11 +196,7 @@ LAYERS = [
     Case(
         "conv_reflect", lambda: nn.Conv(2, (3, 3), padding="REFLECT"), (array(5, 5, 4),)
     ),
-    Case(
-        "conv_mask",
-        lambda: Masked(partial(nn.Conv, 2, (3, 3)), (3, 3, 4, 2)),
-        IMAGE,
-    ),
+    Case("conv_mask", lambda: Masked(partial(nn.Conv, 2, (3, 3)), (3, 3, 4, 2)), IMAGE),
     Case(
         "conv_function",
         lambda: nn.Conv(2, (3, 3), conv_general_dilated_cls=Kernel),
@@ -337,9 +332,7 @@ LAYERS = [
         streams=("mask",),
     ),
     Case(
-        "dropout_rng",
-        lambda: nn.Dropout(0.5, deterministic=False),
-        train={"rng": KEY},
+        "dropout_rng", lambda: nn.Dropout(0.5, deterministic=False), train={"rng": KEY}
     ),
     Case("dropout_all", lambda: nn.Dropout(1.0, deterministic=False)),
     Case(

@@ -4,6 +4,7 @@ Each is a function of a case. Native Flax is run beside the bridge, with the sam
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 from catalogue import Case
@@ -35,6 +36,26 @@ def assert_identical(ours: Tree, theirs: Tree) -> None:
         assert a.tobytes() == b.tobytes(), where
 
 
+def once_a_case(f: Callable[[Case], Tree]) -> Callable[[Case], Tree]:
+    """`f` with its last result kept: the laws of a case run one after the other."""
+    kept: dict[Any, Tree] = {}
+
+    @functools.wraps(f)
+    def wrapper(case: Case) -> Tree:
+        key = (case.name, case.bridge)
+        if key not in kept:
+            kept.clear()
+            kept[key] = f(case)
+        return copy_of_dicts(kept[key])
+
+    return wrapper
+
+
+def copy_of_dicts(tree: Tree) -> Tree:
+    """`tree` with new dicts, so that a test may change what it is given."""
+    return jax.tree.map(lambda x: x, tree)
+
+
 # The case in pure Flax.
 
 
@@ -43,8 +64,9 @@ def kept(case: Case, variables: Tree) -> dict[str, Tree]:
     return {c: v for c, v in variables.items() if c not in case.sown}
 
 
-def flax_init(case: Case, seed: int = 0) -> dict[str, Tree]:
-    rngs = case.rngs(seed, init=True)
+@once_a_case
+def flax_init(case: Case) -> dict[str, Tree]:
+    rngs = case.rngs(0, init=True)
     variables = case.make().init(rngs, *case.args, method=case.method, **case.train)
     return kept(case, nn.unbox(variables))
 
@@ -75,8 +97,9 @@ def transform(case: Case) -> hk.TransformedWithState:
     return hk.transform_with_state(network(case))
 
 
-def haiku_init(case: Case, seed: int = 0) -> tuple[Tree, Tree]:
-    return transform(case).init(None, case.train, case.rngs(seed, init=True))
+@once_a_case
+def haiku_init(case: Case) -> tuple[Tree, Tree]:
+    return transform(case).init(None, case.train, case.rngs(0, init=True))
 
 
 def variables(params: Tree, state: Tree) -> dict[str, Tree]:

@@ -37,6 +37,15 @@ X = array(2, 4)
 tree_map = jax.tree.map
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cheap_compilation():
+    """XLA compiles fast and badly: both sides of a comparison alike."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def run(forward, *args, rng=KEY, apply_rng=None):
     """`(params, state, output at init, output, new state)`."""
     outputs = []
@@ -1153,7 +1162,9 @@ def test_an_interceptor_changes_arguments_and_results(lift):
     variables = hk_bridge.to_flax(params, {}, name="net")
     with nn.intercept_methods(flax_hook):
         expected = Outer().apply(variables, X)
-    assert_identical((y_init, y), (expected, expected))
+    assert_identical(y, expected)
+    # At init the scan also makes the parameters, which is another program.
+    assert all(jax.tree.leaves(tree_map(jnp.allclose, y_init, expected)))
     assert not jnp.all(
         jax.tree.leaves(y)[0] == jax.tree.leaves(Outer().apply(variables, X))[0]
     )

@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import importlib.metadata
+import inspect
 import pathlib
 import pkgutil
 import re
@@ -102,7 +103,7 @@ def test_public_names_have_doctests():
     public += [hk_bridge.checkpoint.load, hk_bridge.checkpoint.save]
     public += [hk_bridge.native.twin]
     for thing in [*public, hk_bridge.nn.GroupNorm]:
-        if thing not in errors:
+        if thing not in errors and not inspect.ismodule(thing):
             assert finder.find(thing, "it")[0].examples, thing
 
 

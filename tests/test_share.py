@@ -11,13 +11,14 @@ from catalogue import Norm
 from catalogue import array
 import flax.linen as nn
 import haiku as hk
-import hk_bridge
-from hk_bridge import FlaxModule
 import jax
 import jax.numpy as jnp
 from laws import assert_identical
 from laws import equations
 import pytest
+
+import hk_bridge
+from hk_bridge import FlaxModule
 
 KEY = jax.random.key(0)
 X = array(2, 4)
@@ -39,7 +40,6 @@ def thrice(make, args, kwargs, shared):
     return hk.transform_with_state(forward)
 
 
-@pytest.mark.parametrize("rng", [True, False], ids=["haiku_keys", "given_keys"])
 # Whatever a call may do: state, keys, sown values, lifted transforms, trees, no arrays.
 SHARED = [
     "leaves", "shared_by_field", "field", "no_params", "method_function", "values",
@@ -48,6 +48,7 @@ SHARED = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("rng", [True, False], ids=["haiku_keys", "given_keys"])
 @pytest.mark.parametrize("case", [c for c in CASES if c.name in SHARED], ids=str)
 def test_same_program_and_values(case, rng):
     case = dataclasses.replace(case, train={**case.train, "method": case.method})

@@ -40,6 +40,7 @@ def cheap_compilation(tmp_path_factory):
         for name, value in settings.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
+        jax.clear_caches()  # of programs compiled with the other settings
         if settings is options:
             yield
 

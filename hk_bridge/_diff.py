@@ -1,0 +1,315 @@
+"""`diff`: what a checkpoint lacks, has too much or has wrong, before anything runs."""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import difflib
+import html
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from hk_bridge import _flax
+from hk_bridge import _haiku
+from hk_bridge import _layout
+from hk_bridge import _names
+
+Where = tuple[str, _names.Path]  # collection and path
+Leaves = dict[Where, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One leaf in which a checkpoint and a module differ.
+
+    Attributes:
+      collection: of the leaf in Flax.
+      path: of the leaf in Flax.
+      haiku_module: the name of its module in Haiku.
+      haiku_name: its name there.
+      expected: what the module makes, as `float32[4,3]`; None if nothing.
+      given: what the checkpoint holds, likewise.
+      suggestion: for a missing or an unexpected leaf the nearest name on the other
+        side, `collection/path`; for a mismatched one how to make it fit. None if there
+        is none.
+    """
+
+    collection: str
+    path: tuple[str, ...]
+    haiku_module: str
+    haiku_name: str
+    expected: str | None
+    given: str | None
+    suggestion: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Diff:
+    """How a checkpoint differs from what a module makes.
+
+    Attributes:
+      name: the Haiku name in the entries.
+      count: how many leaves the module makes.
+      missing: what the module makes and the checkpoint lacks.
+      unexpected: what only the checkpoint has.
+      mismatched: what both have, in another shape, dtype or structure.
+    """
+
+    name: str
+    count: int
+    missing: tuple[Entry, ...]
+    unexpected: tuple[Entry, ...]
+    mismatched: tuple[Entry, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the checkpoint fits."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def __repr__(self) -> str:
+        if self.ok:
+            return self._summary()
+        return f"{self._summary()}\n{table(self._rows())}"
+
+    def _repr_html_(self) -> str:
+        rows = () if self.ok else self._rows()
+        return html_table(self._summary(), rows)
+
+    def _summary(self) -> str:
+        if self.ok:
+            return f"{self.name!r} fits: {self.count} of {self.count} leaves"
+        kinds = ("missing", "unexpected", "mismatched")
+        counts = ", ".join(f"{len(getattr(self, kind))} {kind}" for kind in kinds)
+        return f"{self.name!r} differs: {counts}; the module makes {self.count} leaves"
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]]
+        rows = [("", "Flax", "Haiku", "expected", "given", "suggestion")]
+        for kind in ("missing", "unexpected", "mismatched"):
+            for entry in getattr(self, kind):
+                flax = spelled(entry.collection, entry.path)
+                haiku = f"{entry.haiku_module}/{entry.haiku_name}"
+                last = (entry.expected, entry.given, entry.suggestion)
+                rows.append((kind, flax, haiku, *(cell or "-" for cell in last)))
+        return rows
+
+
+def diff(
+    variables: _layout.Variables,
+    module: Any,
+    *args: Any,
+    name: str | None = None,
+    method: Callable[..., Any] | str | None = None,
+    rngs: Any = None,
+    **kwargs: Any,
+) -> Diff:
+    """How `variables` differ from what `module.init` would make.
+
+    Nothing is computed and no weights are made: `init` is evaluated for shapes alone.
+    Collections into which the module sows live for one call, so they are neither
+    missing nor unexpected; nor is `intermediates`.
+
+    Args:
+      variables: `{collection: nested dict}`, as `hk_bridge.checkpoint.load` returns
+        it; a `FrozenDict`, boxed or abstract (`jax.ShapeDtypeStruct`) will do.
+      module: a linen module instance.
+      *args: inputs of the module; arrays may be `jax.ShapeDtypeStruct`s.
+      name: the module's full Haiku name, in which the entries spell Haiku's names; by
+        default as `FlaxModule` names itself.
+      method: what to run, as in `module.init`.
+      rngs: keys, as in `module.init`.
+      **kwargs: keyword inputs of the module.
+
+    Returns:
+      A `Diff`: `ok`, and tuples `missing`, `unexpected` and `mismatched`. Its `repr` is
+      a table, in a notebook in HTML.
+
+    Raises:
+      VariablesError: `variables` is not a dict of dicts.
+      ModuleTypeError: `module` is no linen module instance.
+      Whatever Flax raises if the inputs do not suit the module.
+
+    >>> import flax.linen as nn
+    >>> x = jax.ShapeDtypeStruct((2, 4), np.float32)
+    >>> kernel, bias = np.zeros((3, 4), np.float32), np.zeros(3, np.float32)
+    >>> found = diff({"params": {"kernel": kernel, "b": bias}}, nn.Dense(3), x)
+    >>> found.ok, found.missing[0].suggestion
+    (False, 'params/b')
+    >>> found.mismatched[0].expected, found.mismatched[0].suggestion
+    ('float32[4,3]', 'leaf.T')
+    """
+    module, _ = _flax.unbound(module)
+    name = haiku_name(module) if name is None else name
+    _layout.to_haiku(variables, name=name)  # refuses a wrong form
+    specs, transient = abstract_init(module, args, kwargs, method, rngs)
+    needed = {at: describe(leaf) for at, leaf in specs.items()}
+    skip = transient | {"intermediates"}
+    held = {
+        (c, path): describe(leaf)
+        for c, path, leaf in _layout.leaves(variables)
+        if c not in skip
+    }
+    lacks = {at: text for at, text in needed.items() if at not in held}
+    extra = {at: text for at, text in held.items() if at not in needed}
+    wrong = {at for at, text in needed.items() if at in held and held[at] != text}
+
+    def entries(
+        wanted: Iterable[Where], hints: Mapping[Where, str | None]
+    ) -> Iterator[Entry]:
+        for at in wanted:
+            address = _layout.address(name, *at)
+            yield Entry(*at, *address, needed.get(at), held.get(at), hints.get(at))
+
+    remedies = {at: _remedy(needed[at], held[at]) for at in wrong}
+    return Diff(
+        name=name,
+        count=len(needed),
+        missing=tuple(entries(lacks, _nearest(lacks, extra))),
+        unexpected=tuple(entries(extra, _nearest(extra, lacks))),
+        mismatched=tuple(entries([at for at in needed if at in wrong], remedies)),
+    )
+
+
+def haiku_name(module: Any) -> str:
+    """The name that `FlaxModule` gives itself by default."""
+    return module.name or _haiku.camel_to_snake(_flax.title(module))
+
+
+def abstract_init(
+    module: Any, args: Any, kwargs: Mapping[str, Any], method: Any, rngs: Any
+) -> tuple[Leaves, frozenset[str]]:
+    """The shapes of what `module.init` makes and keeps, and what it sows into.
+
+    Arrays among the inputs may be abstract; all else is handed on as it is."""
+    function = _flax.resolve(module, method)
+    leaves, treedef = jax.tree.flatten((args, dict(kwargs), rngs))
+    arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
+
+    def init(arrays: list[Any]) -> Any:
+        pairs = zip(leaves, arrays, strict=True)
+        inputs = [leaf if array is None else array for leaf, array in pairs]
+        args, kwargs, rngs = jax.tree.unflatten(treedef, inputs)
+        rngs = jax.random.key(0) if rngs is None else rngs
+        return module.init(rngs, *args, method=function, **kwargs)
+
+    sown: set[str] = set()
+    with _flax._watching(module.clone(), sown):
+        variables = jax.eval_shape(init, arrays)
+    transient = frozenset(sown - {_layout.PARAMS})
+    kept = {c: tree for c, tree in variables.items() if c not in transient}
+    return {(c, path): leaf for c, path, leaf in _layout.leaves(kept)}, transient
+
+
+def spelled(collection: str, path: _names.Path) -> str:
+    """A variable in one string: `params/Dense_0/kernel`."""
+    return _names.join(_names.escape(collection), path)
+
+
+def describe(value: Any) -> str:
+    """Dtype and shape of a leaf; of one that is a tree, those of all its arrays.
+
+    >>> describe(np.zeros((2, 3), np.int32)), describe((np.zeros(2), None))
+    ('int32[2,3]', '(float64[2], None)')
+    """
+    arrays, treedef = jax.tree.flatten(value)
+    texts = [_array(array) for array in arrays]
+    if jax.tree_util.treedef_is_leaf(treedef):
+        return texts[0]
+    inside = str(treedef).removeprefix("PyTreeDef(").removesuffix(")")
+    first, *rest = inside.split("*")
+    if len(rest) != len(texts):  # a star in a name
+        return f"{inside} of {', '.join(texts)}"
+    return first + "".join(a + b for a, b in zip(texts, rest, strict=True))
+
+
+def _array(value: Any) -> str:
+    if not _is_array(value):
+        if not isinstance(value, (bool, int, float, complex, np.generic)):
+            return type(value).__name__
+        value = jax.eval_shape(lambda: value)
+    return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def _remedy(expected: str, given: str) -> str | None:
+    """How to make an array fit, where a line does it."""
+    (to, shape), (dtype, old) = _parsed(expected), _parsed(given)
+    if shape is None or old is None:
+        return None
+    steps = ""
+    if shape != old and shape == old[::-1]:
+        steps += ".T"
+    elif shape != old and math.prod(shape) == math.prod(old):
+        steps += f".reshape({shape})"
+    elif shape != old:
+        return None
+    return "leaf" + steps + (f".astype({to!r})" if to != dtype else "")
+
+
+def _parsed(text: str) -> tuple[str, tuple[int, ...] | None]:
+    dtype, bracket, sizes = text.removesuffix("]").partition("[")
+    if not bracket or not text.endswith("]") or not sizes.replace(",", "0").isdigit():
+        return dtype, () if text.endswith("[]") else None
+    return dtype, tuple(map(int, sizes.split(",")))
+
+
+def _nearest(
+    these: Mapping[Where, str], those: Mapping[Where, str]
+) -> dict[Where, str]:
+    """For each of `these` the most similar name in `those`, if one is similar.
+
+    Only leaves of the same shape and dtype are compared, or else those of the same
+    name: it is quick, and what else looks alike is seldom meant."""
+    by_text: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
+    for at, text in those.items():
+        by_text.setdefault(text, []).append(spelled(*at))
+        by_name.setdefault(at[1][-1], []).append(spelled(*at))
+    found = {}
+    for at, text in these.items():
+        for names in (by_text.get(text, []), by_name.get(at[1][-1], [])):
+            close = difflib.get_close_matches(spelled(*at), names, n=1)
+            if close:
+                found[at] = close[0]
+                break
+    return found
+
+
+# Tables.
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """`rows` in aligned columns, the first row on top of a line.
+
+    >>> print(table([("name", "size"), ("bias", "3")]))
+    name  size
+    ----  ----
+    bias  3
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    head, *body = rows
+    return "\n".join(_lines([head, ["-" * width for width in widths], *body], widths))
+
+
+def _lines(rows: Iterable[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+
+
+def html_table(title: str, rows: Sequence[Sequence[str]]) -> str:
+    """`title` and `rows` in HTML, the first row as the head."""
+    lines = [f"<p>{html.escape(title)}</p>"]
+    for i, row in enumerate(rows):
+        tag = "td" if i else "th"
+        cells = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
+        lines.append(f"<tr>{cells}</tr>")
+    return f"{lines[0]}<table>{''.join(lines[1:])}</table>" if rows else lines[0]

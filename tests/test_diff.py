@@ -1,0 +1,235 @@
+"""`diff`: what it finds, what it suggests, and that it makes nothing."""
+
+import dataclasses
+
+from catalogue import CASES
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hk_bridge
+from hk_bridge import _diff
+from hk_bridge._diff import diff
+
+X = jnp.ones([2, 4])
+SPEC = jax.ShapeDtypeStruct((2, 4), jnp.float32)
+
+
+class Net(nn.Module):
+    """Params, state and dropout, with a layer that sows."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dense(3)(x)
+        x = nn.BatchNorm(use_running_average=not train)(x)
+        self.sow("losses", "l2", jnp.sum(x**2))
+        self.sow("intermediates", "h", x)
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        return nn.Dense(2)(self.perturb("h", x))
+
+
+@pytest.fixture
+def variables():
+    made = Net().init(jax.random.key(0), X)
+    return {c: made[c] for c in ("params", "batch_stats")}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_init_makes_fits(case):
+    made = case.make().init(
+        case.rngs(0, init=True), *case.args, method=case.method, **case.train
+    )
+    kept = {c: tree for c, tree in made.items() if c not in case.sown}
+    for given in (kept, made, jax.eval_shape(lambda: kept)):
+        found = diff(given, case.make(), *case.args, method=case.method, **case.train)
+        assert found.ok, found
+    assert found.count == len(list(hk_bridge._layout.leaves(kept)))
+    empty = diff({}, case.make(), *case.args, method=case.method, **case.train)
+    assert len(empty.missing) == found.count
+    assert {entry.collection for entry in empty.missing}.isdisjoint(case.sown)
+
+
+def test_forms_of_variables(variables):
+    boxed = jax.tree.map(lambda x: nn.Partitioned(x, (None,) * x.ndim), variables)
+    frozen = nn.FrozenDict(variables) if hasattr(nn, "FrozenDict") else variables
+    numpy = jax.tree.map(np.asarray, variables)
+    for given in (boxed, frozen, numpy, jax.eval_shape(lambda: variables)):
+        assert diff(given, Net(), SPEC, train=True).ok
+
+
+def test_no_weights_are_made(variables):
+    class Huge(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(10**9)(nn.Dense(10**9)(x))  # 4 EB
+
+    found = diff({}, Huge(), SPEC)
+    assert found.missing[1].expected == "float32[4,1000000000]"
+    assert len(found.missing) == 4
+
+
+def test_a_forgotten_collection(variables):
+    found = diff({"params": variables["params"]}, Net(), SPEC, name="outer/~/net")
+    assert not found.ok
+    assert not found.unexpected
+    assert not found.mismatched
+    assert found.missing == (
+        _diff.Entry(
+            "batch_stats",
+            ("BatchNorm_0", "mean"),
+            "outer/~/net/batch_stats/BatchNorm_0",
+            "mean",
+            "float32[3]",
+            None,
+        ),
+        _diff.Entry(
+            "batch_stats",
+            ("BatchNorm_0", "var"),
+            "outer/~/net/batch_stats/BatchNorm_0",
+            "var",
+            "float32[3]",
+            None,
+        ),
+    )
+
+
+def test_a_renamed_module_is_suggested(variables):
+    params = dict(variables["params"])
+    params["dense_0"] = params.pop("Dense_0")
+    found = diff({**variables, "params": params}, Net(), SPEC)
+    pairs = {(e.path, e.suggestion) for e in found.missing}
+    assert pairs == {
+        (("Dense_0", "kernel"), "params/dense_0/kernel"),
+        (("Dense_0", "bias"), "params/dense_0/bias"),
+    }
+    pairs = {(e.path, e.suggestion) for e in found.unexpected}
+    assert pairs == {
+        (("dense_0", "kernel"), "params/Dense_0/kernel"),
+        (("dense_0", "bias"), "params/Dense_0/bias"),
+    }
+    assert {e.haiku_module for e in found.missing} == {"net/Dense_0"}
+
+
+def test_a_level_too_few_is_suggested(variables):
+    found = diff(variables["params"], Net(), SPEC)
+    kernel = next(e for e in found.missing if e.path == ("Dense_0", "kernel"))
+    assert kernel.suggestion == "Dense_0/kernel"
+
+
+@pytest.mark.parametrize(
+    ("change", "given", "suggestion"),
+    [
+        (lambda w: w.T, "float32[3,4]", "leaf.T"),
+        (lambda w: w.reshape(-1), "float32[12]", "leaf.reshape((4, 3))"),
+        (
+            lambda w: w.astype(jnp.bfloat16),
+            "bfloat16[4,3]",
+            "leaf.astype('float32')",
+        ),
+        (
+            lambda w: w.T.astype(jnp.float16),
+            "float16[3,4]",
+            "leaf.T.astype('float32')",
+        ),
+        (lambda w: w[:2], "float32[2,3]", None),
+        (lambda w: (w, w), "(float32[4,3], float32[4,3])", None),
+        (lambda w: None, "None", None),
+    ],
+)
+def test_mismatched(change, given, suggestion, variables):
+    params = dict(variables["params"])
+    params["Dense_0"] = dict(params["Dense_0"])
+    params["Dense_0"]["kernel"] = change(params["Dense_0"]["kernel"])
+    found = diff({**variables, "params": params}, Net(), SPEC)
+    assert not found.missing
+    assert not found.unexpected
+    (entry,) = found.mismatched
+    assert entry.path == ("Dense_0", "kernel")
+    assert (entry.expected, entry.given) == ("float32[4,3]", given)
+    assert entry.suggestion == suggestion
+
+
+def test_scalars_are_arrays():
+    class Count(nn.Module):
+        @nn.compact
+        def __call__(self):
+            self.variable("stats", "n", lambda: jnp.zeros([], jnp.int32))
+
+    assert diff({"stats": {"n": 3}}, Count()).ok
+    (entry,) = diff({"stats": {"n": 3.0}}, Count()).mismatched
+    assert entry.suggestion == "leaf.astype('int32')"
+
+
+def test_a_leaf_in_place_of_a_module():
+    found = diff({"params": {"Dense_0": np.zeros(3)}}, Net(), SPEC)
+    assert [e.path for e in found.unexpected] == [("Dense_0",)]
+
+
+def test_repr(variables):
+    assert repr(diff(variables, Net(), SPEC)) == "'net' fits: 8 of 8 leaves"
+    params = dict(variables["params"])
+    del params["Dense_1"]
+    lines = repr(diff({**variables, "params": params}, Net(), SPEC)).splitlines()
+    assert lines == [
+        "'net' differs: 2 missing, 0 unexpected, 0 mismatched; the module makes "
+        "8 leaves",
+        "         Flax                   Haiku               expected      given"
+        "  suggestion",
+        "-------  ---------------------  ------------------  ------------  -----"
+        "  ----------",
+        "missing  params/Dense_1/bias    net/Dense_1/bias    float32[2]    -      -",
+        "missing  params/Dense_1/kernel  net/Dense_1/kernel  float32[3,2]  -      -",
+    ]
+
+
+def test_html(variables):
+    extra = {**variables, "<b>": {"a": np.zeros(1)}}
+    html = diff(extra, Net(), SPEC)._repr_html_()
+    assert "<td>&lt;b&gt;/a</td>" in html
+    assert "<b>" not in html
+    assert "<th>suggestion</th>" in html
+    assert "fits" in diff(variables, Net(), SPEC)._repr_html_()
+
+
+def test_a_diff_is_frozen(variables):
+    found = diff(variables, Net(), SPEC)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.missing = ()
+
+
+def test_method_and_names():
+    class Two(nn.Module):
+        @nn.compact
+        def encode(self, x):
+            return nn.Dense(3, name="a/b")(x)
+
+    for method in ("encode", Two.encode):
+        found = diff({}, Two(name="mine"), SPEC, method=method)
+        assert found.missing[0].haiku_module == "mine/a%2Fb"
+
+
+def test_refusals():
+    with pytest.raises(hk_bridge.VariablesError, match="collection 'params'"):
+        diff({"params": 3}, Net(), SPEC)
+    with pytest.raises(hk_bridge.VariablesError, match="dict of collections"):
+        diff([1], Net(), SPEC)
+    with pytest.raises(hk_bridge.ModuleTypeError, match="the class Net"):
+        diff({}, Net, SPEC)
+
+
+def test_many_leaves_take_little_time():
+    class Deep(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for i in range(150):
+                x = nn.Dense(4, name=f"layer_{i}")(x)
+            return x
+
+    specs = jax.eval_shape(Deep().init, jax.random.key(0), X)
+    renamed = {k.replace("layer", "block"): v for k, v in specs["params"].items()}
+    found = diff({"params": renamed}, Deep(), SPEC)
+    suggested = {e.path: e.suggestion for e in found.missing}
+    for i in range(150):
+        assert suggested[f"layer_{i}", "bias"] == f"params/block_{i}/bias"
