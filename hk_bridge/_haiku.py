@@ -17,8 +17,9 @@ What is private in Haiku and used here, since there is no public way (all since 
 * `haiku._src.base.NonEmptyStateError` and the code of
   `haiku._src.transform.without_state`: that state is refused shows only after the
   network has run, when nothing is known of its modules;
-* `haiku._src.module.interceptor_stack`, `haiku._src.base.param_creator_stack`: nothing
-  public tells whether a hook is in force, and what nobody sees should cost nothing;
+* `haiku._src.module.interceptor_stack`, `haiku._src.base.param_creator_stack`,
+  `haiku._src.mixed_precision._mixed_precision_interceptor`: nothing public tells
+  whether a hook is in force, and what nobody sees should cost nothing;
 * `haiku._src.utils.camel_to_snake`: how Haiku names modules after classes.
 """
 
@@ -34,6 +35,7 @@ from typing import Any
 
 import haiku as hk
 from haiku._src import base
+from haiku._src import mixed_precision
 from haiku._src import module as haiku_module
 from haiku._src import transform
 from haiku._src import utils
@@ -70,6 +72,21 @@ class _StandIn(hk.Module):
     """A Flax submodule, as Haiku's hooks see it: `context.module` of its leaves."""
 
 
+class _Callees(set[str]):
+    """The modules that a module calls, for its tables.
+
+    Haiku also adds those that call it, while it makes a table: `eval_summary` asks each
+    module on the stack for its params. Their params would be counted here, too."""
+
+    def __init__(self, module_name: str):
+        super().__init__()
+        self._module_name = module_name
+
+    def add(self, name: str) -> None:
+        if not self._module_name.startswith(name + "/"):
+            super().add(name)
+
+
 def _stand_in(
     owner: hk.Module, module_name: str, cls: type[hk.Module] = _StandIn
 ) -> hk.Module:
@@ -77,7 +94,7 @@ def _stand_in(
     module: Any = object.__new__(cls)
     module.module_name = module_name
     module.name = module_name.split("/")[-1]
-    module._submodules = set()
+    module._submodules = _Callees(module_name)
     module._creation_frame_id = owner._creation_frame_id
     module._auto_repr = f"{type(owner).__name__}(name={module_name!r})"
     stand_in: hk.Module = module
@@ -98,7 +115,10 @@ def _inside(
 
 def is_observed() -> bool:
     """Whether `hk.intercept_methods` is in force, or a table is being made."""
-    return bool(haiku_module.interceptor_stack)
+    # Once a policy was set, Haiku never takes its interceptor away; it looks at modules
+    # of the classes that have a policy, which a stand-in's cannot.
+    policies = mixed_precision._mixed_precision_interceptor
+    return any(other is not policies for other in haiku_module.interceptor_stack)
 
 
 def observe(
@@ -256,7 +276,11 @@ def has_creators() -> bool:
 def create_state(owner: hk.Module, module_name: str, name: str, value: Any) -> Any:
     """Makes state of initial value `value` and returns what Haiku makes of it."""
     with _inside(owner, module_name):
-        return _get_state(name, value, lambda shape, dtype: value)
+        return _get_state(
+            name,
+            value,
+            lambda shape, dtype: cast(value, dtype) if _is_array(value) else value,
+        )
 
 
 def set_state(owner: hk.Module, module_name: str, name: str, value: Any) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
+import functools
 from typing import Any
 
 import jax
@@ -280,36 +281,63 @@ class _Call:
     def create(self, parameter: _flax.Parameter) -> Any:
         """At init: makes the parameter in Haiku, and gives what Haiku made of it."""
         given = self.given_leaves.get((_layout.PARAMS, parameter.path))
-        if given is None:
-            return self.create_tree(
-                parameter.path, parameter.draw(), parameter.with_shape
-            )
-        spec = parameter.spec()
-        self.check_given(_layout.PARAMS, parameter.path, given, _layout.unbox(spec))
-        parameter.skip()
-        value = _layout.rebox(given, spec)
-        return self.create_tree(parameter.path, value, parameter.with_shape)
+        drawn: list[Any] = []
+
+        def draw() -> Any:
+            if not drawn:
+                drawn.append(parameter.draw())
+            return drawn[0]
+
+        if given is not None:
+            spec = parameter.spec()
+            self.check_given(_layout.PARAMS, parameter.path, given, _layout.unbox(spec))
+            drawn.append(_layout.rebox(given, spec))
+            parameter.skip()
+        # A creator may do without the initialiser, which then neither runs nor asks for
+        # a key.
+        like = parameter.spec() if _haiku.has_creators() and not drawn else draw()
+        if any(getattr(x, "weak_type", False) for x in jax.tree.leaves(like)):
+            like = draw()  # a Python number has no shape
+        made = self.create_tree(parameter.path, like, draw, parameter.with_shape)
+        if not drawn:
+            parameter.skip()
+        return made
 
     def create_tree(
-        self, path: _names.Path, value: Any, remake: Callable[..., Any]
+        self,
+        path: _names.Path,
+        like: Any,
+        draw: Callable[[], Any],
+        remake: Callable[..., Any],
     ) -> Any:
-        if _layout.is_box(value):
-            opened = self.create_tree(path, _layout.open_box(value), remake)
-            return value.replace_boxed(opened)
-        if _layout.is_level(value):
+        if _layout.is_box(like):
+            opened = self.create_tree(
+                path, _layout.open_box(like), lambda: _layout.open_box(draw()), remake
+            )
+            return like.replace_boxed(opened)
+        if _layout.is_level(like):
+            part: Callable[..., Any] = lambda key: draw()[key]
             return {
-                k: self.create_tree((*path, k), v, remake) for k, v in value.items()
+                k: self.create_tree((*path, k), v, functools.partial(part, k), remake)
+                for k, v in like.items()
             }
-        return self.create_leaf(_layout.PARAMS, path, value, remake)
+        return self.create_leaf(_layout.PARAMS, path, like, draw, remake)
 
     def create_leaf(
-        self, collection: str, path: _names.Path, value: Any, remake: Callable[..., Any]
+        self,
+        collection: str,
+        path: _names.Path,
+        value: Any,
+        draw: Callable[[], Any],
+        remake: Callable[..., Any],
     ) -> Any:
-        """Makes one leaf in Haiku: of the value given by the user, else of `value`."""
+        """Makes one leaf in Haiku: of the value given by the user, else of `draw()`.
+
+        `value` has its shape and dtype."""
         given = self.given_leaves.get((collection, path))
         if given is not None and given is not value:
             self.check_given(collection, path, given, value)
-            value = given
+            value, draw = given, lambda: given
         self.created.add((collection, path))
         module_name, name = _layout.address(self.name, collection, path)
         if collection != _layout.PARAMS:
@@ -317,9 +345,9 @@ class _Call:
 
         def init(shape: Any, dtype: Any) -> Any:
             if not hasattr(value, "shape"):
-                return value
+                return draw()
             made = (
-                value if tuple(shape) == value.shape else _layout.unbox(remake(shape))
+                draw() if tuple(shape) == value.shape else _layout.unbox(remake(shape))
             )
             if made is _flax.MISSING:
                 raise _errors.creator_shape(f"{module_name}/{name}", shape, value.shape)
@@ -409,7 +437,11 @@ class _Call:
                     )
                     _haiku.refuse_if_stateless(message)
                 new = self.create_leaf(
-                    collection, path, value, lambda shape: _flax.MISSING
+                    collection,
+                    path,
+                    value,
+                    functools.partial(_layout.unbox, value),
+                    lambda shape: _flax.MISSING,
                 )
                 if new is not value:
                     changed[collection, path] = new

@@ -12,6 +12,8 @@ import flax.linen as nn
 from flax.linen import module as linen_module
 import haiku as hk
 from haiku._src import base
+from haiku._src import mixed_precision
+from haiku._src import module as haiku_module
 from haiku._src import transform
 from haiku._src import utils
 import jax
@@ -161,6 +163,18 @@ def test_without_state_calls_init_directly():
     inits = [i for i, code in enumerate(frames) if code.co_name == "init_fn"]
     assert inits[1] == inits[0] + 1
     assert frames[inits[1]] in transform.without_state.__code__.co_consts
+
+
+def test_hooks_in_force_can_be_told():
+    def forward():
+        assert not base.param_creator_stack
+        with hk.custom_creator(lambda next_creator, *args: next_creator(*args[:3])):
+            assert base.param_creator_stack
+        with hk.intercept_methods(lambda f, args, kwargs, context: f(*args, **kwargs)):
+            assert haiku_module.interceptor_stack
+
+    in_transform(forward)
+    assert callable(mixed_precision._mixed_precision_interceptor)
 
 
 def test_camel_to_snake():

@@ -5,6 +5,8 @@ from catalogue import Case
 from laws import LAWS
 import pytest
 
+pytestmark = pytest.mark.usefixtures("cheap_compilation")
+
 
 def parameters() -> list[object]:
     """Every case with every law but those that it names, with a reason, in `skip`."""

@@ -20,6 +20,8 @@ import pytest
 import hk_bridge
 from hk_bridge import FlaxModule
 
+pytestmark = pytest.mark.usefixtures("cheap_compilation")
+
 KEY = jax.random.key(0)
 X = array(2, 4)
 

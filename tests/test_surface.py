@@ -63,7 +63,7 @@ def test_keys_come_from_haiku(case):
     """Without `rngs`, every stream gets its key, also inside lifted transforms."""
     f = hk.transform_with_state(network(case))
     shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
-    given = jax.eval_shape(lambda: haiku_init(case))
+    given = jax.eval_shape(lambda: init(f, case))
     drawn = jax.eval_shape(lambda key: f.init(key, case.train), jax.random.key(0))
     assert shapes(drawn) == shapes(given)
     keys = dict(case.rngs(1))
@@ -104,6 +104,11 @@ def test_overwrite_with_gradient(case):
 
 def test_every_layer_runs_in_a_case():
     """Classes are those that Flax runs at init, and their bases."""
+
+    def native_init(case):
+        rngs = case.rngs(0, init=True)
+        return case.make().init(rngs, *case.args, method=case.method, **case.train)
+
     ran = set()
 
     def watch(next_fun, args, kwargs, context):
@@ -113,7 +118,7 @@ def test_every_layer_runs_in_a_case():
     jax.clear_caches()  # nn.jit runs no module whose trace it has
     with nn.intercept_methods(watch):
         for case in ALL:
-            jax.eval_shape(lambda case=case: flax_init(case))
+            jax.eval_shape(lambda case=case: native_init(case))
     layers = {x for x in vars(nn).values() if isinstance(x, type)}
     missing = {x.__name__ for x in layers if issubclass(x, nn.Module)}
     assert missing - {x.__name__ for x in ran} == set()
