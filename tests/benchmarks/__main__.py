@@ -121,7 +121,33 @@ def chain(n: int) -> dict[str, dict[str, Thunk]]:
             functools.partial(lambda f, p, x: f.apply(p, None, x), f), params, x
         )
         table["init trace"][name] = trace(f.init, key, x)
+
+    table["apply trace"]["shared"] = shared(n, lambda: hk_bridge.nn.LayerNorm(), x)
     return table
+
+
+def shared(n: int, make: Callable[[], Any], x: Any) -> Thunk:
+    """Traces `n` equal modules under `share_traces`."""
+
+    def forward(x: Any) -> Any:
+        with hk_bridge.share_traces():
+            for _ in range(n):
+                x = make()(x)
+        return x
+
+    f = hk.transform(forward)
+    params = f.init(models.KEY, x)
+    return trace(lambda p, x: f.apply(p, None, x), params, x)
+
+
+def blocks(n: int) -> dict[str, Thunk]:
+    """A transformer of `n` bridged blocks under `share_traces`."""
+    module, x = models.Transformer(n), models.TOKENS
+    variables = module.init(models.KEY, x)
+    return {
+        "flax": trace(module.apply, variables, x),
+        "shared": shared(n, lambda: hk_bridge.FlaxModule(models.Block()), x),
+    }
 
 
 def eager() -> dict[str, Thunk]:
@@ -180,7 +206,7 @@ def measure(quick: bool) -> dict[str, Any]:
         row = "".join(
             f"{k} {v:9.3f}   " for k, v in results[name].items() if k != "flax"
         )
-        print(f"{name:28} {row}", flush=True)
+        print(f"{name:30} {row}", flush=True)
 
     nets = {
         "convnet": (models.ConvNet(), models.IMAGES),
@@ -193,9 +219,10 @@ def measure(quick: bool) -> dict[str, Any]:
     for n in (10, 100) if quick else (10, 100, 800):
         for what, thunks in chain(n).items():
             add(f"{n} LayerNorms: {what}", thunks, max(3, rounds * 10 // n))
+    add("24 shared blocks: apply trace", blocks(24), rounds // 2)
     add("GroupNorm: eager call", eager(), 20 * rounds)
     results["import"] = {"hk_bridge_ms": import_ms()}
-    print(f"{'import':28} hk_bridge_ms {results['import']['hk_bridge_ms']:.1f}")
+    print(f"{'import':30} hk_bridge_ms {results['import']['hk_bridge_ms']:.1f}")
     return results
 
 
