@@ -29,7 +29,6 @@ import copy
 import dataclasses
 import functools
 import hashlib
-import inspect
 import re
 import sys
 import types
@@ -736,9 +735,20 @@ def specs(
 def _sow(
     this: Any, method: Callable[..., Any], sown: set[str], *args: Any, **kwargs: Any
 ) -> Any:
-    """Calls `sow` or `perturb`, after a note of the collection that it is about."""
-    bound = inspect.signature(method).bind(this(), *args, **kwargs)
-    bound.apply_defaults()
-    arguments = bound.arguments
-    sown.update(arguments[key] for key in ("col", "collection") if key in arguments)
-    return method(this(), *args, **kwargs)
+    """Calls `sow` or `perturb`, and notes each collection that it asks its scope for.
+
+    A class may have made its own `sow`, of other arguments; Flax's is at its bottom.
+    """
+    scope = this().scope
+    if scope is None:
+        return method(this(), *args, **kwargs)  # raises
+
+    def is_mutable_collection(col: str) -> bool:
+        sown.add(col)
+        return in_filter(scope.mutable, col)
+
+    vars(scope)["is_mutable_collection"] = is_mutable_collection
+    try:
+        return method(this(), *args, **kwargs)
+    finally:
+        vars(scope).pop("is_mutable_collection", None)  # or one within was first

@@ -688,3 +688,19 @@ def test_nothing_is_remembered_of_tracers():
     with jax.checking_leaks():
         params = jax.jit(f.init)(KEY, X)
         jax.jit(f.apply)(params, None, X)
+
+
+def test_a_sow_of_the_users_own_is_seen():
+    class Logs(nn.Module):
+        def sow(self, value):
+            return super().sow("logs", "value", value)
+
+        @nn.compact
+        def __call__(self, x):
+            self.sow(x)
+            return nn.Dense(2)(x)
+
+    forward = lambda x: FlaxModule(Logs(), name="net")(x, mutable=["logs"])
+    _, state, (_, mutated), new = run(forward, X)
+    assert state == new == {}
+    assert_identical(mutated, {"logs": {"value": (X,)}})
