@@ -29,6 +29,7 @@ import copy
 import dataclasses
 import functools
 import hashlib
+import itertools
 import re
 import sys
 import types
@@ -59,6 +60,7 @@ Path = tuple[str, ...]
 _STREAMS = ("params", "dropout")
 _NOT_AT_INIT = nn.DenyList("intermediates")  # Flax's default for init
 MISSING: Any = object()
+_numbers = itertools.count()
 
 
 def is_class(value: Any) -> bool:
@@ -291,11 +293,12 @@ class Call:
     flags: Mapping[str, Any] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        # The second flag keeps nn.jit, whose cache asks for the flags, from answering
-        # with a trace in which nobody watched for `sow`.
-        flags = (
-            {"initializing": True, "hk_bridge": object()} if self.initializing else {}
-        )
+        flags: dict[str, Any] = {"initializing": True} if self.initializing else {}
+        if self.initializing or self.observe is not None:
+            # Keeps nn.jit, whose cache asks for the hash of the flags, from answering
+            # with a trace in which nobody watched. An object() will not do: its hash
+            # is its address, which the next one may have, too.
+            flags["hk_bridge"] = next(_numbers)
         object.__setattr__(self, "flags", core.FrozenDict(flags))
 
     def with_keys(self, keys: Mapping[str, Key]) -> "Call":
@@ -364,6 +367,7 @@ class Scope(core.Scope):
                     core_scope.in_filter(f, stream) for f in filters
                 ) and self.has_rng(stream):
                     self._stream(stream)
+            _complete(self.rng_counters, self._rngs)
         return self._rngs
 
     @rngs.setter
@@ -484,6 +488,14 @@ class Scope(core.Scope):
         except errors.FlaxError as error:
             self.call.explain(error, col, (*self.path, name))
             raise
+
+
+def _complete(counters: dict[Any, Any], streams: Iterable[str]) -> None:
+    """Has a count for each stream, as Flax expects, in children made before it was."""
+    for stream in streams:
+        counters.setdefault(stream, 0)
+    for child in [c for c in counters.values() if isinstance(c, dict)]:
+        _complete(child, streams)
 
 
 def _folded(key: Key, suffix: Iterable[str | int]) -> Key:

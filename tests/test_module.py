@@ -704,3 +704,38 @@ def test_a_sow_of_the_users_own_is_seen():
     _, state, (_, mutated), new = run(forward, X)
     assert state == new == {}
     assert_identical(mutated, {"logs": {"value": (X,)}})
+
+
+def test_no_trace_of_before_hides_a_sow_or_a_call_in_nn_jit():
+    class Inner(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            self.sow("trace", "x", x)
+            return nn.Dense(4, name="dense")(x)
+
+    jitted = nn.jit(Inner)
+    f = hk.transform_with_state(lambda x: FlaxModule(jitted(), name="net")(x))
+    for _ in range(20):
+        params, state = f.init(KEY, X)
+        assert state == {}
+    seen = []
+
+    def interceptor(next_fun, args, kwargs, context):
+        seen.append(context.module.module_name)
+        return next_fun(*args, **kwargs)
+
+    f.apply(params, state, None, X)
+    with hk.intercept_methods(interceptor):
+        f.apply(params, state, None, X)
+    assert "net/dense" in seen
+
+
+@pytest.mark.parametrize("norm", [nn.WeightNorm, nn.SpectralNorm])
+def test_children_made_before_the_keys_of_a_lifted_transform_are_drawn(norm):
+    layers = nn.Sequential([nn.Dense(3), nn.Dense(2)])
+    kwargs = {"update_stats": True} if norm is nn.SpectralNorm else {}
+    forward = lambda x: FlaxModule(norm(layers), name="net")(x, **kwargs)
+    params, state = hk.transform_with_state(forward).init(KEY, X)
+    key = next(hk.PRNGSequence(KEY))
+    expected = norm(layers).init(key, X, **kwargs)
+    assert_identical(hk_bridge.to_flax(params, state, name="net"), expected)

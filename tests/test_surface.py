@@ -9,7 +9,6 @@ from catalogue_linen import CASES
 import flax.linen as nn
 import haiku as hk
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 from laws import LAWS
 from laws import assert_identical
 from laws import flax_apply
@@ -23,26 +22,10 @@ import pytest
 ALL = [*catalogue.CASES, *catalogue_linen.CASES]
 
 # Each call of SelfAttention warns; no other case needs a filter.
-pytestmark = pytest.mark.filterwarnings("ignore:SelfAttention will be deprecated")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cheap_compilation(tmp_path_factory):
-    """XLA compiles each program once and badly: both sides of a law alike."""
-    options = {
-        "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: jax.config.values[name] for name in options}
-    for settings in (options, before):
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        jax.clear_caches()  # of programs compiled with the other settings
-        if settings is options:
-            yield
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:SelfAttention will be deprecated"),
+    pytest.mark.usefixtures("cheap_compilation"),
+]
 
 
 @pytest.mark.parametrize(
