@@ -20,6 +20,8 @@ The contract in ten lines:
 from hk_bridge import checkpoint as checkpoint
 from hk_bridge import native as native
 from hk_bridge import nn as nn
+from hk_bridge import testing as testing
+from hk_bridge._diff import diff as diff
 from hk_bridge._errors import ModuleTypeError as ModuleTypeError
 from hk_bridge._errors import NotInitializedError as NotInitializedError
 from hk_bridge._errors import StateStructureError as StateStructureError
@@ -37,9 +39,11 @@ __all__ = [
     "StateStructureError",
     "VariablesError",
     "checkpoint",
+    "diff",
     "native",
     "nn",
     "share_traces",
+    "testing",
     "to_flax",
     "to_haiku",
     "wrap",

@@ -218,7 +218,7 @@ def describe(value: Any) -> str:
     """
     arrays, treedef = jax.tree.flatten(value)
     texts = [_array(array) for array in arrays]
-    if jax.tree_util.treedef_is_leaf(treedef):
+    if texts and jax.tree_util.treedef_is_leaf(treedef):
         return texts[0]
     inside = str(treedef).removeprefix("PyTreeDef(").removesuffix(")")
     first, *rest = inside.split("*")

@@ -429,9 +429,10 @@ def _pair(
     fold = lambda step: {k: jax.random.fold_in(v, step + 1) for k, v in rngs.items()}
     _, sown = _diff.abstract_init(module, args, kwargs, method, rngs)
     name = _diff.haiku_name(module) if name is None else name
+    full = _haiku.native.experimental.force_name(name)  # it may have slashes
     pair = Pair(
         module=module,
-        build=lambda: FlaxModule(module, variables=variables, name=name),
+        build=lambda: FlaxModule(module, variables=variables, name=full),
         name=name,
         args=args,
         kwargs=kwargs,

@@ -27,9 +27,12 @@ FLOORS = {
     "nn": 6,
     "checkpoint": 6,
     "native": 6,
-    "__init__": 7,
-    "_demo": 8,
-    "__main__": 9,
+    "_diff": 6,
+    "testing": 7,
+    "__init__": 8,
+    "_commands": 9,
+    "_demo": 9,
+    "__main__": 10,
 }
 DOORS = {"flax": "_flax", "haiku": "_haiku"}
 USER_CODE = {"_demo"}  # written as a user writes
