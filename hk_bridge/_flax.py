@@ -657,7 +657,7 @@ def run(
         bound = module.clone(parent=root, _deep_clone=True)
         with contextlib.ExitStack() as stack:
             if call.initializing:
-                stack.enter_context(_watching(bound, sown))
+                stack.enter_context(watching(bound, sown))
             if call.observe is not None:
                 stack.enter_context(_observed(call.observe))
             return function(bound, *args, **kwargs)
@@ -673,7 +673,7 @@ def run(
 
 
 @contextlib.contextmanager
-def _watching(root: nn.Module, sown: set[str]) -> Any:
+def watching(root: nn.Module, sown: set[str]) -> Any:
     """Adds to `sown` each collection into which `root` or a module below it sows."""
 
     def watch(module: nn.Module) -> None:

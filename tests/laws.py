@@ -12,28 +12,14 @@ import flax.linen as nn
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import hk_bridge
+from hk_bridge.testing import assert_identical
+from hk_bridge.testing import equations
+from hk_bridge.testing import total
 
 NAME = "net"
 Tree = Any
-
-
-def assert_identical(ours: Tree, theirs: Tree) -> None:
-    """Same structure, types, dtypes and bits."""
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
-    ):
-        where = jax.tree_util.keystr(path)
-        if isinstance(b, jax.Array) and jax.dtypes.issubdtype(
-            b.dtype, jax.dtypes.prng_key
-        ):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        a, b = np.asarray(a), np.asarray(b)
-        assert (a.dtype, a.shape) == (b.dtype, b.shape), where
-        assert a.tobytes() == b.tobytes(), where
 
 
 def once_a_case(f: Callable[[Case], Tree]) -> Callable[[Case], Tree]:
@@ -129,15 +115,6 @@ def same_apply(case: Case) -> None:
         assert_identical(ours, theirs)
 
 
-def total(output: Tree) -> jax.Array:
-    """A number that depends on every float of `output`."""
-    floats = [jnp.asarray(x) for x in jax.tree.leaves(output)]
-    floats = [
-        x.astype(jnp.float32) for x in floats if jnp.issubdtype(x.dtype, jnp.floating)
-    ]
-    return sum((jnp.sum(jnp.sin(x)) for x in floats), jnp.zeros([]))
-
-
 def same_grad(case: Case) -> None:
     """Gradients by the parameters are Flax's."""
     params, state = haiku_init(case)
@@ -173,21 +150,6 @@ def same_state(case: Case) -> None:
         _, state = transform(case).apply(params, state, None, case.train, rngs)
         _, flax_variables = flax_apply(case, flax_variables, case.train, rngs)
         assert_identical(variables(params, state), flax_variables)
-
-
-def equations(jaxpr: Any) -> list[Any]:
-    """The equations of a jaxpr, without the names of variables."""
-    rows: list[Any] = []
-    for eqn in jaxpr.eqns:
-        inner = [
-            equations(getattr(sub, "jaxpr", sub))
-            for value in eqn.params.values()
-            for sub in (value if isinstance(value, (tuple, list)) else [value])
-            if hasattr(sub, "eqns") or hasattr(sub, "jaxpr")
-        ]
-        avals = [str(v.aval) for v in (*eqn.invars, *eqn.outvars)]
-        rows.append((eqn.primitive.name, avals, inner))
-    return rows
 
 
 def same_jaxpr(case: Case) -> None:

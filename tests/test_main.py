@@ -1,0 +1,209 @@
+"""The command line: what it prints, what it writes, and its exit codes."""
+
+import json
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from laws import assert_identical
+import numpy as np
+import pytest
+
+from hk_bridge import checkpoint
+from hk_bridge.__main__ import main
+
+MODULE = nn.Sequential([nn.Dense(3), nn.BatchNorm(use_running_average=True)])
+
+
+@pytest.fixture
+def variables():
+    return jax.tree.map(np.asarray, MODULE.init(jax.random.key(0), jnp.ones([2, 4])))
+
+
+@pytest.fixture
+def path(tmp_path, variables):
+    checkpoint.save(tmp_path / "flax.msgpack", variables)
+    return tmp_path / "flax.msgpack"
+
+
+def run(capsys, *argv):
+    """`(exit code, stdout, stderr)`."""
+    try:
+        code = main(list(map(str, argv)))
+    except SystemExit as error:
+        code = error.code
+    return code, *capsys.readouterr()
+
+
+def one_line(text):
+    return len(text.strip().splitlines()) == 1
+
+
+def test_show(capsys, path):
+    code, out, _ = run(capsys, "show", path, "--name", "outer/~/net")
+    assert code == 0
+    for part in (
+        "float32[4,3]  48 B  params['outer/~/net/layers_0']['kernel']",
+        "state['outer/~/net/batch_stats/layers_1']['mean']",
+        "6 leaves, 108 B",
+    ):
+        assert part in out
+
+
+def test_show_as_json(capsys, path):
+    code, out, _ = run(capsys, "show", path, "--json")
+    assert code == 0
+    assert len(json.loads(out)["leaves"]) == 6
+
+
+@pytest.mark.parametrize("suffix", [".msgpack", ".safetensors", ".npz", ""])
+def test_convert_there_and_back(capsys, path, tmp_path, variables, suffix):
+    there, back = tmp_path / f"haiku{suffix}", tmp_path / f"back{suffix}"
+    name = ("--name", "outer/~/net")
+    assert run(capsys, "convert", path, there, *name)[0] == 0
+    trees = checkpoint.load(there)
+    assert sorted(trees["params"]) == ["outer/~/net/layers_0", "outer/~/net/layers_1"]
+    assert sorted(trees["state"]) == ["outer/~/net/batch_stats/layers_1"]
+    assert run(capsys, "convert", there, back, *name, "--to", "flax")[0] == 0
+    assert_identical(checkpoint.load(back), variables)
+
+
+@pytest.fixture
+def user_module(tmp_path, monkeypatch):
+    source = """
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+count = 0
+
+class Good(nn.Module):
+    width: int = 2
+    activation: str = "relu"
+
+    @nn.compact
+    def __call__(self, x):
+        x = getattr(nn, self.activation)(nn.Dense(self.width)(x))
+        return nn.BatchNorm(use_running_average=False)(x)
+
+class Bad(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        global count
+        count += 1
+        return nn.Dense(2)(x) * count
+"""
+    (tmp_path / "users_module.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield "users_module"
+    sys.modules.pop("users_module", None)
+
+
+def test_verify(capsys, user_module):
+    argv = (
+        "verify",
+        f"{user_module}:Good",
+        "--input",
+        "f32[3,4]",
+        "--config",
+        "width=5",
+    )
+    code, out, _ = run(capsys, *argv, "--config", "activation=tanh", "--steps", "2")
+    assert code == 0
+    for part in (
+        "is the same in Haiku",
+        "Dense_0/kernel",
+        "4, 5",
+        "2 steps",
+        "program",
+    ):
+        assert part in out
+    code, out, _ = run(capsys, *argv, "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert report["ok"]
+    assert {row["check"] for row in report["results"]} == {
+        "init", "outputs", "gradients", "state", "program",
+    }  # fmt: skip
+
+
+def test_verify_that_fails(capsys, user_module):
+    argv = ("verify", f"{user_module}:Bad", "--input", "f32[3,4]")
+    code, out, _ = run(capsys, *argv)
+    assert code == 1
+    assert "NOT the same" in out
+    assert "DIFFERS" in out
+    code, out, _ = run(capsys, *argv, "--json")
+    assert code == 1
+    assert not json.loads(out)["ok"]
+
+
+def test_verify_with_a_checkpoint(capsys, tmp_path):
+    full = {"kernel": np.ones([4, 2], np.float32), "bias": np.zeros(2, np.float32)}
+    argv = (
+        "verify",
+        "flax.linen:Dense",
+        "--config",
+        "features=2",
+        "--input",
+        "f32[3,4]",
+    )
+    for params, expected in ((full, 0), ({"kernel": full["kernel"]}, 1)):
+        path = tmp_path / f"given{expected}.npz"
+        checkpoint.save(path, {"params": params})
+        code, out, err = run(capsys, *argv, "--variables", path)
+        assert code == expected
+    assert "missing" in out + err
+    assert "params/bias" in out + err
+
+
+CANNOT_START = {
+    "no_file": ("show", "nothing.npz"),
+    "no_checkpoint": ("show", "broken.msgpack"),
+    "no_source": ("convert", "nothing.npz", "out.npz", "--name", "net"),
+    "no_module": ("verify", "no_such_package:Net", "--input", "f32[2]"),
+    "no_class": ("verify", "flax.linen:Nope", "--input", "f32[2]"),
+    "no_linen_module": ("verify", "json:JSONDecoder"),
+    "no_arguments": ("verify", "flax.linen:Dense", "--input", "f32[2]"),
+}
+
+
+@pytest.mark.parametrize("argv", CANNOT_START.values(), ids=CANNOT_START)
+def test_what_cannot_start_is_one_line_and_code_2(capsys, tmp_path, monkeypatch, argv):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.msgpack").write_bytes(b"\x93\x00")
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert one_line(err)
+    assert err.startswith(f"{argv[0]}: ")
+
+
+USAGE = [
+    (),
+    ("fly",),
+    ("show",),
+    ("convert", "a.npz", "b.npz"),
+    ("convert", "a.npz", "b.npz", "--name", "/net"),
+    ("verify", "flax.linen:Dense", "--input", "f32[2"),
+    ("verify", "flax.linen:Dense", "--input", "f31[2]"),
+    ("verify", "flax.linen:Dense", "--config", "features"),
+]
+
+
+@pytest.mark.parametrize("argv", USAGE, ids=" ".join)
+def test_wrong_arguments(capsys, argv):
+    code, _, err = run(capsys, *argv)
+    assert code == 2
+    assert "usage: python -m hk_bridge" in err
+
+
+def test_a_missing_extra(capsys, path, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    out = tmp_path / "out.safetensors"
+    code, _, err = run(capsys, "convert", path, out, "--name", "net")
+    assert code == 2
+    assert one_line(err)
+    assert "pip install 'hk_bridge[checkpoint]'" in err
