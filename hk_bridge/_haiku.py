@@ -199,7 +199,7 @@ def _below(prefix: str, bundles: Mapping[str, Any], kind: str) -> list[str]:
     names = _sorted.names[kind][1]
     first = bisect.bisect_left(names, prefix + "/")
     last = bisect.bisect_left(names, prefix + "0", first)  # "0" follows "/"
-    own = [name for name in names[first:last] if name in bundles]
+    own = [n for n in names[first:last] if n in bundles and not n.endswith("/~")]
     return [prefix, *own] if prefix in bundles else own
 
 

@@ -13,6 +13,7 @@ Bundles = Mapping[str, Mapping[str, Any]]  # {Haiku module name: {leaf name: lea
 MutableBundles = dict[str, dict[str, Any]]
 
 PARAMS = "params"
+_LIFTED = "/~"  # where hk.experimental.flax.lift keeps the leaves at the top of a tree
 
 
 def to_haiku(
@@ -67,7 +68,8 @@ def to_flax(
 ) -> dict[str, dict[str, Any]]:
     """The variables of a Flax module in Haiku: the exact inverse of `to_haiku`.
 
-    Entries of other modules are ignored. Leaves are handed over untouched.
+    Entries of other modules are ignored. Leaves are handed over untouched. Trees that
+    `hk.experimental.flax.lift` made under `name` are read as well.
 
     Args:
       params: Haiku params, `{module name: {leaf name: leaf}}`, of a whole network or of
@@ -90,11 +92,11 @@ def to_flax(
     _errors.check_name(name)
     variables: dict[str, dict[str, Any]] = {}
     for module_name, bundle in (params or {}).items():
-        path = _names.split(name, module_name)
+        path = _names.split(name, module_name.removesuffix(_LIFTED))
         if path is not None:
             _insert(variables, (PARAMS, *path), bundle)
     for module_name, bundle in (state or {}).items():
-        path = _names.split(name, module_name)
+        path = _names.split(name, module_name.removesuffix(_LIFTED))
         if path:  # `()` is the state of a Haiku module that has this name, too
             _insert(variables, path, bundle)
     return variables if like is None else rebox(variables, like)

@@ -182,6 +182,28 @@ def test_like_may_be_a_part():
     assert back["params"]["c"] == {"w": 3}
 
 
+def test_what_lift_saved_is_read():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            count = self.variable("stats", "count", lambda: jnp.zeros([]))
+            scale = self.param("scale", nn.initializers.ones, ())
+            return nn.BatchNorm(use_running_average=True)(x) * scale + count.value
+
+    f = hk.transform_with_state(
+        lambda x: hk.experimental.flax.lift(Net(), name="net")(x)
+    )
+    params, state = f.init(jax.random.key(0), jnp.ones([2, 3]))
+    assert "net/~" in params
+    assert "net/stats/~" in state
+    variables = hk_bridge.to_flax(params, state, name="net")
+    expected = Net().init(jax.random.key(0), jnp.ones([2, 3]))
+    assert_identical(variables, expected)
+    renamed = hk_bridge.to_haiku(variables, name="encoder/~/net")
+    assert sorted(renamed[0]) == ["encoder/~/net", "encoder/~/net/BatchNorm_0"]
+    assert_identical(hk_bridge.to_flax(*renamed, name="encoder/~/net"), expected)
+
+
 @pytest.mark.parametrize("name", ["", "/net", "net/"])
 def test_a_name_that_is_none_is_refused(name):
     with pytest.raises(ValueError, match="full Haiku name, like 'net'"):

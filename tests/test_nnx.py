@@ -1,0 +1,98 @@
+"""NNX modules through `flax.nnx.bridge.to_linen`, against `to_linen` in pure Flax."""
+
+from catalogue import array
+from flax import nnx
+import flax.linen as nn
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from laws import assert_identical
+import pytest
+
+import hk_bridge
+
+KEY = jax.random.key(0)
+X = array(2, 4)
+RNGS = {"params": KEY, "dropout": jax.random.key(1)}
+
+
+class Mlp(nnx.Module):
+    """An MLP of the user's own, with state and keys."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs):
+        self.first = nnx.Linear(4, width, rngs=rngs)
+        self.norm = nnx.BatchNorm(width, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.last = nnx.Linear(width, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(self.dropout(nnx.relu(self.norm(self.first(x)))))
+
+
+class Unrolled(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs):
+        self.rnn = nnx.RNN(nnx.LSTMCell(4, 3, rngs=rngs))
+
+    def __call__(self, x):
+        return self.rnn(x)
+
+
+MODULES = {
+    "linear": (lambda: nnx.bridge.to_linen(nnx.Linear, 4, 3), X),
+    "batch_norm": (lambda: nnx.bridge.to_linen(nnx.BatchNorm, 4), X),
+    "dropout": (lambda: nnx.bridge.to_linen(nnx.Dropout, 0.5), X),
+    "mlp": (lambda: nnx.bridge.to_linen(Mlp, 3), X),
+    "rnn": (lambda: nnx.bridge.to_linen(Unrolled), array(2, 5, 4)),
+}
+
+
+@pytest.mark.parametrize(("make", "x"), MODULES.values(), ids=MODULES)
+def test_nnx_modules(make, x):
+    forward = lambda x: hk_bridge.FlaxModule(make(), name="net")(x, rngs=RNGS)
+    f = hk.transform_with_state(forward)
+    params, state = f.init(None, x)
+    variables = nn.unbox(make().init(RNGS, x))
+    assert_identical(hk_bridge.to_flax(params, state, name="net"), variables)
+    for tree in (params, state):
+        for bundle in tree.values():
+            assert all(isinstance(leaf, jax.Array) for leaf in bundle.values())
+    for _ in range(2):
+        y, state = f.apply(params, state, None, x)
+        mutable = [c for c in variables if c != "params"]
+        expected, new = make().apply(variables, x, rngs=RNGS, mutable=mutable)
+        variables = {**variables, **nn.unbox(new)}
+        assert_identical(y, expected)
+        assert_identical(hk_bridge.to_flax(params, state, name="net"), variables)
+
+
+def test_keys_come_from_haiku():
+    make = MODULES["mlp"][0]
+    f = hk.transform_with_state(lambda x: hk_bridge.FlaxModule(make())(x))
+    params, state = f.init(KEY, X)
+    assert {name.split("/")[0] for name in params} == {"mlp"}
+    one, two = (f.apply(params, state, jax.random.key(s), X)[0] for s in (1, 2))
+    assert jnp.any(one != two)
+
+
+def test_boxes_made_under_a_mesh():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            init = nn.with_partitioning(nn.initializers.lecun_normal(), (None, "x"))
+            logical = nn.with_logical_partitioning(nn.initializers.ones, ("wide",))
+            x = nn.Dense(8, kernel_init=init)(x)
+            x += self.param("shift", logical, (8,))[None]
+            return nn.with_logical_constraint(x, (None, "wide"))
+
+    f = hk.transform(lambda x: hk_bridge.FlaxModule(Net(), name="net")(x))
+    plain = f.init(KEY, X)
+    rngs = next(hk.PRNGSequence(KEY))
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.set_mesh(mesh), nn.logical_axis_rules([("wide", "x")]):
+        params = jax.jit(f.init)(KEY, X)
+        boxed = jax.jit(Net().init)(rngs, X)
+        y = jax.jit(f.apply)(params, None, X)
+        expected = jax.jit(Net().apply)(boxed, X)
+    assert_identical(hk_bridge.to_flax(params, {}, name="net", like=boxed), boxed)
+    assert_identical(y, expected)
+    assert jax.tree.structure(params) == jax.tree.structure(plain)
