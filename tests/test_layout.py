@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.core
 import flax.linen as nn
+import haiku as hk
 from hypothesis import example
 from hypothesis import given
 from hypothesis import strategies as st
