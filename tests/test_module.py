@@ -16,6 +16,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 from laws import assert_identical
+import numpy as np
 import pytest
 
 import hk_bridge
@@ -100,6 +101,27 @@ def test_given_variables_are_used_and_the_rest_initialised_as_ever():
     expected[0]["net/Dense_0"]["kernel"] = kernel
     expected[1]["net/batch_stats/BatchNorm_0"]["var"] = jnp.full([4], 7.0)
     assert_identical((params, state), expected)
+
+
+@pytest.mark.parametrize("form", ["frozen", "numpy", "boxed"])
+def test_given_variables_in_every_form(form):
+    variables = Norm().init(KEY, X)
+    given = {
+        "frozen": lambda: flax.core.freeze(variables),
+        "numpy": lambda: jax.tree.map(np.asarray, variables),
+        "boxed": lambda: jax.tree.map(
+            lambda x: nn.Partitioned(x, (None,) * x.ndim), variables
+        ),
+    }[form]()
+    forward = lambda x: FlaxModule(Norm(), name="net", variables=given)(x)
+    f = hk.transform_with_state(forward)
+    params, state = f.init(None, X)
+    assert_identical(
+        jax.tree.map(jnp.asarray, hk_bridge.to_flax(params, state, name="net")),
+        variables,
+    )
+    leaves = jax.tree.leaves(nn.unbox(flax.core.unfreeze(given))["params"])
+    assert {id(x) for x in leaves} == {id(x) for x in jax.tree.leaves(params)}
 
 
 def test_no_initialiser_runs_and_no_key_is_drawn_for_a_given_leaf():
