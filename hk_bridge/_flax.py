@@ -6,7 +6,7 @@ when a stream is first used, and a parameter when one is first made. All else is
 code.
 
 What is private in Flax and used here, since there is no public way (all since flax
-0.12.2 and long before; `tests/test_flax_door.py` names each):
+0.12.2 and long before; `tests/test_doors.py` names each):
 
 * `nn.Module._module_checks` and `flax.linen.module._get_unbound_fn`: what `apply` does
   before it runs a method, whose errors have to be Flax's own;
@@ -530,12 +530,11 @@ _MOST_SHAPES = 4096
 
 def _initial_shapes(init_fn: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     """The shapes that `init_fn` makes, or None if there is no telling it by its key."""
-    try:
-        key = frozen((init_fn, args, dict(kwargs)))
-        if key in _SHAPES:
-            return _SHAPES[key]
-    except TypeError:  # unhashable
+    key = frozen_key((init_fn, args, dict(kwargs)), bound=True)
+    if key is None:
         return None
+    if key in _SHAPES:
+        return _SHAPES[key]
     made = jax.eval_shape(lambda: init_fn(jax.random.key(0), *args, **kwargs))
     if len(_SHAPES) >= _MOST_SHAPES:
         _SHAPES.clear()
@@ -545,28 +544,45 @@ def _initial_shapes(init_fn: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
 _PLAIN = frozenset([int, float, bool, str, type, type(None)])
 
 
-def frozen(value: Any) -> Any:
-    """What determines `value`, hashable if that is.
+def frozen_key(value: Any, *, bound: bool = False) -> Any:
+    """What determines `value`, hashable, or None if there is no such thing.
 
-    A function goes by its code and what it closes over, a module by its fields: if a
-    closure looks at more of a module than that, a check of a shape is missed at worst.
+    Args:
+      bound: takes a module that is bound to variables for its fields. If a closure
+        looks at more of it than that, the key says too little: enough for a shape,
+        which is only checked, not for a value.
     """
+    try:
+        key = _frozen(value, bound)
+        hash(key)
+    except (TypeError, ValueError, RecursionError):
+        return None  # unhashable, an empty cell, or a closure that holds itself
+    return key
+
+
+def _frozen(value: Any, bound: bool) -> Any:
+    """`value` with functions as code and what they close over, modules as fields."""
     if type(value) in _PLAIN:
         return type(value), value
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         inside = (cells, value.__defaults__, value.__kwdefaults__)
-        return value.__code__, id(value.__globals__), frozen(inside)
+        return value.__code__, id(value.__globals__), _frozen(inside, bound)
     if isinstance(value, functools.partial):
-        return functools.partial, frozen((value.func, value.args, value.keywords))
+        parts = (value.func, value.args, value.keywords)
+        return functools.partial, _frozen(parts, bound)
     if isinstance(value, nn.Module):
+        is_bound = value.scope is not None
+        if is_bound and not bound:
+            raise TypeError("Its variables matter, too.")
         fields = [f.name for f in dataclasses.fields(value) if f.init]
-        fields = [name for name in fields if name not in ("parent", "name")]
-        return type(value), tuple(frozen(getattr(value, name)) for name in fields)
+        hidden = ("parent", "name") if is_bound else ("parent",)
+        fields = [name for name in fields if name not in hidden]
+        return type(value), _frozen([getattr(value, name) for name in fields], bound)
     if isinstance(value, (tuple, list)):
-        return type(value), tuple(map(frozen, value))
+        return type(value), tuple(_frozen(item, bound) for item in value)
     if isinstance(value, dict):
-        return dict, tuple(value), tuple(map(frozen, value.values()))
+        return dict, tuple(value), _frozen(tuple(value.values()), bound)
     if isinstance(value, jax.Array):
         raise TypeError("A tracer would be kept alive, and goes by its identity.")
     return type(value), value

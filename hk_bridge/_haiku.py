@@ -6,7 +6,7 @@ leaf after the module on top of its stack, and refuses names such as `0` for a m
 so a stand-in for the Flax submodule is put there, under its full name.
 
 What is private in Haiku and used here, since there is no public way (all since dm-haiku
-0.0.16; `tests/test_haiku_door.py` names each):
+0.0.16; `tests/test_doors.py` names each):
 
 * `haiku._src.base.current_frame` and of it `module_stack`, `params`, `state`,
   `frame_id`: public functions copy all params of the transform, at every call, and

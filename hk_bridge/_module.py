@@ -50,9 +50,8 @@ class FlaxModule(_haiku.Module):
         ...)` is a pure function, for raw JAX transforms and for solvers.
     """
 
-    AUTO_REPR = (
-        False  # Haiku's would print the arrays of `variables` at every construction
-    )
+    # Haiku's own text would print the arrays of `variables` at every construction.
+    AUTO_REPR = False
 
     def __init__(
         self,

@@ -75,7 +75,7 @@ class _Split:
     """A tree as its arrays and all the rest."""
 
     arrays: list[Any]
-    rest: list[Any]  # None in the place of an array
+    rest: list[Any]  # with _ARRAY in the place of an array
     treedef: Any
 
     @classmethod
@@ -115,14 +115,13 @@ def run(
     inputs = _Split.of((variables, args, kwargs, given))
     if not all(isinstance(x, partial_eval.DynamicJaxprTracer) for x in inputs.arrays):
         return as_ever()  # some are constants, or nothing is being staged
-    try:
-        avals = tuple(map(jax.typeof, inputs.arrays))
-        names = (module.name, tuple(call.streams.keys), call.mutable)
-        static = (module, function, inputs.rest, names)
-        key = (_flax.frozen(static), inputs.treedef, avals, call.streams.offers("?"))
-        entry = entries.get(key)
-    except TypeError:  # something has no hash
+    streams = (tuple(given), call.streams.offers("?"), call.mutable)
+    avals = tuple(map(jax.typeof, inputs.arrays))
+    static = (module, function, inputs.rest, inputs.treedef, avals, streams)
+    key = _flax.frozen_key(static)
+    if key is None:
         return as_ever()
+    entry = entries.get(key)
     if entry is None:
         outcome = as_ever()
         drawn = tuple(stream for stream in call.streams.keys if stream not in given)

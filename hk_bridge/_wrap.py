@@ -57,9 +57,7 @@ class Wrapped(_module.FlaxModule):
     def _repr(self) -> str:
         return _flax.describe(self.module)
 
-    _auto_repr = property(
-        _haiku.transparent(_repr), _haiku.transparent(lambda *_: None)
-    )
+    _auto_repr = _module.text_property(_repr)
 
 
 def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:

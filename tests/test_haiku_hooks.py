@@ -37,13 +37,7 @@ X = array(2, 4)
 tree_map = jax.tree.map
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cheap_compilation():
-    """XLA compiles fast and badly: both sides of a comparison alike."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("cheap_compilation")
 
 
 def run(forward, *args, rng=KEY, apply_rng=None):

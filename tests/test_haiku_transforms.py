@@ -27,13 +27,7 @@ DENSE = nn.Dense(4)
 tree_map = jax.tree.map
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cheap_compilation():
-    """XLA compiles fast and badly: both sides of a comparison alike."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("cheap_compilation")
 
 
 def ours():

@@ -762,3 +762,23 @@ def test_children_made_before_the_keys_of_a_lifted_transform_are_drawn(norm):
     key = next(hk.PRNGSequence(KEY))
     expected = norm(layers).init(key, X, **kwargs)
     assert_identical(hk_bridge.to_flax(params, state, name="net"), expected)
+
+
+def test_initialisers_whose_closure_has_no_end_or_no_content():
+    def recursive(key, n):
+        return jnp.ones([n]) if n <= 3 else recursive(key, n - 1)
+
+    def half_made(key, n):
+        return jnp.ones([n]) if n <= 3 else later(key, n - 1)
+
+    class Closes(nn.Module):
+        @nn.compact
+        def __call__(self):
+            return self.param("a", recursive, 3) + self.param("b", half_made, 3)
+
+    f = hk.transform(lambda: FlaxModule(Closes(), name="net")())
+    assert f.apply(f.init(KEY), None).shape == (3,)
+    with pytest.raises(flax.errors.ScopeParamShapeError):
+        f.apply({"net": {"a": jnp.ones([3]), "b": jnp.ones([4])}}, None)
+    later = recursive
+    assert later(None, 4).shape == (3,)

@@ -230,3 +230,58 @@ def test_an_error_in_a_shared_module_is_flaxs():
     with pytest.raises(nn.module.errors.ScopeParamNotFoundError) as caught:
         jax.jit(f.apply)(params, None, X)
     assert "params['n2']['bias']" in "".join(caught.value.__notes__)
+
+
+class Adopts(nn.Module):
+    """Keeps the names of modules that it is given, on which their keys depend."""
+
+    preserve_adopted_names = True
+    inner: nn.Module
+
+    def __call__(self, x):
+        return self.inner(x)
+
+
+def both_ways(forward, *args):
+    """What `forward` gives without and with sharing, jitted."""
+
+    def shared(*args):
+        with hk_bridge.share_traces():
+            return forward(*args)
+
+    results = []
+    for f in map(hk.transform, (forward, shared)):
+        params = f.init(KEY, *args)
+        results.append(jax.jit(f.apply)(params, KEY, *args))
+    return results
+
+
+def test_submodules_of_other_names_have_other_keys():
+    def forward(x):
+        def drop(name):
+            inner = nn.Dropout(0.5, deterministic=False, name=name)
+            return FlaxModule(Adopts(inner), name="net")(x)
+
+        return [drop(name) for name in ("a", "a", "b", "b")]
+
+    assert_identical(*both_ways(forward, array(8, 8)))
+
+
+class Through(nn.Module):
+    function: object
+
+    def __call__(self, x):
+        return self.function(x)
+
+
+def test_what_closes_over_a_bound_module_is_not_shared():
+    variables = [{"params": {"scale": jnp.full([4], i + 1.0)}} for i in range(4)]
+
+    def forward(x):
+        def use(bound):
+            return FlaxModule(Through(lambda x: bound(x)), name="net")(x)
+
+        norm = nn.RMSNorm()
+        return [use(norm.bind(v)) for v in variables]
+
+    assert_identical(*both_ways(forward, X))
