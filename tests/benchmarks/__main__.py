@@ -219,7 +219,7 @@ def measure(quick: bool) -> dict[str, Any]:
     for n in (10, 100) if quick else (10, 100, 800):
         for what, thunks in chain(n).items():
             add(f"{n} LayerNorms: {what}", thunks, max(3, rounds * 10 // n))
-    add("24 shared blocks: apply trace", blocks(24), rounds // 2)
+    add("24 shared blocks: apply trace", blocks(24), rounds)
     add("GroupNorm: eager call", eager(), 20 * rounds)
     results["import"] = {"hk_bridge_ms": import_ms()}
     print(f"{'import':30} hk_bridge_ms {results['import']['hk_bridge_ms']:.1f}")
