@@ -198,7 +198,7 @@ def abstract_init(
         return module.init(rngs, *args, method=function, **kwargs)
 
     sown: set[str] = set()
-    with _flax.watching(module.clone(), sown):
+    with _flax.watching(sown):
         variables = jax.eval_shape(init, arrays)
     transient = frozenset(sown - {_layout.PARAMS})
     kept = {c: tree for c, tree in variables.items() if c not in transient}

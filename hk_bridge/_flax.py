@@ -12,14 +12,15 @@ What is private in Flax and used here, since there is no public way (all since f
   before it runs a method, whose errors have to be Flax's own;
 * `nn.Module.clone(_deep_clone=True)`: how `apply` and `bind` bind a module that has
   modules among its fields;
-* `Scope._variables`, `Scope._check_valid`, `Scope._validate_trace_level`,
-  `flax.core.scope.LazyRng` and `child_rng_token`: what `Scope.push` and
-  `Scope.make_rng` are made of, which a subclass with keys drawn on demand must write
-  anew;
+* `Scope._variables`, `_root`, `_invalid`, `_check_valid`, `_validate_trace_level`,
+  `flax.core.scope.LazyRng`, `child_rng_token` and `flax.core.tracers.current_trace`:
+  what `Scope`, its `push` and `make_rng` are made of, which a subclass with keys drawn
+  on demand must write anew;
 * the local variable `rng_filters` of `flax.core.lift._partial_pack`: the only place
   that tells which streams a lifted transform hands on (`Scope.rngs`).
 """
 
+import collections
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
@@ -43,6 +44,7 @@ from flax import errors
 from flax import serialization as serialization
 from flax.core import meta
 from flax.core import scope as core_scope
+from flax.core import tracers
 import flax.linen as nn
 from flax.linen import module as linen_module
 import jax
@@ -230,8 +232,7 @@ def _checked_rngs(
 _NEED_NO_KEY = (nn.initializers.zeros, nn.initializers.ones)
 
 
-@dataclasses.dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """A parameter that does not exist, which `self.param(name, init_fn)` asks for."""
 
     scope: "Scope"
@@ -307,13 +308,26 @@ class Call:
         return dataclasses.replace(self, streams=streams)
 
 
+def _explained(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Has Flax's errors about a variable tell where in Haiku it is."""
+
+    @functools.wraps(method)
+    def explained(scope: "Scope", col: str, name: str, *args: Any, **kw: Any) -> Any:
+        try:
+            return method(scope, col, name, *args, **kw)
+        except errors.FlaxError as error:
+            scope.call.explain(error, col, (*scope.path, name))
+            raise
+
+    return explained
+
+
 class Scope(core.Scope):
     """A Scope that draws keys when they are used and lets the bridge make parameters.
 
     Lifted transforms (`nn.scan`, `nn.remat`, ...) make plain Scopes inside; they take
     all that they need from the attributes of this one."""
 
-    _call: Call | None = None  # None while core.Scope.__init__ runs
     _rngs: dict[str, Any]
 
     def __init__(
@@ -325,19 +339,25 @@ class Scope(core.Scope):
         path: Iterable[str] = (),
         debug_path: Iterable[str] = (),
     ):
-        super().__init__(
-            variables, None, name, call.mutable, parent, path, debug_path, call.flags
-        )
+        # What core.Scope.__init__ does, in less time; a test compares.
+        self.call = call
+        self._variables = variables
+        self.parent = parent
+        self.name = name
+        self.path = tuple(path)
+        self.debug_path = tuple(debug_path) or self.path
+        self._rngs = {}
         if parent is None:
             keys = call.streams.keys.items()
             self._rngs = {k: core_scope.LazyRng.create(v) for k, v in keys}
-            self.rng_counters = dict.fromkeys(self._rngs, 0)
-        self._call = call
-
-    @property
-    def call(self) -> Call:
-        assert self._call is not None
-        return self._call
+        self.mutable = call.mutable
+        self.flags: Any = call.flags
+        self._root = None if parent is None else parent.root
+        self.trace_level = tracers.current_trace()
+        self.rng_counters = dict.fromkeys(self._rngs, 0)
+        self.reservations = collections.defaultdict(set)
+        self._invalid = False
+        self._hash = id(variables if parent is None else parent.root._variables)
 
     def _check(self) -> None:
         """Refuses use after the call, or from inside a raw JAX transform."""
@@ -346,7 +366,7 @@ class Scope(core.Scope):
 
     def __hash__(self) -> int:
         """As good as Flax's, which also looks at what `__eq__` compares, and slower."""
-        return id(self.root._variables)
+        return self._hash
 
     def __eq__(self, other: object) -> bool:
         return self is other or super().__eq__(other)
@@ -359,15 +379,13 @@ class Scope(core.Scope):
 
         A lifted transform hands on the streams that its `rngs=` or `split_rngs=` names,
         so those are drawn now; there is no way to draw a Haiku key inside it."""
-        if self._call is not None:
-            filters = sys._getframe(1).f_locals.get("rng_filters", (True,))
-            named = {name for f in filters for name in _names_in(f)}
-            for stream in (*_STREAMS, *sorted(named.difference(_STREAMS))):
-                if any(
-                    core_scope.in_filter(f, stream) for f in filters
-                ) and self.has_rng(stream):
-                    self._stream(stream)
-            _complete(self.rng_counters, self._rngs)
+        filters = sys._getframe(1).f_locals.get("rng_filters", (True,))
+        named = {name for f in filters for name in _names_in(f)}
+        for stream in (*_STREAMS, *sorted(named.difference(_STREAMS))):
+            wanted = any(core_scope.in_filter(f, stream) for f in filters)
+            if wanted and self.has_rng(stream):
+                self._stream(stream)
+        _complete(self.rng_counters, self._rngs)
         return self._rngs
 
     @rngs.setter
@@ -442,52 +460,44 @@ class Scope(core.Scope):
 
     # Variables.
 
-    def param(
+    def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return self._param("params", name, *args, **kwargs)
+
+    @_explained
+    def _param(
         self,
+        col: str,
         name: str,
         init_fn: Callable[..., Any],
         *args: Any,
         unbox: bool = True,
         **kwargs: Any,
     ) -> Any:
-        if not self.name_reserved(name, "params"):
-            if not self.has_variable("params", name):
-                value = self._create(Parameter(self, name, init_fn, args, kwargs))
-            else:
-                value = self.get_variable("params", name)
-                if not _has_shapes(value, _initial_shapes(init_fn, args, kwargs)):
-                    value = MISSING  # for Flax to refuse
-            if value is not MISSING:
-                self.reserve(name, "params")
-                return meta.unbox(value) if unbox else value
-        with self._explained("params", name):
+        value = MISSING
+        if self.name_reserved(name, col):
+            pass  # Flax refuses it
+        elif not self.has_variable(col, name):
+            value = self.call.create(Parameter(self, name, init_fn, args, kwargs))
+            if value is not MISSING and self.call.initializing:
+                self._mutable_collection(col)[name] = value
+        elif _has_shapes(
+            stored := self.get_variable(col, name),
+            _initial_shapes(init_fn, args, kwargs),
+        ):
+            value = stored
+        if value is MISSING:
             return super().param(name, init_fn, *args, unbox=unbox, **kwargs)
+        self.reserve(name, col)
+        is_plain = isinstance(value, jax.Array)  # meta.unbox takes long to see that
+        return meta.unbox(value) if unbox and not is_plain else value
 
-    def _create(self, parameter: Parameter) -> Any:
-        with self._explained("params", parameter.name):
-            value = self.call.create(parameter)
-        if value is not MISSING and self.call.initializing:
-            self._mutable_collection("params")[parameter.name] = value
-        return value
-
+    @_explained
     def variable(self, col: str, name: str, *args: Any, **kwargs: Any) -> Any:
-        with self._explained(col, name):
-            return super().variable(col, name, *args, **kwargs)
+        return super().variable(col, name, *args, **kwargs)
 
+    @_explained
     def put_variable(self, col: str, name: str, value: Any) -> None:
-        try:
-            super().put_variable(col, name, value)
-        except errors.FlaxError as error:
-            self.call.explain(error, col, (*self.path, name))
-            raise
-
-    @contextlib.contextmanager
-    def _explained(self, col: str, name: str) -> Any:
-        try:
-            yield
-        except errors.FlaxError as error:
-            self.call.explain(error, col, (*self.path, name))
-            raise
+        super().put_variable(col, name, value)
 
 
 def _complete(counters: dict[Any, Any], streams: Iterable[str]) -> None:
@@ -616,7 +626,7 @@ class Outcome(NamedTuple):
 
 def mutable_at_init(mutable: Filter | None) -> Filter:
     """What may change at init: what Flax lets, and what was asked for."""
-    return core_scope.union_filters(_NOT_AT_INIT, mutable or False)
+    return core_scope.union_filters(_NOT_AT_INIT, mutable) if mutable else _NOT_AT_INIT
 
 
 def with_intermediates(mutable: Filter) -> Filter:
@@ -649,8 +659,19 @@ def resolve(module: nn.Module, method: Any) -> Callable[..., Any]:
             def method(bound: Any, *args: Any, **kwargs: Any) -> Any:
                 return getattr(bound, name)(*args, **kwargs)
 
-    function: Callable[..., Any] = linen_module._get_unbound_fn(method)
+    if isinstance(getattr(method, "__self__", None), nn.Module):
+        method = getattr(method, "__func__", method)  # as in _get_unbound_fn
+    is_function = isinstance(method, types.FunctionType)  # and can be hashed
+    if not is_function or method not in _CALLABLE:
+        linen_module._get_unbound_fn(method)
+        if is_function:
+            _CALLABLE.add(method)
+    function: Callable[..., Any] = method
     return function
+
+
+# Functions that have an argument. Flax looks at their signature, which takes long.
+_CALLABLE: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class _Nobody(nn.Module):
@@ -670,15 +691,17 @@ def run(
     sown: set[str] = set()
 
     def body(_: Any) -> Any:
-        bound = module.clone(parent=root, _deep_clone=True)
-        with contextlib.ExitStack() as stack:
-            if call.initializing:
-                stack.enter_context(watching(bound, sown))
-            if call.observe is not None:
-                stack.enter_context(_observed(call.observe))
+        bound = module.clone(parent=root, _deep_clone=_may_hold_modules(module))
+        if not call.initializing:
+            return function(bound, *args, **kwargs)
+        _watch(bound, sown)
+        with watching(sown):
             return function(bound, *args, **kwargs)
 
-    with Scope(call, variables).temporary() as root:
+    observed = (
+        contextlib.nullcontext() if call.observe is None else _observed(call.observe)
+    )
+    with Scope(call, variables).temporary() as root, observed:
         if capture_intermediates:
             # nn.apply sets up the capture, which holds for all that runs inside.
             capture = nn.apply(body, _Nobody(), False, capture_intermediates)
@@ -688,25 +711,32 @@ def run(
     return Outcome(output, root._variables, frozenset(sown), root)
 
 
-@contextlib.contextmanager
-def watching(root: nn.Module, sown: set[str]) -> Any:
-    """Adds to `sown` each collection into which `root` or a module below it sows."""
+def _may_hold_modules(module: nn.Module) -> bool:
+    """Whether a field of `module` is anything that could be, or hold, a module."""
+    values = (getattr(module, f.name) for f in dataclasses.fields(module) if f.init)
+    return not all(isinstance(value, _NO_TREES) for value in values)
 
-    def watch(module: nn.Module) -> None:
-        if "sow" in vars(module):
-            return
-        this = weakref.ref(module)  # a strong one would keep tracers alive, in a cycle
-        for name in ("sow", "perturb"):
-            spy = functools.partial(_sow, this, getattr(type(module), name), sown)
-            object.__setattr__(module, name, spy)
 
-    def interceptor(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        watch(context.module)
-        return next_fun(*args, **kwargs)
+_NO_TREES = (int, float, str, type, types.NoneType, types.FunctionType)
 
-    watch(root)
-    with nn.intercept_methods(interceptor):
-        yield
+
+def watching(sown: set[str]) -> contextlib.AbstractContextManager[None]:
+    """Adds to `sown` each collection into which a module sows that runs inside."""
+
+    def interceptor(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        _watch(context.module, sown)
+        return run(*args, **kwargs)
+
+    return nn.intercept_methods(interceptor)
+
+
+def _watch(module: nn.Module, sown: set[str]) -> None:
+    if "sow" in vars(module):
+        return
+    this = weakref.ref(module)  # a strong one would keep tracers alive, in a cycle
+    for name in ("sow", "perturb"):
+        spy = functools.partial(_sow, this, getattr(type(module), name), sown)
+        object.__setattr__(module, name, spy)
 
 
 def _observed(

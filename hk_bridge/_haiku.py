@@ -26,9 +26,9 @@ What is private in Haiku and used here, since there is no public way (all since 
 import bisect
 from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Mapping
 import contextlib
 import functools
+import itertools
 import sys
 import threading
 from typing import Any
@@ -46,7 +46,7 @@ Module = hk.Module
 RNNCore = hk.RNNCore
 native = hk  # Haiku itself, for its own layers in native.py
 transparent = hk.transparent
-camel_to_snake: Callable[[str], str] = utils.camel_to_snake
+camel_to_snake: Callable[[str], str] = functools.cache(utils.camel_to_snake)
 MISSING: Any = object()
 
 Initializer = Callable[..., Any]
@@ -182,21 +182,26 @@ def read(owner: hk.Module) -> tuple[Bundles, Bundles]:
 
 
 class _Sorted(threading.local):
-    """The sorted module names of the last frame asked for, so that one sort does."""
+    """The sorted module names of the last frame, by kind, so that one sort does."""
 
     def __init__(self) -> None:
-        self.names: dict[str, tuple[tuple[int, int], list[str]]] = {}
+        self.names: dict[str, tuple[int, list[str]]] = {}
 
 
 _sorted = _Sorted()
 
 
-def _below(prefix: str, bundles: Mapping[str, Any], kind: str) -> list[str]:
+def _below(prefix: str, bundles: dict[str, Any], kind: str) -> list[str]:
     """The keys of `bundles` that are `prefix` or below it, without a look at each."""
-    stamp = (base.current_frame().frame_id, len(bundles))
-    if _sorted.names.get(kind, (None,))[0] != stamp:
-        _sorted.names[kind] = (stamp, sorted(bundles))
-    names = _sorted.names[kind][1]
+    frame_id = base.current_frame().frame_id
+    known, names = _sorted.names.get(kind, (None, []))
+    new = len(bundles) - len(names)
+    if known != frame_id or new < 0:
+        names = sorted(bundles)
+        _sorted.names[kind] = (frame_id, names)
+    elif new:  # init adds to them
+        for name in itertools.islice(reversed(bundles), new):
+            bisect.insort(names, name)
     first = bisect.bisect_left(names, prefix + "/")
     last = bisect.bisect_left(names, prefix + "0", first)  # "0" follows "/"
     own = [n for n in names[first:last] if n in bundles and not n.endswith("/~")]

@@ -85,8 +85,9 @@ class FlaxModule(_haiku.Module):
         if _haiku.is_flax_over_haiku(getattr(module, "parent", None)):
             module = _flax.without_parent(module)
         self.module, bound_to = _flax.unbound(module)
-        default = self.module.name or _haiku.camel_to_snake(_flax.title(self.module))
-        super().__init__(default if name is None else name)
+        if name is None:
+            name = self.module.name or _haiku.camel_to_snake(_flax.title(self.module))
+        super().__init__(name)
         self._given = bound_to if variables is None else variables
         self._transient = frozenset(
             [transient] if isinstance(transient, str) else transient or ()

@@ -43,8 +43,9 @@ class Wrapped(_module.FlaxModule):
             if key in kwargs and key not in self._fields
         }
         module = _flax.build(self.flax_class, args, kwargs)
-        default = _haiku.camel_to_snake(type(self).__name__)
-        super().__init__(module, name=default if name is None else name, **options)
+        if name is None:
+            name = _haiku.camel_to_snake(type(self).__name__)
+        super().__init__(module, name=name, **options)
 
     def __getattr__(self, name: str) -> Any:
         # Only for what the Haiku class lacks: fields, properties and the like.

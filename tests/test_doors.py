@@ -62,6 +62,30 @@ def test_scope_attributes():
     ]  # fmt: skip
 
 
+def test_a_scope_of_ours_is_made_as_flaxs():
+    streams = _flax.Streams(nn.Dense(1), {"params": KEY}, None, False)
+    call = _flax.Call(streams, ["s"], False, create=None, explain=None)
+    ours = _flax.Scope(call, {"s": {}})
+    theirs = core.Scope({"s": {}}, {"params": KEY}, mutable=["s"])
+    pairs = [
+        (ours, theirs),
+        (ours.push("a"), theirs.push("a")),
+        (ours.rewound(), theirs.rewound()),
+        (ours.push("b").rewound(rewind_rngs=True), theirs.push("b").rewound(True)),
+    ]
+    for ours, theirs in pairs:
+        attributes = {k: v for k, v in vars(ours).items() if k not in ("call", "_hash")}
+        lazy = {k: rng.suffix for k, rng in attributes.pop("_rngs").items()}
+        expected = dict(vars(theirs))
+        assert lazy == {k: rng.suffix for k, rng in expected.pop("rngs").items()}
+        for name in ("parent", "_root"):
+            scopes = [made.pop(name) for made in (attributes, expected)]
+            assert [x and x.path for x in scopes][0] == [x and x.path for x in scopes][
+                1
+            ]
+        assert attributes == expected
+
+
 def test_lazy_rng():
     lazy = core_scope.LazyRng.create(core_scope.LazyRng.create(KEY, "a"), 1)
     expected = core.Scope({}, {"params": KEY}).push("a").make_rng("params")
