@@ -29,6 +29,8 @@ from hk_bridge._errors import VariablesError as VariablesError
 from hk_bridge._layout import to_flax as to_flax
 from hk_bridge._layout import to_haiku as to_haiku
 from hk_bridge._module import FlaxModule as FlaxModule
+from hk_bridge._sharding import named_shardings as named_shardings
+from hk_bridge._sharding import partition_specs as partition_specs
 from hk_bridge._share import share_traces as share_traces
 from hk_bridge._wrap import wrap as wrap
 
@@ -40,8 +42,10 @@ __all__ = [
     "VariablesError",
     "checkpoint",
     "diff",
+    "named_shardings",
     "native",
     "nn",
+    "partition_specs",
     "share_traces",
     "testing",
     "to_flax",

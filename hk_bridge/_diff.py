@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from hk_bridge import _abstract
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
@@ -187,19 +188,14 @@ def abstract_init(
 
     Arrays among the inputs may be abstract; all else is handed on as it is."""
     function = _flax.resolve(module, method)
-    leaves, treedef = jax.tree.flatten((args, dict(kwargs), rngs))
-    arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
 
-    def init(arrays: list[Any]) -> Any:
-        pairs = zip(leaves, arrays, strict=True)
-        inputs = [leaf if array is None else array for leaf, array in pairs]
-        args, kwargs, rngs = jax.tree.unflatten(treedef, inputs)
+    def init(rngs: Any, args: Any, kwargs: Any) -> Any:
         rngs = jax.random.key(0) if rngs is None else rngs
         return module.init(rngs, *args, method=function, **kwargs)
 
     sown: set[str] = set()
     with _flax.watching(sown):
-        variables = jax.eval_shape(init, arrays)
+        variables = _abstract.evaluate(init, rngs, args, dict(kwargs))
     transient = frozenset(sown - {_layout.PARAMS})
     kept = {c: tree for c, tree in variables.items() if c not in transient}
     return {(c, path): leaf for c, path, leaf in _layout.leaves(kept)}, transient
@@ -228,15 +224,11 @@ def describe(value: Any) -> str:
 
 
 def _array(value: Any) -> str:
-    if not _is_array(value):
+    if not _abstract.is_array(value):
         if not isinstance(value, (bool, int, float, complex, np.generic)):
             return type(value).__name__
         value = jax.eval_shape(lambda: value)
     return f"{value.dtype}[{','.join(map(str, value.shape))}]"
-
-
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
 def _remedy(expected: str, given: str) -> str | None:

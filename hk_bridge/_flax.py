@@ -10,6 +10,8 @@ What is private in Flax and used here, since there is no public way (all since f
 
 * `nn.Module._module_checks` and `flax.linen.module._get_unbound_fn`: what `apply` does
   before it runs a method, whose errors have to be Flax's own;
+* `flax.linen.module._global_interceptor_stack`: nothing public tells whether somebody
+  intercepts methods;
 * `nn.Module.clone(_deep_clone=True)`: how `apply` and `bind` bind a module that has
   modules among its fields;
 * `Scope._variables`, `_root`, `_invalid`, `_check_valid`, `_validate_trace_level`,
@@ -47,6 +49,7 @@ from flax.core import scope as core_scope
 from flax.core import tracers
 import flax.linen as nn
 from flax.linen import module as linen_module
+from flax.linen import spmd
 import jax
 import numpy as np
 
@@ -751,6 +754,30 @@ def _observed(
         return observe(path, context.module, context.method_name, run, args, kwargs)
 
     return nn.intercept_methods(interceptor)
+
+
+def axis_rules() -> Any:
+    """The rules in force by which `nn.with_logical_constraint` names mesh axes."""
+    return nn.get_logical_axis_rules()
+
+
+def is_intercepted() -> bool:
+    """Whether `nn.intercept_methods` is in force."""
+    return len(linen_module._global_interceptor_stack) > 0
+
+
+def partition_spec(box: Any) -> jax.sharding.PartitionSpec | None:
+    """What a box says of the axes of a mesh, by the rules of the box or in force.
+
+    Without rules, logical names stay as they are. None is of a box of another kind.
+    """
+    if not hasattr(box, "get_partition_spec"):
+        return None
+    spec: jax.sharding.PartitionSpec = box.get_partition_spec()
+    rules = getattr(box, "rules", None) or axis_rules()
+    if isinstance(box, nn.LogicallyPartitioned) and rules:
+        spec = spmd.logical_to_mesh(spec, rules)
+    return spec
 
 
 def title(module: nn.Module) -> str:

@@ -12,6 +12,7 @@ What is private in Haiku and used here, since there is no public way (all since 
   `frame_id`: public functions copy all params of the transform, at every call, and
   cannot name a leaf;
 * `haiku._src.base.ModuleState`: an entry of that stack;
+* `haiku._src.base.get_lift_prefix`: only creators and getters are told it;
 * `hk.Module._submodules`, `_creation_frame_id` and `_auto_repr`: what a stand-in must
   have to pass for a module;
 * `haiku._src.base.NonEmptyStateError` and the code of
@@ -41,6 +42,8 @@ from haiku._src import transform
 from haiku._src import utils
 import jax
 import jax.numpy as jnp
+
+from hk_bridge import _abstract
 
 Module = hk.Module
 RNNCore = hk.RNNCore
@@ -225,12 +228,8 @@ def _dress(next_getter: Any, value: Any, context: Any) -> Any:
     return _Whole(next_getter(value))
 
 
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape") and hasattr(value, "dtype")
-
-
 def _get_parameter(name: str, value: Any, init: Initializer) -> Any:
-    if _is_array(value):
+    if _abstract.is_array(value):
         return hk.get_parameter(name, value.shape, value.dtype, init)
     with hk.custom_getter(_dress):
         dressed: Any = hk.get_parameter(name, (), init=init)
@@ -238,7 +237,7 @@ def _get_parameter(name: str, value: Any, init: Initializer) -> Any:
 
 
 def _get_state(name: str, value: Any, init: Initializer) -> Any:
-    if _is_array(value):
+    if _abstract.is_array(value):
         return hk.get_state(name, value.shape, value.dtype, init)
     return hk.get_state(name, (), init=init)
 
@@ -278,13 +277,20 @@ def has_creators() -> bool:
     return bool(base.param_creator_stack)
 
 
+def lift_prefix() -> str:
+    """What `hk.lift` puts before the names of modules that are made at init now."""
+    return base.get_lift_prefix() or ""
+
+
 def create_state(owner: hk.Module, module_name: str, name: str, value: Any) -> Any:
     """Makes state of initial value `value` and returns what Haiku makes of it."""
     with _inside(owner, module_name):
         return _get_state(
             name,
             value,
-            lambda shape, dtype: cast(value, dtype) if _is_array(value) else value,
+            lambda shape, dtype: (
+                cast(value, dtype) if _abstract.is_array(value) else value
+            ),
         )
 
 

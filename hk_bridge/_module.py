@@ -13,6 +13,7 @@ from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
 from hk_bridge import _names
+from hk_bridge import _sharding
 from hk_bridge import _share
 
 
@@ -240,6 +241,7 @@ class _Call:
                 raise
             outcome = once(_layout.insert(self.variables(), fetched))
         if self.initializing:
+            _sharding.note_boxes(self.name, outcome.variables)
             settled = self.settle(outcome)
             outcome = outcome if settled is None else once(settled)
         else:

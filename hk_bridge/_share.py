@@ -40,7 +40,7 @@ def share_traces() -> Iterator[None]:
     not at all, so the code of a module must not do anything but compute. Sharing steps
     aside by itself: at init and outside of `jax.jit`; for a configuration that has no
     hash or holds arrays; with `mutable=` or `capture_intermediates=`; and while
-    creators or interceptors of Haiku are in force.
+    creators of Haiku, or interceptors of Haiku or Flax, are in force.
 
     >>> import flax.linen as nn, haiku as hk, hk_bridge, jax, jax.numpy as jnp
     >>> def forward(x):
@@ -109,7 +109,7 @@ def run(
     def as_ever() -> _flax.Outcome:
         return _flax.run(module, function, variables, call, False, args, kwargs)
 
-    if entries is None:
+    if entries is None or _flax.is_intercepted():
         return as_ever()
     given = dict(call.streams.keys)
     inputs = _Split.of((variables, args, kwargs, given))
@@ -117,7 +117,8 @@ def run(
         return as_ever()  # some are constants, or nothing is being staged
     streams = (tuple(given), call.streams.offers("?"), call.mutable)
     avals = tuple(map(jax.typeof, inputs.arrays))
-    static = (module, function, inputs.rest, inputs.treedef, avals, streams)
+    rules = _flax.axis_rules()
+    static = (module, function, inputs.rest, inputs.treedef, avals, streams, rules)
     key = _flax.frozen_key(static)
     if key is None:
         return as_ever()

@@ -112,6 +112,12 @@ def test_partial_pack_has_rng_filters_where_it_reads_rngs():
     assert "group_collections(scope.rngs, rng_filters)" in source
 
 
+def test_the_stack_of_interceptors():
+    assert not _flax.is_intercepted()
+    with nn.intercept_methods(lambda run, args, kwargs, context: run(*args, **kwargs)):
+        assert _flax.is_intercepted()
+
+
 def test_interceptors_see_modules_in_lifted_transforms():
     seen = []
 
@@ -145,6 +151,19 @@ def test_frames():
     ids = []
     hk.transform_with_state(forward).init(None)
     assert ids[0] > ids[1]
+
+
+def test_lift_prefix():
+    def forward():
+        hk.lift(hk.transform(inner).init, name="outer")(None)
+        prefixes.append(base.get_lift_prefix())
+
+    def inner():
+        prefixes.append(base.get_lift_prefix())
+
+    prefixes = []
+    hk.transform(forward).init(None)
+    assert prefixes == ["outer/", None]
 
 
 def test_leaves_are_named_after_the_module_on_the_stack():

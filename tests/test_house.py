@@ -18,10 +18,12 @@ README = pathlib.Path(__file__).parent.parent / "README.md"
 FLOORS = {
     "_names": 0,
     "_errors": 0,
+    "_abstract": 0,
     "_layout": 1,
     "_flax": 2,
     "_haiku": 2,
     "_share": 3,
+    "_sharding": 3,
     "_module": 4,
     "_wrap": 5,
     "nn": 6,

@@ -13,6 +13,8 @@ import flax.linen as nn
 import haiku as hk
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 from laws import assert_identical
 from laws import equations
 import pytest
@@ -149,7 +151,31 @@ def test_sharing_steps_aside_for_hooks():
         with hk.custom_creator(lambda next_creator, *args: next_creator(*args[:3])):
             return [FlaxModule(Counted())(x) for _ in range(3)]
 
-    assert runs(intercepted) == runs(created) == 3
+    def intercepted_in_flax(x):
+        with nn.intercept_methods(interceptor):
+            return [FlaxModule(Counted())(x) for _ in range(3)]
+
+    assert runs(intercepted) == runs(created) == runs(intercepted_in_flax) == 3
+
+
+def test_rules_for_logical_axes_are_part_of_what_is_shared():
+    class Constrained(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.with_logical_constraint(x, ("batch", None))
+
+    def forward(x):
+        with hk_bridge.share_traces():
+            for axis in ("a", "a", "b", "b", None, None):
+                with nn.logical_axis_rules([("batch", axis)]):
+                    x = FlaxModule(Constrained())(x)
+        return x
+
+    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+    with jax.set_mesh(mesh):
+        jaxpr = jax.make_jaxpr(hk.transform(forward).apply)({}, None, X)
+    specs = [e.params["sharding"].spec for e in jaxpr.eqns]
+    assert specs == [P(axis, None) for axis in ("a", "a", "b", "b", None, None)]
 
 
 def test_getters_reach_shared_modules():

@@ -1,0 +1,177 @@
+"""`partition_specs` and `named_shardings`: where each leaf goes on a mesh."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+import contextlib
+import threading
+from typing import Any
+from typing import NamedTuple
+
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+
+from hk_bridge import _abstract
+from hk_bridge import _flax
+from hk_bridge import _haiku
+from hk_bridge import _layout
+
+Specs = dict[str, dict[str, Any]]
+
+
+class _Annotation(NamedTuple):
+    """What a box says of an array, and the rank that it has inside its module."""
+
+    spec: PartitionSpec
+    rank: int
+
+
+# Of the arrays of each leaf, by whether it is of the params, module and leaf name.
+Annotations = dict[tuple[bool, str, str], list[_Annotation]]
+
+
+class _Listener(threading.local):
+    """Who wants to know of the boxes that `init` makes in this thread."""
+
+    annotations: Annotations | None = None
+
+
+_listener = _Listener()
+
+
+def partition_specs(
+    init: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> tuple[Specs, Specs]:
+    """How Haiku's params and state are to be partitioned, as their Flax modules say.
+
+    After `flax.linen.get_partition_spec`. The specs are read from the metadata of the
+    Flax modules: `nn.with_partitioning`, `nn.with_logical_partitioning`, the axes that
+    `nn.scan` and `nn.vmap` add by `metadata_params`, and sharding annotations of NNX.
+    Logical names become axes of the mesh by the rules of the box, else by the
+    `nn.logical_axis_rules` in force; where there are none, they stay as they are.
+    An axis that a lifted Haiku transform adds in front (`hk.experimental.layer_stack`,
+    or `hk.lift` of a `jax.vmap`) is not partitioned.
+
+    Args:
+      init: the `init` of an `hk.transform` or `hk.transform_with_state`.
+      *args: what `init` takes. It runs by shapes alone, so nothing is allocated, and
+        any array may be a `jax.ShapeDtypeStruct`.
+      **kwargs: keyword arguments of `init`.
+
+    Returns:
+      `(params, state)`, two trees of the shape of Haiku's, with a `PartitionSpec` for
+      each array. That is `PartitionSpec()` for leaves of Haiku's own modules and for
+      leaves without an annotation. After a plain `hk.transform`, `state` is empty.
+
+    >>> import flax.linen as nn, haiku as hk, jax, jax.numpy as jnp
+    >>> from hk_bridge import FlaxModule
+    >>> init_fn = nn.with_logical_partitioning(nn.initializers.ones, ("embed", "mlp"))
+    >>> def forward(x):
+    ...     return hk.Linear(2)(FlaxModule(nn.Dense(8, kernel_init=init_fn))(x))
+    >>> f = hk.transform_with_state(forward)
+    >>> x = jax.ShapeDtypeStruct([2, 4], jnp.float32)
+    >>> with nn.logical_axis_rules([("mlp", "model")]):
+    ...     params, state = partition_specs(f.init, jax.random.key(0), x)
+    >>> [tuple(spec) for spec in params["dense"].values()], tuple(params["linear"]["w"])
+    ([(), (None, 'model')], ())
+    """
+    while hasattr(init, "lower") and hasattr(init, "__wrapped__"):
+        init = init.__wrapped__  # a jitted one that was traced would not run again
+    with _listening() as annotations:
+        made = _abstract.evaluate(init, *args, **kwargs)
+    params, state = made if isinstance(made, tuple) else (made, {})
+    return _specs(params, annotations, True), _specs(state, annotations, False)
+
+
+def named_shardings(mesh: jax.sharding.Mesh, specs: Any) -> Any:
+    """`specs` as shardings over `mesh`, for `jax.jit(f.init, out_shardings=...)`.
+
+    So a model that is larger than one device is never whole on one:
+
+    >>> import flax.linen as nn, haiku as hk, jax, jax.numpy as jnp
+    >>> from hk_bridge import FlaxModule
+    >>> init_fn = nn.with_partitioning(nn.initializers.ones, (None, "model"))
+    >>> dense = nn.Dense(8, kernel_init=init_fn)
+    >>> f = hk.transform_with_state(lambda x: FlaxModule(dense)(x))
+    >>> key, x = jax.random.key(0), jnp.ones([2, 4])
+    >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("model",))
+    >>> shardings = named_shardings(mesh, partition_specs(f.init, key, x))
+    >>> params, state = jax.jit(f.init, out_shardings=shardings)(key, x)
+    >>> tuple(params["dense"]["kernel"].sharding.spec)
+    (None, 'model')
+
+    Args:
+      mesh: has the axes that the specs name.
+      specs: any tree of `PartitionSpec`s, as `partition_specs` returns it.
+
+    Returns:
+      The tree with a `NamedSharding` in the place of each spec.
+
+    Raises:
+      ValueError: JAX's own, for an axis that `mesh` lacks.
+    """
+    return jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec),
+        specs,
+        is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
+    )
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[Annotations]:
+    before, _listener.annotations = _listener.annotations, {}
+    try:
+        yield _listener.annotations
+    finally:
+        _listener.annotations = before
+
+
+def note_boxes(name: str, variables: Mapping[str, Any]) -> None:
+    """At init: tells who listens what the boxes in `variables` of module `name` say."""
+    if _listener.annotations is None:
+        return
+    name = _haiku.lift_prefix() + name
+    for collection, tree in variables.items():
+        for path, spec, leaf in _annotated(tree, (), None):
+            address = _layout.address(name, collection, path)
+            _listener.annotations[collection == _layout.PARAMS, *address] = [
+                _Annotation(spec, len(array.shape)) for array in jax.tree.leaves(leaf)
+            ]
+
+
+def _annotated(
+    tree: Any, path: tuple[str, ...], spec: PartitionSpec | None
+) -> Iterator[tuple[tuple[str, ...], PartitionSpec, Any]]:
+    """The path, spec and value of each leaf in a box that has a spec."""
+    if _layout.is_box(tree):
+        spec = _flax.partition_spec(tree) if spec is None else spec
+        yield from _annotated(_layout.open_box(tree), path, spec)
+    elif _layout.is_level(tree):
+        for key, value in tree.items():
+            yield from _annotated(value, (*path, key), spec)
+    elif spec is not None:
+        yield path, spec, tree
+
+
+def _specs(
+    bundles: Mapping[str, Mapping[str, Any]], annotations: Annotations, of_params: bool
+) -> Specs:
+    """The specs of all leaves of `bundles`."""
+
+    def specs(leaf: Any, annotated: list[_Annotation] | None) -> Any:
+        arrays, treedef = jax.tree.flatten(leaf)
+        if annotated is None:
+            return jax.tree.unflatten(treedef, [PartitionSpec()] * len(arrays))
+        more = [len(x.shape) - a.rank for x, a in zip(arrays, annotated, strict=True)]
+        pairs = zip(more, annotated, strict=True)
+        partitioned = [PartitionSpec(*[None] * n, *a.spec) for n, a in pairs]
+        return jax.tree.unflatten(treedef, partitioned)
+
+    return {
+        module_name: {
+            name: specs(leaf, annotations.get((of_params, module_name, name)))
+            for name, leaf in bundle.items()
+        }
+        for module_name, bundle in bundles.items()
+    }

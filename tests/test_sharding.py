@@ -1,0 +1,469 @@
+"""`partition_specs`, meshes and named axes: nothing of Flax's is lost on the way."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+import functools
+import re
+
+from catalogue import CASES
+from catalogue import array
+from flax import nnx
+import flax.linen as nn
+from flax.linen import spmd
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from laws import assert_identical
+from laws import network
+import numpy as np
+import optax
+import pytest
+
+import hk_bridge
+from hk_bridge import FlaxModule
+from hk_bridge import named_shardings
+from hk_bridge import partition_specs
+
+KEY = jax.random.key(0)
+X = array(4, 8)
+RULES = [("batch", "data"), ("mlp", "model"), ("heads", "model"), ("embed", None)]
+logical = nn.with_logical_partitioning
+partitioned = nn.with_partitioning
+INIT = nn.initializers.lecun_normal()
+
+
+def make_mesh(data, model):
+    return jax.make_mesh(
+        (data, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2,
+        devices=jax.devices()[: data * model],
+    )  # fmt: skip
+
+
+# The specs.
+
+
+class Mlp(nn.Module):
+    """Two annotated layers and a bias without annotation."""
+
+    rules: tuple = None
+
+    @nn.compact
+    def __call__(self, x, _=None):
+        up = logical(INIT, ("embed", "mlp"), rules=self.rules)
+        y = nn.gelu(nn.Dense(16, kernel_init=up)(x))
+        y = nn.with_logical_constraint(y, ("batch", "mlp"))
+        down = logical(INIT, ("mlp", "embed"), rules=self.rules)
+        return x + nn.Dense(8, kernel_init=down)(y), None
+
+
+class Layers(nn.Module):
+    """Layers under a lifted transform, which adds an axis to the boxes."""
+
+    lift: str = "scan"
+
+    @nn.compact
+    def __call__(self, x):
+        options = {
+            "variable_axes": {"params": 0},
+            "split_rngs": {"params": True},
+            "metadata_params": {nn.PARTITION_NAME: "layers"},
+        }
+        if self.lift == "scan":
+            return nn.scan(Mlp, length=3, **options)(name="layers")(x, None)[0]
+        vmapped = nn.vmap(Mlp, in_axes=(None, None), out_axes=0, axis_size=3, **options)
+        return vmapped(name="layers")(x, None)[0].sum(0)
+
+
+class State(nn.Module):
+    """Boxes in state, around a dict, a tuple and each other."""
+
+    @nn.compact
+    def __call__(self, x):
+        zeros = nn.initializers.zeros
+        ones = partitioned(lambda: jnp.ones([8]), ("model",))
+        total = self.variable("stats", "mean", ones).value
+        pair = partitioned(lambda: (jnp.ones([8]), jnp.ones([8, 2])), ("data",))
+        total += self.variable("stats", "pair", pair).value[0]
+        tree = partitioned(lambda key: {"a/b": zeros(key, (8,))}, ("model",))
+        total += self.param("tree", tree)["a/b"]
+        twice = partitioned(partitioned(zeros, ("model",)), ("data",))
+        total += nn.meta.unbox(self.param("twice", twice, (8,)))
+        return x + total[None]
+
+
+def dense(*names):
+    return nn.Dense(4, kernel_init=partitioned(INIT, names))
+
+
+ANNOTATED = {
+    "partitioned": lambda: dense("data", "model"),
+    "tuple_of_axes": lambda: dense(("data", "model"), None),
+    "logical": Mlp,
+    "own_rules": lambda: Mlp(rules=(("embed", "data"), ("mlp", None))),
+    "scan": Layers,
+    "vmap": lambda: Layers("vmap"),
+    "remat": lambda: nn.remat(Mlp)(),
+    "jit": lambda: nn.jit(Mlp)(),
+    "attention": lambda: nn.MultiHeadDotProductAttention(
+        2, kernel_init=logical(INIT, ("embed", "heads", "kv"))
+    ),
+    "state": State,
+}
+
+
+def flax_specs(module, rules):
+    """What Flax says, in Haiku's trees."""
+    boxed = jax.eval_shape(module.init, KEY, X)
+
+    def spec(leaf):
+        if not isinstance(leaf, nn.Partitioned):
+            return P()
+        own = rules if getattr(leaf, "rules", None) is None else leaf.rules
+        is_logical = isinstance(leaf, nn.LogicallyPartitioned) and own
+        spec = leaf.get_partition_spec()
+        spec = spmd.logical_to_mesh_axes(tuple(spec), own) if is_logical else spec
+        return jax.tree.map(lambda _: spec, nn.unbox(leaf))
+
+    specs = jax.tree.map(spec, boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned))
+    return hk_bridge.to_haiku(specs, name="net")
+
+
+@pytest.mark.parametrize("rules", [(), RULES], ids=["no_rules", "rules"])
+@pytest.mark.parametrize("name", ANNOTATED)
+def test_specs_are_flaxs(name, rules):
+    module = ANNOTATED[name]()
+    f = hk.transform_with_state(lambda x: FlaxModule(module, name="net")(x))
+    with nn.logical_axis_rules(rules):
+        specs = partition_specs(f.init, KEY, X)
+    assert specs == flax_specs(module, rules)
+    assert any(spec != P() for spec in leaves(specs))
+
+
+def leaves(specs):
+    return jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, P))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_specs_have_the_shape_of_params_and_state(case):
+    f = hk.transform_with_state(network(case))
+    made = jax.eval_shape(lambda: f.init(KEY, case.train))
+    specs = partition_specs(f.init, KEY, case.train)
+    like = jax.tree.map(lambda _: P(), made)
+    assert jax.tree.structure(specs, is_leaf=lambda x: isinstance(x, P)) == (
+        jax.tree.structure(like, is_leaf=lambda x: isinstance(x, P))
+    )
+    assert case.name == "boxes" or leaves(specs) == leaves(like)
+
+
+def test_nnx_annotations():
+    kernel_init = nnx.with_partitioning(INIT, ("embed", "mlp"))
+    module = nnx.bridge.to_linen(nnx.Linear, 8, 16, kernel_init=kernel_init)
+    f = hk.transform(lambda x: FlaxModule(module, name="net")(x))
+    mesh = jax.make_mesh((2,), ("model",), axis_types=(AxisType.Auto,))
+    with jax.set_mesh(mesh), nn.logical_axis_rules([("mlp", "model"), ("embed", None)]):
+        params, state = partition_specs(f.init, KEY, X)
+    assert params["net"] == {"kernel": P(None, "model"), "bias": P()}
+    assert state == {}
+
+
+def test_haikus_own_modules_and_plain_transforms():
+    def forward(x):
+        x = hk.LayerNorm(-1, True, True)(FlaxModule(Mlp())(x)[0])
+        return x + hk.get_state("count", (), init=jnp.zeros)[None, None]
+
+    params, state = partition_specs(hk.transform_with_state(forward).init, KEY, X)
+    assert params["layer_norm"] == {"scale": P(), "offset": P()}
+    assert params["mlp/Dense_0"]["kernel"] == P("embed", "mlp")
+    assert state == {"~": {"count": P()}}
+    f = hk.transform(lambda x: hk.Linear(2)(x))
+    assert partition_specs(f.init, KEY, X) == ({"linear": {"w": P(), "b": P()}}, {})
+
+
+def test_axes_that_haikus_transforms_add_are_not_partitioned():
+    def layers(x):
+        stack = hk.experimental.layer_stack(3, name="stack")
+        return stack(lambda x: FlaxModule(Mlp(), name="net")(x)[0])(x)
+
+    (names, *_), _ = partition_specs(hk.transform(layers).init, KEY, X), None
+    kernels = [b["kernel"] for name, b in names.items() if name.endswith("Dense_0")]
+    assert kernels == [P(None, "embed", "mlp")]
+
+    inner = hk.transform(lambda x: FlaxModule(Mlp(), name="net")(x)[0])
+
+    def lifted(x):
+        keys = jax.random.split(hk.next_rng_key(), 3)
+        init = jax.vmap(inner.init, in_axes=(0, None))
+        params = hk.lift(init, name="lifted")(keys, x)
+        return jax.vmap(inner.apply, in_axes=(0, None, None))(params, None, x)
+
+    params, _ = partition_specs(hk.transform(lifted).init, KEY, X)
+    assert params["lifted/net/Dense_1"] == {
+        "kernel": P(None, "mlp", "embed"), "bias": P(),
+    }  # fmt: skip
+
+
+def test_placement_and_shared_modules():
+    class Outer(hk.Module):
+        def __init__(self):
+            super().__init__(name="outer")
+            self.net = FlaxModule(Mlp(), name="net")
+
+        def __call__(self, x):
+            first = self.net(x)[0]
+            return self.net(first)[0]
+
+    params, _ = partition_specs(hk.transform(lambda x: Outer()(x)).init, KEY, X)
+    assert params["outer/~/net/Dense_0"]["kernel"] == P("embed", "mlp")
+
+
+def test_given_variables_and_creators_keep_the_specs():
+    module = Mlp()
+    variables = nn.unbox(module.init(KEY, X))
+    double = lambda creator, shape, dtype, init, context: (
+        2 * creator(shape, dtype, init)
+    )
+
+    def forward(x):
+        with hk.custom_creator(double):
+            return FlaxModule(module, variables=variables, name="net")(x)[0]
+
+    params, _ = partition_specs(hk.transform(forward).init, KEY, X)
+    assert params["net/Dense_1"]["kernel"] == P("mlp", "embed")
+
+
+def test_init_runs_by_shapes_alone_and_takes_any_arguments():
+    huge = nn.Dense(10**6, kernel_init=partitioned(INIT, (None, "model")))
+
+    def forward(x, train):
+        assert train is True
+        return FlaxModule(huge, name="net")(x)
+
+    f = hk.transform_with_state(forward)
+    x = jax.ShapeDtypeStruct((10**6, 10**6), jnp.float32)  # four terabytes
+    params, _ = partition_specs(f.init, jax.random.key(0), x, train=True)
+    assert params["net"]["kernel"] == P(None, "model")
+    params, _ = partition_specs(f.init, 42, x, True)
+    assert params["net"]["kernel"] == P(None, "model")
+
+
+def test_a_jitted_init_that_was_traced_before():
+    f = hk.transform(lambda x: FlaxModule(Mlp(), name="net")(x)[0])
+    init = jax.jit(f.init)
+    init(KEY, X)
+    params, _ = partition_specs(init, KEY, X)
+    assert params["net/Dense_0"]["kernel"] == P("embed", "mlp")
+
+
+def test_threads_do_not_hear_each_other():
+    def specs(i):
+        names = ("data", None) if i % 2 else (None, "model")
+        module = nn.Dense(4, kernel_init=partitioned(INIT, names))
+        f = hk.transform(lambda x: FlaxModule(module, name="net")(x))
+        return partition_specs(f.init, KEY, X)[0]["net"]["kernel"] == P(*names)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(specs, range(16)))
+
+
+def test_an_axis_that_the_mesh_lacks_is_jaxs_error():
+    f = hk.transform_with_state(lambda x: FlaxModule(Mlp())(x))
+    with pytest.raises(ValueError, match="embed"):
+        named_shardings(make_mesh(1, 1), partition_specs(f.init, KEY, X))
+
+
+def test_a_model_is_born_sharded():
+    f = hk.transform_with_state(lambda x: FlaxModule(Layers(), name="net")(x))
+    mesh = make_mesh(4, 2)
+    with nn.logical_axis_rules(RULES):
+        shardings = named_shardings(mesh, partition_specs(f.init, KEY, X))
+        params, _ = jax.jit(f.init, out_shardings=shardings)(KEY, X)
+    kernel = params["net/layers/Dense_0"]["kernel"]
+    assert kernel.shape == (3, 8, 16)
+    assert {shard.data.shape for shard in kernel.addressable_shards} == {(3, 8, 8)}
+    assert_identical(jax.device_get(params), jax.device_get(f.init(KEY, X)[0]))
+
+
+# Constraints.
+
+
+def constraints(jaxpr):
+    """The shardings that a program asks for, in order."""
+    return re.findall(r"sharding_constraint\[[^\]]*?sharding=(.*?)\n", str(jaxpr))
+
+
+@pytest.mark.parametrize("phase", ["init", "apply"])
+def test_logical_constraints_are_in_the_program(phase):
+    module, mesh = Mlp(), make_mesh(4, 2)
+    f = hk.transform(lambda x: FlaxModule(module, name="net")(x))
+    variables = nn.unbox(module.init(KEY, X))
+    params, _ = hk_bridge.to_haiku(variables, name="net")
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        if phase == "init":
+            ours = jax.make_jaxpr(f.init)(KEY, X)
+            theirs = jax.make_jaxpr(module.init)(KEY, X)
+        else:
+            ours = jax.make_jaxpr(f.apply)(params, None, X)
+            theirs = jax.make_jaxpr(module.apply)(variables, X)
+    assert constraints(ours) == constraints(theirs) != []
+    none = jax.make_jaxpr(f.apply)(params, None, X)
+    assert constraints(none) == []
+
+
+# Training on eight devices.
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        kernel = functools.partial(logical, INIT)
+        y = nn.MultiHeadDotProductAttention(
+            # Two of the three axes: under a mesh, Flax constrains these kernels also
+            # before it has given them their third.
+            num_heads=2, use_bias=False, kernel_init=kernel(("embed", "heads")),
+            out_kernel_init=kernel(("heads", None)),
+        )(nn.LayerNorm()(x))  # fmt: skip
+        x = nn.with_logical_constraint(x + y, ("batch", None, "embed"))
+        y = nn.Dense(32, kernel_init=kernel(("embed", "mlp")))(nn.LayerNorm()(x))
+        y = nn.with_logical_constraint(nn.gelu(y), ("batch", None, "mlp"))
+        return x + nn.Dense(16, kernel_init=kernel(("mlp", "embed")))(y)
+
+
+class Transformer(nn.Module):
+    @nn.compact
+    def __call__(self, tokens):
+        embedding = logical(nn.initializers.normal(0.1), ("vocab", "embed"))
+        x = nn.Embed(12, 16, embedding_init=embedding)(tokens)
+        for _ in range(2):
+            x = Block()(x)
+        x = nn.LayerNorm()(x)
+        return nn.Dense(12, kernel_init=logical(INIT, ("embed", "vocab")))(x)
+
+
+TOKENS = jax.random.randint(KEY, (8, 9), 0, 12)
+OPTIMIZER = optax.sgd(0.3)
+
+
+def make_step(logits, shardings):
+    def loss_fn(params, tokens):
+        y = logits(params, tokens[:, :-1])
+        labels = tokens[:, 1:]
+        return optax.softmax_cross_entropy_with_integer_labels(y, labels).mean()
+
+    @functools.partial(jax.jit, out_shardings=(shardings, None, None))
+    def step(params, opt_state, tokens):
+        loss, grads = jax.value_and_grad(loss_fn)(params, tokens)
+        updates, opt_state = OPTIMIZER.update(grads, opt_state)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    return step
+
+
+def train(mesh):
+    """Losses, the trained params, their shardings, and the step."""
+    f = hk.transform(lambda tokens: FlaxModule(Transformer(), name="net")(tokens))
+    tokens = jax.device_put(TOKENS, NamedSharding(mesh, P("data")))
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        specs, _ = partition_specs(f.init, KEY, TOKENS[:, :-1])
+        shardings = named_shardings(mesh, specs)
+        params = jax.jit(f.init, out_shardings=shardings)(KEY, TOKENS[:, :-1])
+        step = make_step(lambda params, x: f.apply(params, None, x), shardings)
+        opt_state, losses = OPTIMIZER.init(params), []
+        for _ in range(10):
+            params, opt_state, loss = step(params, opt_state, tokens)
+            losses.append(float(loss))
+    return losses, params, shardings, step, (opt_state, tokens)
+
+
+COLLECTIVES = (
+    "all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute",
+)  # fmt: skip
+
+
+def collectives(step, *args):
+    text = step.lower(*args).compile().as_text()
+    found = re.findall(rf"= \S+ ({'|'.join(COLLECTIVES)})(?:-start)?\(", text)
+    return Counter(found)
+
+
+def test_training_a_transformer_on_a_mesh_is_training_it_on_one_device():
+    mesh = make_mesh(4, 2)
+    losses, params, shardings, step, rest = train(mesh)
+    expected, *_ = train(make_mesh(1, 1))
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
+    assert losses[-1] < 0.7 * losses[0]
+    assert step._cache_size() == 1
+
+    as_annotated = jax.tree.map(
+        lambda x, sharding: x.sharding.is_equivalent_to(sharding, x.ndim),
+        params, shardings,
+    )  # fmt: skip
+    assert jax.tree.all(as_annotated)
+    attention = params["net/Block_0/MultiHeadDotProductAttention_0/query"]["kernel"]
+    assert attention.sharding.spec == P(None, "model")
+    assert attention.addressable_shards[0].data.shape == (16, 1, 8)
+
+    # Native Flax on the same mesh, with the same values.
+    variables = hk_bridge.to_flax(params, {}, name="net")
+    flax_shardings = hk_bridge.to_flax(shardings, {}, name="net")
+    native = make_step(Transformer().apply, flax_shardings)
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        ours = collectives(step, params, *rest)
+        theirs = collectives(native, variables, *rest)
+    assert ours == theirs
+    assert ours["all-reduce"] > 0
+
+
+# Named axes.
+
+
+def batch_norm_case():
+    x = array(8, 3)
+    module = nn.BatchNorm(use_running_average=False, axis_name="batch")
+    plain = nn.BatchNorm(use_running_average=False)
+    f = hk.transform_with_state(lambda x: FlaxModule(module, name="net")(x))
+    g = hk.transform_with_state(lambda x: FlaxModule(plain, name="net")(x))
+    params, state = g.init(KEY, x)
+    return x, f, params, state, g.apply(params, state, None, x)
+
+
+def test_batch_norm_under_shard_map_has_the_statistics_of_the_whole_batch():
+    x, f, params, state, (expected, expected_state) = batch_norm_case()
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
+
+    @jax.jit
+    @functools.partial(
+        jax.shard_map, mesh=mesh, in_specs=(P(), P(), P("batch")),
+        out_specs=(P("batch"), P()),
+    )  # fmt: skip
+    def apply(params, state, x):
+        return f.apply(params, state, None, x)
+
+    y, new_state = apply(params, state, x)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-6)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6),
+        new_state, expected_state,
+    )  # fmt: skip
+
+
+def test_batch_norm_under_hk_vmap_has_the_statistics_of_the_whole_batch():
+    x, _, params, state, (expected, expected_state) = batch_norm_case()
+    module = nn.BatchNorm(use_running_average=False, axis_name="batch")
+
+    def forward(x):
+        net = FlaxModule(module, name="net")
+        return hk.vmap(net, axis_name="batch", split_rng=False)(x)
+
+    f = hk.transform_with_state(forward)
+    own_params, own_state = f.init(KEY, x)
+    assert_identical(own_params, params)
+    assert jax.tree.structure(own_state) == jax.tree.structure(state)
+    y, new_state = f.apply(params, state, None, x)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-6)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6),
+        new_state, expected_state,
+    )  # fmt: skip
