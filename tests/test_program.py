@@ -6,7 +6,8 @@ That the equations before compilation are the same is a law, for every case ther
 import collections
 import re
 
-from catalogue import CASES
+import catalogue
+import catalogue_linen
 import jax
 from laws import flax_apply
 from laws import flax_init
@@ -23,6 +24,10 @@ def instructions(f, *args):
     )
 
 
+CASES = [*catalogue.CASES, *catalogue_linen.CASES]
+
+
+@pytest.mark.filterwarnings("ignore:SelfAttention will be deprecated")  # each call does
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_same_instructions(case):
     def arrays(*tree):
