@@ -4,7 +4,7 @@ Each is a function of a case. Native Flax is run beside the bridge, with the sam
 """
 
 from collections.abc import Callable
-import functools
+import dataclasses
 from typing import Any
 
 from catalogue import Case
@@ -14,27 +14,11 @@ import jax
 import jax.numpy as jnp
 
 import hk_bridge
+from hk_bridge import testing
 from hk_bridge.testing import assert_identical
-from hk_bridge.testing import equations
-from hk_bridge.testing import total
 
 NAME = "net"
 Tree = Any
-
-
-def once_a_case(f: Callable[[Case], Tree]) -> Callable[[Case], Tree]:
-    """`f` with its last result kept: the laws of a case run one after the other."""
-    kept: dict[Any, Tree] = {}
-
-    @functools.wraps(f)
-    def wrapper(case: Case) -> Tree:
-        key = (case.name, case.bridge)
-        if key not in kept:
-            kept.clear()
-            kept[key] = f(case)
-        return copy_of_dicts(kept[key])
-
-    return wrapper
 
 
 def copy_of_dicts(tree: Tree) -> Tree:
@@ -42,33 +26,52 @@ def copy_of_dicts(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: x, tree)
 
 
-# The case in pure Flax.
+# The case, natively and bridged.
 
 
-def kept(case: Case, variables: Tree) -> dict[str, Tree]:
-    """`variables` less what lives for one call."""
-    return {c: v for c, v in variables.items() if c not in case.sown}
+_last: dict[Any, list[testing.Pair]] = {}
 
 
-@once_a_case
+def pairs(case: Case) -> list[testing.Pair]:
+    """How the case is called in training and, if it says how, in evaluation.
+
+    They keep what they started with, and the last ones are kept: the laws of a case run
+    one after the other."""
+    key = (case.name, case.bridge)
+    if key not in _last:
+        _last.clear()
+        _last[key] = _pairs(case)
+    return _last[key]
+
+
+def _pairs(case: Case) -> list[testing.Pair]:
+    training = testing.Pair(
+        module=case.make(),
+        build=lambda: case.bridge(case.make(), name=NAME),
+        name=NAME,
+        args=case.args,
+        kwargs=case.train,
+        method=case.method,
+        init_rngs=case.rngs(0, init=True),
+        rngs=case.rngs,
+        sown=frozenset(case.sown),
+    )
+    if case.test is None:
+        return [training]
+    evaluation = dataclasses.replace(training, kwargs=case.test, rngs=lambda step: {})
+    return [training, evaluation]
+
+
 def flax_init(case: Case) -> dict[str, Tree]:
-    rngs = case.rngs(0, init=True)
-    variables = case.make().init(rngs, *case.args, method=case.method, **case.train)
-    return kept(case, nn.unbox(variables))
+    return copy_of_dicts(pairs(case)[0].flax_start)
 
 
 def flax_apply(
     case: Case, variables: Tree, kwargs: Any, rngs: Any
 ) -> tuple[Tree, Tree]:
     """The output and the variables after the call."""
-    mutable = [c for c in variables if c != "params"]
-    output, mutated = case.make().apply(
-        variables, *case.args, rngs=rngs, mutable=mutable, method=case.method, **kwargs
-    )
-    return output, {**variables, **mutated}
-
-
-# The case in Haiku.
+    pair = dataclasses.replace(pairs(case)[0], kwargs=kwargs)
+    return pair.flax_apply(variables, rngs)
 
 
 def network(case: Case, **options: Any) -> Callable[..., Any]:
@@ -83,86 +86,42 @@ def transform(case: Case) -> hk.TransformedWithState:
     return hk.transform_with_state(network(case))
 
 
-@once_a_case
 def haiku_init(case: Case) -> tuple[Tree, Tree]:
-    return transform(case).init(None, case.train, case.rngs(0, init=True))
+    return copy_of_dicts(pairs(case)[0].haiku_start)
 
 
 def variables(params: Tree, state: Tree) -> dict[str, Tree]:
     return hk_bridge.to_flax(params, state, name=NAME)
 
 
-def modes(case: Case) -> list[tuple[Any, Any]]:
-    """`(kwargs, rngs)` in training and in evaluation."""
-    pairs = [(case.train, case.rngs(1))]
-    return pairs if case.test is None else [*pairs, (case.test, {})]
-
-
-# Laws.
+# Laws. The first five are those of `hk_bridge.testing.check`.
 
 
 def same_init(case: Case) -> None:
     """Given the same `rngs`, every initial value is `module.init`'s."""
-    assert_identical(variables(*haiku_init(case)), flax_init(case))
+    testing.same_init(pairs(case)[0])
 
 
 def same_apply(case: Case) -> None:
     """Outputs are `module.apply`'s, in training and in evaluation."""
-    params, state = haiku_init(case)
-    for kwargs, rngs in modes(case):
-        ours, _ = transform(case).apply(params, state, None, kwargs, rngs)
-        theirs, _ = flax_apply(case, flax_init(case), kwargs, rngs)
-        assert_identical(ours, theirs)
+    for pair in pairs(case):
+        testing.same_apply(pair)
 
 
 def same_grad(case: Case) -> None:
     """Gradients by the parameters are Flax's."""
-    params, state = haiku_init(case)
-    flax_variables = flax_init(case)
-    float_leaf = lambda x: jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating)
-    freeze = lambda tree: jax.tree.map(lambda x: x if float_leaf(x) else None, tree)
-    thaw = lambda tree, full: jax.tree.map(
-        lambda x, y: y if x is None else x, tree, full, is_leaf=lambda x: x is None
-    )
-    kwargs, rngs = modes(case)[0]
-
-    def ours(p: Tree) -> jax.Array:
-        out, _ = transform(case).apply(thaw(p, params), state, None, kwargs, rngs)
-        return total(out)
-
-    def theirs(p: Tree) -> jax.Array:
-        full = thaw(p, flax_variables.get("params", {}))
-        out, _ = flax_apply(case, {**flax_variables, "params": full}, kwargs, rngs)
-        return total(out)
-
-    grads = jax.grad(ours)(freeze(params))
-    flax_grads = jax.grad(theirs)(freeze(flax_variables.get("params", {})))
-    back = variables(grads, {}).get("params", {})
-    assert_identical(jax.tree.leaves(back), jax.tree.leaves(flax_grads))
+    testing.same_grad(pairs(case)[0])
 
 
 def same_state(case: Case) -> None:
     """State is Flax's, over several steps of training."""
-    params, state = haiku_init(case)
-    flax_variables = flax_init(case)
-    for step in range(3):
-        rngs = case.rngs(step)
-        _, state = transform(case).apply(params, state, None, case.train, rngs)
-        _, flax_variables = flax_apply(case, flax_variables, case.train, rngs)
-        assert_identical(variables(params, state), flax_variables)
+    testing.same_state(pairs(case)[0])
 
 
 def same_jaxpr(case: Case) -> None:
     """Bridged and native `apply` trace to the same equations, in the same order."""
-    params, state = haiku_init(case)
-    for kwargs, rngs in modes(case):
-        ours = jax.make_jaxpr(
-            lambda p, s, r, kwargs=kwargs: transform(case).apply(p, s, None, kwargs, r)
-        )(params, state, rngs)
-        theirs = jax.make_jaxpr(
-            lambda v, r, kwargs=kwargs: flax_apply(case, v, kwargs, r)
-        )(flax_init(case), rngs)
-        assert equations(ours.jaxpr) == equations(theirs.jaxpr)
+    for pair in pairs(case):
+        testing.same_jaxpr(pair)
 
 
 def round_trip(case: Case) -> None:
@@ -171,9 +130,8 @@ def round_trip(case: Case) -> None:
     tree = variables(params, state)
     assert_identical(hk_bridge.to_haiku(tree, name=NAME), (params, state))
     rngs = case.rngs(0, init=True)
-    boxed = kept(
-        case, case.make().init(rngs, *case.args, method=case.method, **case.train)
-    )
+    boxed = case.make().init(rngs, *case.args, method=case.method, **case.train)
+    boxed = {c: v for c, v in boxed.items() if c not in case.sown}
     assert_identical(hk_bridge.to_flax(params, state, name=NAME, like=boxed), boxed)
     other = {"linear": {"w": jnp.ones([1])}, f"{NAME}_1": {"w": jnp.ones([1])}}
     assert_identical(variables({**params, **other}, {**state, **other}), tree)
@@ -288,7 +246,8 @@ def one_pass_init(case: Case) -> None:
 def calls_agree_in_init(case: Case) -> None:
     """Calls during init agree with each other and with what `apply` gives."""
     outputs = []
-    kwargs, rngs = modes(case)[-1]
+    pair = pairs(case)[-1]
+    kwargs, rngs = pair.kwargs, pair.rngs(1)
 
     def forward(rngs: Any) -> None:
         net = case.bridge(case.make(), name=NAME)

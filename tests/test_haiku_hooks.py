@@ -19,18 +19,18 @@ import jax
 import jax.numpy as jnp
 import jmp
 from laws import assert_identical
-from laws import equations
 from laws import flax_apply
 from laws import flax_init
 from laws import names
 from laws import network
-from laws import total
 from laws import transform
 import optax
 import pytest
 
 import hk_bridge
 from hk_bridge import FlaxModule
+from hk_bridge.testing import equations
+from hk_bridge.testing import total
 
 KEY = jax.random.key(0)
 X = array(2, 4)

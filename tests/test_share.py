@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from laws import assert_identical
-from laws import equations
 import pytest
 
 import hk_bridge
 from hk_bridge import FlaxModule
+from hk_bridge.testing import equations
 
 pytestmark = pytest.mark.usefixtures("cheap_compilation")
 
