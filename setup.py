@@ -1,3 +1,31 @@
-from setuptools import setup
+"""The package is described in setup.cfg; here is what setup.cfg cannot say."""
 
-setup()
+import pathlib
+import shutil
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
+
+
+class FreshBuild(build_py):
+    """Leaves out modules that an earlier build left in `build/`."""
+
+    def run(self):
+        for package in self.packages:
+            shutil.rmtree(pathlib.Path(self.build_lib, package), ignore_errors=True)
+        super().run()
+
+
+class WholeSource(sdist):
+    """Adds what a MANIFEST.in would add."""
+
+    def make_distribution(self):
+        self.filelist.include("CHANGELOG.md")
+        for folder in ("tests", "notebooks"):
+            self.filelist.graft(folder)
+        self.filelist.global_exclude("*.py[cod]")
+        super().make_distribution()
+
+
+setup(cmdclass={"build_py": FreshBuild, "sdist": WholeSource})

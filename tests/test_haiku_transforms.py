@@ -671,7 +671,7 @@ def test_what_is_too_large_to_allocate_initialises_abstractly(kind):
 
 @makes
 def test_sharded_init(make):
-    mesh = jax.make_mesh((8,), ("x",))
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     columns = jax.NamedSharding(mesh, jax.P(None, "x"))
     everywhere = jax.NamedSharding(mesh, jax.P())
     wide = lambda: FlaxModule(nn.Dense(16)) if make is ours else hk.Linear(16)

@@ -165,7 +165,7 @@ def test_boxes_are_opened_and_put_back():
 
 
 def test_opening_a_box_adds_no_constraint():
-    mesh = jax.make_mesh((8,), ("x",))
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     variables = {"params": {"w": nn.Partitioned(jnp.ones(8), ("x",), mesh=mesh)}}
 
     def convert(variables):
