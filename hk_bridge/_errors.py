@@ -8,19 +8,58 @@ from typing import Any
 
 
 class ModuleTypeError(TypeError):
-    """What was given is no `flax.linen.Module` instance that can be bridged."""
+    """What was given is no `flax.linen.Module` instance that can be bridged.
+
+    >>> import flax.linen as nn, haiku as hk, hk_bridge
+    >>> try:
+    ...     hk.transform(lambda: hk_bridge.FlaxModule(nn.Dense)).init(None)
+    ... except hk_bridge.ModuleTypeError as error:
+    ...     print(str(error).partition(". ")[2])
+    Write FlaxModule(Dense(...)) to build it first.
+    """
 
 
 class VariablesError(ValueError):
-    """Variables do not have the form of Flax variables, or do not fit the module."""
+    """Variables do not have the form of Flax variables, or do not fit the module.
+
+    >>> import hk_bridge
+    >>> try:
+    ...     hk_bridge.to_haiku({"kernel": 1.0}, name="net")
+    ... except hk_bridge.VariablesError as error:
+    ...     print(str(error).partition(". ")[0])
+    The collection 'kernel' must be a dict with string keys, but is builtins.float
+    """
 
 
 class StateStructureError(ValueError):
-    """A call would change the structure that `init` gave to Haiku state."""
+    """A call would change the structure that `init` gave to Haiku state.
+
+    >>> import flax.linen as nn, haiku as hk, hk_bridge
+    >>> class Late(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, names):
+    ...         for name in names:
+    ...             self.variable("cache", name, lambda: 0.0)
+    >>> f = hk.transform_with_state(lambda names: hk_bridge.FlaxModule(Late())(names))
+    >>> params, state = f.init(None, ["a"])
+    >>> try:
+    ...     f.apply(params, state, None, ["a", "b"])
+    ... except hk_bridge.StateStructureError as error:
+    ...     print(str(error).partition(", path")[0])
+    FlaxModule 'late' (linen Late) made a new variable at collection 'cache'
+    """
 
 
 class NotInitializedError(ValueError):
-    """The variables of a module were asked for before it made them."""
+    """The variables of a module were asked for before it made them.
+
+    >>> import flax.linen as nn, haiku as hk, hk_bridge
+    >>> try:
+    ...     hk.transform(lambda: hk_bridge.FlaxModule(nn.Dense(3)).variables).init(None)
+    ... except hk_bridge.NotInitializedError as error:
+    ...     print(str(error).partition(":")[0])
+    FlaxModule 'dense' (linen Dense) has no variables yet
+    """
 
 
 def _type(value: Any) -> str:

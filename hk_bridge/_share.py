@@ -42,6 +42,9 @@ def share_traces() -> Iterator[None]:
     hash or holds arrays; with `mutable=` or `capture_intermediates=`; and while
     creators of Haiku, or interceptors of Haiku or Flax, are in force.
 
+    Returns:
+      A context manager.
+
     >>> import flax.linen as nn, haiku as hk, hk_bridge, jax, jax.numpy as jnp
     >>> def forward(x):
     ...     with hk_bridge.share_traces():

@@ -5,6 +5,7 @@ import functools
 import inspect
 import re
 import sys
+import typing
 from typing import Any
 from typing import ClassVar
 from typing import ParamSpec
@@ -84,6 +85,9 @@ def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
       cls: a linen module class, or an NNX module class, which goes through
         `flax.nnx.bridge.to_linen` and draws its `rngs` from Haiku.
 
+    Returns:
+      A new subclass of `hk.Module`, of the same name.
+
     Raises:
       ModuleTypeError: `cls` is no Flax module class.
 
@@ -118,7 +122,7 @@ def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
         "__doc__": _document(flax_class),
         "__module__": sys._getframe(1).f_globals.get("__name__", flax_class.__module__),
         "__qualname__": flax_class.__qualname__,
-        "__init__": _init(signature),
+        "__init__": _init(signature, flax_class),
         "flax_class": flax_class,
         "_fields": frozenset(signature.parameters),
     }
@@ -137,7 +141,15 @@ def _constructor(cls: Any) -> inspect.Signature:
     """The signature of the Haiku class: Flax's, with `name` and without `parent`."""
     signature = inspect.signature(cls.__init__)
     dropped = ("self", "parent", "name", "rngs")
-    parameters = [p for p in signature.parameters.values() if p.name not in dropped]
+    try:  # as seen from Flax's file: annotations that are strings mean nothing here
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except Exception:  # a name that only type checkers see, or that comes later
+        hints = {}
+    parameters = [
+        p.replace(annotation=hints.get(p.name, p.annotation))
+        for p in signature.parameters.values()
+        if p.name not in dropped
+    ]
     name = inspect.Parameter(
         "name", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=str | None
     )
@@ -146,12 +158,16 @@ def _constructor(cls: Any) -> inspect.Signature:
     return inspect.Signature([*parameters, name, *rest])
 
 
-def _init(signature: inspect.Signature) -> Callable[..., None]:
+def _init(signature: inspect.Signature, cls: Any) -> Callable[..., None]:
     """`Wrapped.__init__` with the signature of a Flax class."""
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         Wrapped.__init__(self, *args, **kwargs)
 
+    __init__.__doc__ = (
+        f"Builds the module; the arguments are those of `{_full_name(cls)}`, and "
+        "`name` is the Haiku name."
+    )
     this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     kinds = [p.kind for p in signature.parameters.values()]
     if inspect.Parameter.POSITIONAL_ONLY not in kinds:
@@ -208,20 +224,31 @@ def _unbound_method(name: str, attribute: Any) -> Callable[..., Any]:
 
 def _document(cls: Any) -> str:
     """The docstring of the Haiku class: Flax's less its examples, and what is ours."""
-    path = f"{cls.__module__}.{cls.__qualname__}"
     name = _haiku.camel_to_snake(cls.__name__)
-    text = _without_examples(inspect.getdoc(cls) or cls.__name__)
+    text = _without_examples(inspect.getdoc(cls) or "")
+    if not text or text.startswith(f"{cls.__name__}("):  # what `dataclass` puts there
+        text = f"Flax's {cls.__name__}."
     return f"""{text}
 
-This is a Haiku module, which runs `{path}`.
+This is a Haiku module, which runs `{_full_name(cls)}`.
 Its parameters are in Haiku params under its name, by default `{name}`, and for
 submodules below it (`{name}/Dense_0`); other collections are in Haiku state
 (`{name}/batch_stats`). It takes `variables=` and `transient=`, too, which are
 those of `hk_bridge.FlaxModule`."""
 
 
+def _full_name(cls: Any) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def _without_examples(text: str) -> str:
-    """A docstring without its doctests, which are of Flax, and their headings."""
+    """A docstring without its doctests, which are of Flax, and what announces them.
+
+    >>> _without_examples("Adds.\\n\\nExample::\\n\\n  >>> 1 + 1\\n\\nReturns:\\n  y")
+    'Adds.\\n\\nReturns:\\n  y'
+    >>> _without_examples("It has a\\nstate::\\n\\n  >>> 1 + 1\\nMore.")
+    'It has a\\nstate.\\n\\nMore.'
+    """
     kept: list[str] = []
     inside: int | None = None  # the indentation of the example that we are in
     for line in text.splitlines():
@@ -231,7 +258,11 @@ def _without_examples(text: str) -> str:
             while kept and not kept[-1].strip():
                 kept.pop()
             if kept and kept[-1].rstrip().endswith(":"):
-                kept.pop()
+                lead = kept.pop().rstrip(": ")
+                announces = re.search("example|like this", lead, re.IGNORECASE)
+                if kept and kept[-1].strip() and not announces:
+                    kept.append(f"{lead.rstrip('.')}.")  # the end of a sentence
+            kept.append("")
         elif inside is not None and line.strip() and indentation < inside:
             inside = None
         if inside is None:
@@ -279,7 +310,13 @@ class _Cell(Wrapped):
 
     @_haiku.transparent
     def initial_state(self, batch_size: int | None) -> Any:
-        """The state before the first step, for inputs `[batch_size, D]` or `[D]`.
+        """The state before the first step.
+
+        Args:
+          batch_size: B of inputs `[B, D]`; None for inputs `[D]`.
+
+        Returns:
+          The state that the cell's call takes, arrays `[B, ...]` or `[...]`.
 
         Raises:
           ValueError: the state depends on more of the input's shape than the batch.

@@ -58,7 +58,16 @@ _TENSORSTORE = {"float4_e2m1fn", "float8_e3m4", "float8_e4m3b11fnuz", "int2", "i
 
 
 class CheckpointError(ValueError):
-    """A file or directory is no whole checkpoint of its format, or cannot be one."""
+    """A file or directory is no whole checkpoint of its format, or cannot be one.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+    ...     try:
+    ...         load(file.name)
+    ...     except CheckpointError as error:
+    ...         print(type(error.__cause__).__name__)
+    EOFError
+    """
 
 
 def load(path: Path, *, shardings: Any = None, progress: bool | None = None) -> Tree:

@@ -129,6 +129,9 @@ class Twin:
         Its own name is the last part of `name`. Build it where Haiku adds the rest:
         `encoder/~/linear` in the constructor of a module `encoder`. Its initialisers
         are Haiku's; the weights of the Flax layer are in `params` and `state`.
+
+        Returns:
+          A new instance of `layer`.
         """
         return self.layer(**self.arguments, name=self.name.split("/")[-1])
 

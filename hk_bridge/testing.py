@@ -277,6 +277,10 @@ class Result:
       check: what is to be the same: init, outputs, gradients, state or program.
       ok: whether it is; None if there was nothing to compare, since Flax refuses.
       detail: what was compared, or how it differs.
+
+    >>> import flax.linen as nn
+    >>> check(nn.Dense(3), jnp.ones([2, 4])).results[0]
+    Result(check='init', ok=True, detail='2 leaves')
     """
 
     check: str
@@ -286,7 +290,21 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A leaf, in Flax and in Haiku."""
+    """A leaf, in Flax and in Haiku.
+
+    Attributes:
+      collection: of the leaf in Flax.
+      path: of the leaf in Flax.
+      haiku_module: the name of its module in Haiku.
+      haiku_name: its name there.
+      shape: None if it is no array.
+      dtype: in words, likewise.
+
+    >>> import flax.linen as nn
+    >>> row = check(nn.Dense(3), jnp.ones([2, 4]), name="net").rows[0]
+    >>> row.path, row.haiku_module, row.haiku_name, row.shape, row.dtype
+    (('bias',), 'net', 'bias', (3,), 'float32')
+    """
 
     collection: str
     path: tuple[str, ...]
@@ -305,6 +323,11 @@ class Report:
       name: its Haiku name.
       results: of each check.
       rows: every leaf that is kept.
+
+    >>> import flax.linen as nn
+    >>> report = check(nn.Dense(3), jnp.ones([2, 4]))
+    >>> report.ok, [result.check for result in report.results]
+    (True, ['init', 'outputs', 'gradients', 'state', 'program'])
     """
 
     module: str

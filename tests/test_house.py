@@ -4,7 +4,6 @@ import ast
 import doctest
 import importlib
 import importlib.metadata
-import inspect
 import pathlib
 import pkgutil
 import re
@@ -99,17 +98,6 @@ def test_doctests(name):
     )
     results = doctest.testmod(module)
     assert results.failed == 0
-
-
-def test_public_names_have_doctests():
-    finder = doctest.DocTestFinder()
-    public = [getattr(hk_bridge, name) for name in hk_bridge.__all__]
-    errors = [x for x in public if isinstance(x, type) and issubclass(x, Exception)]
-    public += [hk_bridge.checkpoint.load, hk_bridge.checkpoint.save]
-    public += [hk_bridge.native.twin, hk_bridge.testing.check]
-    for thing in [*public, hk_bridge.nn.GroupNorm]:
-        if thing not in errors and not inspect.ismodule(thing):
-            assert finder.find(thing, "it")[0].examples, thing
 
 
 def test_all_modules_import():
