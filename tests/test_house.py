@@ -7,13 +7,18 @@ import importlib.metadata
 import pathlib
 import pkgutil
 import re
+import subprocess
 
 import pytest
+import yaml
 
 import hk_bridge
 
 PACKAGE = pathlib.Path(hk_bridge.__file__).parent
-README = pathlib.Path(__file__).parent.parent / "README.md"
+ROOT = pathlib.Path(__file__).parent.parent
+README = ROOT / "README.md"
+CI = ROOT / ".ci" / "run"
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FLOORS = {
     "_names": 0,
     "_errors": 0,
@@ -121,3 +126,31 @@ def test_readme_python_blocks_are_doctests():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert blocks
     assert all(block.startswith(">>> ") for block in blocks)
+
+
+@pytest.mark.skipif(not CI.exists(), reason="an sdist has no CI")
+def test_ci_runs_readmes_command():
+    command = re.search(
+        r"^Run the tests:\n\n```bash\n(.*)\n```$", README.read_text(), re.M
+    )
+    script = CI.read_text()
+    extract = re.search(r"eval \"\$\((.*)\)\"", script)[1]
+    done = subprocess.run(
+        ["bash", "-c", extract], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == command[1]
+
+
+@pytest.mark.skipif(not WORKFLOWS, reason="an sdist has no CI")
+def test_workflows_run_steps_of_ci():
+    steps = set(re.findall(r"^(\w+)\(\) \{", CI.read_text(), re.MULTILINE))
+    ran = set()
+    for path in WORKFLOWS:
+        jobs = yaml.safe_load(path.read_text())["jobs"]
+        for job in jobs.values():
+            matrix = job.get("strategy", {}).get("matrix", {}).get("include", [])
+            ran |= {row["step"] for row in matrix}
+            lines = [step["run"] for step in job["steps"] if "run" in step]
+            ran |= {line.split()[1] for line in lines if line.startswith(".ci/run")}
+    ran.discard("${{")  # a step of the matrix
+    assert {"tests", "floor_all", "lint", "docs", "build"} <= ran <= steps
