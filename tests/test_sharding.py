@@ -384,7 +384,7 @@ COLLECTIVES = (
 
 def collectives(step, *args):
     text = step.lower(*args).compile().as_text()
-    found = re.findall(rf"= \S+ ({'|'.join(COLLECTIVES)})(?:-start)?\(", text)
+    found = re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(", text)
     return Counter(found)
 
 
