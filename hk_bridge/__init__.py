@@ -52,4 +52,4 @@ __all__ = [
     "to_haiku",
     "wrap",
 ]
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"

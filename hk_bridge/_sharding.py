@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
+import numpy as np
 
 from hk_bridge import _abstract
 from hk_bridge import _flax
@@ -136,7 +137,7 @@ def note_boxes(name: str, variables: Mapping[str, Any]) -> None:
         for path, spec, leaf in _annotated(tree, (), None):
             address = _layout.address(name, collection, path)
             _listener.annotations[collection == _layout.PARAMS, *address] = [
-                _Annotation(spec, len(array.shape)) for array in jax.tree.leaves(leaf)
+                _Annotation(spec, np.ndim(array)) for array in jax.tree.leaves(leaf)
             ]
 
 

@@ -87,6 +87,7 @@ class State(nn.Module):
         total = self.variable("stats", "mean", ones).value
         pair = partitioned(lambda: (jnp.ones([8]), jnp.ones([8, 2])), ("data",))
         total += self.variable("stats", "pair", pair).value[0]
+        total *= self.variable("stats", "number", partitioned(lambda: 2.0, ())).value
         tree = partitioned(lambda key: {"a/b": zeros(key, (8,))}, ("model",))
         total += self.param("tree", tree)["a/b"]
         twice = partitioned(partitioned(zeros, ("model",)), ("data",))
