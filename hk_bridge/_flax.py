@@ -56,6 +56,8 @@ import numpy as np
 from hk_bridge import _errors
 
 linen = nn
+# What `flax.typing.CollectionFilter` refers to by its name, and does not import.
+NAMES_IN_HINTS = {"DenyList": core.DenyList}
 Filter = core_scope.CollectionFilter
 Key = jax.Array
 Path = tuple[str, ...]

@@ -25,6 +25,9 @@ class _Table(threading.local):
 
 _table = _Table()
 
+# Inlines as it traces. From JAX 0.12 on, True inlines in the lowering.
+_INLINE: Any = getattr(getattr(jax, "Inline", None), "JAX_EARLY", True)
+
 
 @contextlib.contextmanager
 def share_traces() -> Iterator[None]:
@@ -163,4 +166,4 @@ def _shared(
         arrays, entry.results.arrays = entry.results.arrays, []
         return arrays
 
-    return jax.jit(pure, inline=True)
+    return jax.jit(pure, inline=_INLINE)

@@ -142,7 +142,9 @@ def _constructor(cls: Any) -> inspect.Signature:
     signature = inspect.signature(cls.__init__)
     dropped = ("self", "parent", "name", "rngs")
     try:  # as seen from Flax's file: annotations that are strings mean nothing here
-        hints = typing.get_type_hints(cls, include_extras=True)
+        hints = typing.get_type_hints(
+            cls, localns=_flax.NAMES_IN_HINTS, include_extras=True
+        )
     except Exception:  # a name that only type checkers see, or that comes later
         hints = {}
     parameters = [

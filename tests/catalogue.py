@@ -329,13 +329,12 @@ class CarriedState(nn.Module):
     @nn.compact
     def __call__(self, x):
         count = self.variable("count", "n", lambda: jnp.ones([]))
-        layer = nn.Dense(4)
 
         def body(module, carry, _):
             if not module.is_initializing():
                 count = module.get_variable("count", "n")
                 module.put_variable("count", "n", count + 1.0)
-            return layer(carry), None
+            return nn.Dense(4, parent=module)(carry), None
 
         scan = nn.scan(
             body,

@@ -121,8 +121,6 @@ def test_layers_have_linens_text(name):
     assert not any(isinstance(annotation, str) for annotation in annotations)
 
 
-# Flax's own alias has a forward reference that only resolves in `flax.core.scope`.
-@pytest.mark.filterwarnings("ignore:Error parsing type annotation .*'DenyList'")
 def test_the_reference_renders_without_a_warning(tmp_path):
     pdoc.render.configure(docformat="google")
     pdoc.pdoc("hk_bridge", output_directory=tmp_path)
