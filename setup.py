@@ -13,7 +13,9 @@ class FreshBuild(build_py):
 
     def run(self):
         for package in self.packages:
-            shutil.rmtree(pathlib.Path(self.build_lib, package), ignore_errors=True)
+            built = pathlib.Path(self.build_lib, package).resolve()
+            if built != pathlib.Path(package).resolve():  # never the source
+                shutil.rmtree(built, ignore_errors=True)
         super().run()
 
 
