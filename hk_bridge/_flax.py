@@ -238,7 +238,7 @@ _NEED_NO_KEY = (nn.initializers.zeros, nn.initializers.ones)
 
 
 class Parameter(NamedTuple):
-    """A parameter that does not exist, which `self.param(name, init_fn)` asks for."""
+    """A parameter as `self.param(name, init_fn, *args, **kwargs)` asks for it."""
 
     scope: "Scope"
     name: str
@@ -311,20 +311,6 @@ class Call:
         """This call with other keys for the streams that it uses, and no others."""
         streams = self.streams.only(keys)
         return dataclasses.replace(self, streams=streams)
-
-
-def _explained(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Has Flax's errors about a variable tell where in Haiku it is."""
-
-    @functools.wraps(method)
-    def explained(scope: "Scope", col: str, name: str, *args: Any, **kw: Any) -> Any:
-        try:
-            return method(scope, col, name, *args, **kw)
-        except errors.FlaxError as error:
-            scope.call.explain(error, col, (*scope.path, name))
-            raise
-
-    return explained
 
 
 class Scope(core.Scope):
@@ -465,44 +451,54 @@ class Scope(core.Scope):
 
     # Variables.
 
-    def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        return self._param("params", name, *args, **kwargs)
-
-    @_explained
-    def _param(
+    def param(
         self,
-        col: str,
         name: str,
         init_fn: Callable[..., Any],
         *args: Any,
         unbox: bool = True,
         **kwargs: Any,
     ) -> Any:
-        value = MISSING
-        if self.name_reserved(name, col):
-            pass  # Flax refuses it
-        elif not self.has_variable(col, name):
-            value = self.call.create(Parameter(self, name, init_fn, args, kwargs))
-            if value is not MISSING and self.call.initializing:
-                self._mutable_collection(col)[name] = value
-        elif _has_shapes(
-            stored := self.get_variable(col, name),
-            _initial_shapes(init_fn, args, kwargs),
-        ):
-            value = stored
-        if value is MISSING:
-            return super().param(name, init_fn, *args, unbox=unbox, **kwargs)
-        self.reserve(name, col)
+        try:
+            value = self._param(Parameter(self, name, init_fn, args, kwargs))
+            if value is MISSING:
+                return super().param(name, init_fn, *args, unbox=unbox, **kwargs)
+        except errors.FlaxError as error:
+            self._explain(error, "params", name)
+            raise
+        self.reserve(name, "params")
         is_plain = isinstance(value, jax.Array)  # meta.unbox takes long to see that
         return meta.unbox(value) if unbox and not is_plain else value
 
-    @_explained
-    def variable(self, col: str, name: str, *args: Any, **kwargs: Any) -> Any:
-        return super().variable(col, name, *args, **kwargs)
+    def _param(self, parameter: Parameter) -> Any:
+        """The value, or MISSING to have Flax decide, or refuse it."""
+        name = parameter.name
+        if self.name_reserved(name, "params"):
+            return MISSING
+        if self.has_variable("params", name):
+            value = self.get_variable("params", name)
+            return value if _has_shapes(value, _initial_shapes(parameter)) else MISSING
+        value = self.call.create(parameter)
+        if value is not MISSING and self.call.initializing:
+            self._mutable_collection("params")[name] = value
+        return value
 
-    @_explained
+    def variable(self, col: str, name: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().variable(col, name, *args, **kwargs)
+        except errors.FlaxError as error:
+            self._explain(error, col, name)
+            raise
+
     def put_variable(self, col: str, name: str, value: Any) -> None:
-        super().put_variable(col, name, value)
+        try:
+            super().put_variable(col, name, value)
+        except errors.FlaxError as error:
+            self._explain(error, col, name)
+            raise
+
+    def _explain(self, error: Exception, col: str, name: str) -> None:
+        self.call.explain(error, col, (*self.path, name))
 
 
 def _complete(counters: dict[Any, Any], streams: Iterable[str]) -> None:
@@ -543,17 +539,16 @@ _SHAPES: dict[Any, tuple[Path, ...]] = {}
 _MOST_SHAPES = 4096
 
 
-def _initial_shapes(init_fn: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    """The shapes that `init_fn` makes, or None if there is no telling it by its key."""
-    key = frozen_key((init_fn, args, dict(kwargs)), bound=True)
-    if key is None:
-        return None
-    if key in _SHAPES:
-        return _SHAPES[key]
-    made = jax.eval_shape(lambda: init_fn(jax.random.key(0), *args, **kwargs))
+def _initial_shapes(parameter: Parameter) -> Any:
+    """The shapes that its initialiser makes, or None if nothing determines them."""
+    asked = (parameter.init_fn, parameter.args, dict(parameter.kwargs))
+    key = frozen_key(asked, bound=True)
+    if key is None or key in _SHAPES:
+        return _SHAPES.get(key)
+    made = jax.tree.leaves(parameter.spec())
     if len(_SHAPES) >= _MOST_SHAPES:
         _SHAPES.clear()
-    return _SHAPES.setdefault(key, tuple(x.shape for x in jax.tree.leaves(made)))
+    return _SHAPES.setdefault(key, tuple(leaf.shape for leaf in made))
 
 
 _PLAIN = frozenset([int, float, bool, str, type, type(None)])

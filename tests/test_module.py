@@ -782,3 +782,17 @@ def test_initialisers_whose_closure_has_no_end_or_no_content():
         f.apply({"net": {"a": jnp.ones([3]), "b": jnp.ones([4])}}, None)
     later = recursive
     assert later(None, 4).shape == (3,)
+
+
+def test_initialisers_take_keywords_of_any_name():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            init = lambda key, *, col, scope, parameter, path: col + scope + parameter
+            w = self.param("w", init, col=x, scope=x, parameter=x, path=("a", "b"))
+            return x + w
+
+    f = hk.transform(lambda x: FlaxModule(Net(), name="net")(x))
+    x = jnp.ones([2])
+    params = f.init(jax.random.key(0), x)
+    assert_identical(f.apply(params, None, x), 4 * x)
