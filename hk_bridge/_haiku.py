@@ -50,7 +50,6 @@ RNNCore = hk.RNNCore
 native = hk  # Haiku itself, for its own layers in native.py
 transparent = hk.transparent
 camel_to_snake: Callable[[str], str] = functools.cache(utils.camel_to_snake)
-MISSING: Any = object()
 
 Initializer = Callable[..., Any]
 Bundles = dict[str, dict[str, Any]]
@@ -256,8 +255,10 @@ def create_param(
         return _get_parameter(name, value, init)
 
 
-def fetch_param(owner: hk.Module, module_name: str, name: str, spec: Any) -> Any:
-    """A parameter that only creators and getters give, or MISSING."""
+def fetch_param(
+    owner: hk.Module, module_name: str, name: str, spec: Any, default: Any
+) -> Any:
+    """A parameter that only creators and getters give, or `default`."""
 
     class NotGiven(Exception):
         pass
@@ -269,7 +270,7 @@ def fetch_param(owner: hk.Module, module_name: str, name: str, spec: Any) -> Any
         try:
             return _get_parameter(name, spec, init)
         except NotGiven:
-            return MISSING
+            return default
 
 
 def has_creators() -> bool:

@@ -371,9 +371,7 @@ class _Call:
         spec = _layout.unbox(parameter.spec())
         if hasattr(spec, "shape"):
             address = _layout.address(self.name, _layout.PARAMS, parameter.path)
-            value = _haiku.fetch_param(self.net, *address, spec)
-            if value is not _haiku.MISSING:
-                return value
+            return _haiku.fetch_param(self.net, *address, spec, _flax.MISSING)
         return _flax.MISSING
 
     def fetch_all(
@@ -396,8 +394,10 @@ class _Call:
         ):
             if collection == _layout.PARAMS and (collection, path) not in stored:
                 address = _layout.address(self.name, collection, path)
-                found[collection, path] = _haiku.fetch_param(self.net, *address, spec)
-        return {at: value for at, value in found.items() if value is not _haiku.MISSING}
+                found[collection, path] = _haiku.fetch_param(
+                    self.net, *address, spec, _flax.MISSING
+                )
+        return {at: value for at, value in found.items() if value is not _flax.MISSING}
 
     def observe(
         self,
