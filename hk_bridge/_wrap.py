@@ -126,6 +126,10 @@ def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
         "flax_class": flax_class,
         "_fields": frozenset(signature.parameters),
     }
+    if namespace["__module__"] == flax_class.__module__:
+        # By it `inspect.getsource` finds a class from Python 3.13 on.
+        line = vars(flax_class).get("__firstlineno__")
+        namespace |= {} if line is None else {"__firstlineno__": line}
     taken = {name for base in bases for name in dir(base)} - {"__call__"}
     for name, attribute in _flax.own_attributes(flax_class).items():
         if name not in taken:
