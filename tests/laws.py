@@ -40,11 +40,11 @@ def pairs(case: Case) -> list[testing.Pair]:
     key = (case.name, case.bridge)
     if key not in _last:
         _last.clear()
-        _last[key] = _pairs(case)
+        _last[key] = fresh_pairs(case)
     return _last[key]
 
 
-def _pairs(case: Case) -> list[testing.Pair]:
+def fresh_pairs(case: Case) -> list[testing.Pair]:
     training = testing.Pair(
         module=case.make(),
         build=lambda: case.bridge(case.make(), name=NAME),

@@ -304,7 +304,13 @@ def check_convolution(case):
     assert_identical(twin.to_flax(twin.params), variables)
 
 
-few = hypothesis.settings(max_examples=8, deadline=None, derandomize=True)
+# Each input is drawn by JAX, which takes long on a busy machine.
+few = hypothesis.settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 
 
 @few
