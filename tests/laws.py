@@ -70,7 +70,7 @@ def flax_apply(
     case: Case, variables: Tree, kwargs: Any, rngs: Any
 ) -> tuple[Tree, Tree]:
     """The output and the variables after the call."""
-    pair = dataclasses.replace(pairs(case)[0], kwargs=kwargs)
+    pair = dataclasses.replace(fresh_pairs(case)[0], kwargs=kwargs)
     return pair.flax_apply(variables, rngs)
 
 
