@@ -121,7 +121,8 @@ def test_layers_have_linens_text(name):
     assert not any(isinstance(annotation, str) for annotation in annotations)
 
 
-def test_the_reference_renders_without_a_warning(tmp_path):
+def test_the_reference_renders_without_a_warning(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no folder has the name of the package
     pdoc.render.configure(docformat="google")
     pdoc.pdoc("hk_bridge", output_directory=tmp_path)
     pages = {path.stem: path.read_text() for path in tmp_path.rglob("*.html")}
