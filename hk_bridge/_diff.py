@@ -191,11 +191,12 @@ def abstract_init(
 
     def init(rngs: Any, args: Any, kwargs: Any) -> Any:
         rngs = jax.random.key(0) if rngs is None else rngs
-        return module.init(rngs, *args, method=function, **kwargs)
+        variables, found = _flax.init(module, function, rngs, args, kwargs)
+        sown.update(found)
+        return variables
 
     sown: set[str] = set()
-    with _flax.watching(sown):
-        variables = _abstract.evaluate(init, rngs, args, dict(kwargs))
+    variables = _abstract.evaluate(init, rngs, args, dict(kwargs))
     transient = frozenset(sown - {_layout.PARAMS})
     kept = {c: tree for c, tree in variables.items() if c not in transient}
     return {(c, path): leaf for c, path, leaf in _layout.leaves(kept)}, transient

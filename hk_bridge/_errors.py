@@ -110,6 +110,14 @@ def not_a_module(value: Any) -> ModuleTypeError:
     )
 
 
+def not_an_init(value: Any) -> TypeError:
+    name = getattr(value, "__name__", type(value).__name__)
+    return TypeError(
+        "partition_specs needs the init of a Haiku transform, which returns params or "
+        f"(params, state), but got {name!r}. Write partition_specs(f.init, ...)."
+    )
+
+
 def not_a_class(value: Any) -> ModuleTypeError:
     hint = ""
     if hasattr(type(value), "__dataclass_fields__"):

@@ -30,6 +30,7 @@ from collections.abc import Mapping
 import contextlib
 import copy
 import dataclasses
+import enum
 import functools
 import hashlib
 import itertools
@@ -61,6 +62,7 @@ NAMES_IN_HINTS = {"DenyList": core.DenyList}
 Filter = core_scope.CollectionFilter
 Key = jax.Array
 Path = tuple[str, ...]
+Shape = tuple[int, ...]
 
 # Streams that Flax's own layers ask for. A lifted transform takes its keys before it
 # runs, when the streams that the code inside will ask for cannot be known.
@@ -130,6 +132,11 @@ def lacks_param(error: Exception) -> bool:
     """Whether Flax raised `error` for want of a parameter."""
     wanted = (errors.ScopeParamNotFoundError, errors.ScopeCollectionNotFound)
     return isinstance(error, wanted)
+
+
+def lacks_variable(error: Exception) -> bool:
+    """Whether Flax raised `error` for want of a parameter or another variable."""
+    return lacks_param(error) or isinstance(error, errors.ScopeVariableNotFoundError)
 
 
 def is_immutable(error: Exception) -> bool:
@@ -267,7 +274,7 @@ class Parameter(NamedTuple):
             lambda: self.init_fn(jax.random.key(0), *self.args, **self.kwargs)
         )
 
-    def with_shape(self, shape: Path) -> Any:
+    def with_shape(self, shape: Shape) -> Any:
         """The initial value in another shape, or MISSING if there is no telling."""
         if not self.args or not isinstance(self.args[0], Collection):
             return MISSING
@@ -288,6 +295,8 @@ class Call:
       observe: runs each method of a submodule, where somebody wants to see them:
         `observe(path, module, method_name, run, args, kwargs)`.
       explain: adds a note to an error about the variable at a collection and path.
+      flags: of the scope.
+      sown: the collections that the modules turn out to sow into, at init.
     """
 
     streams: Streams
@@ -297,6 +306,7 @@ class Call:
     explain: Callable[[Exception, str, Path], None]
     observe: Callable[..., Any] | None = None
     flags: Mapping[str, Any] = dataclasses.field(init=False)
+    sown: set[str] = dataclasses.field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         flags: dict[str, Any] = {"initializing": True} if self.initializing else {}
@@ -351,12 +361,12 @@ class Scope(core.Scope):
         self._hash = id(variables if parent is None else parent.root._variables)
 
     def _check(self) -> None:
-        """Refuses use after the call, or from inside a raw JAX transform."""
+        """Refuses use after the call, and where Flax refuses another trace."""
         self._check_valid()  # type: ignore[no-untyped-call]
         self._validate_trace_level()  # type: ignore[no-untyped-call]
 
     def __hash__(self) -> int:
-        """As good as Flax's, which also looks at what `__eq__` compares, and slower."""
+        """Coarser than Flax's, and faster: equal scopes have equal hashes."""
         return self._hash
 
     def __eq__(self, other: object) -> bool:
@@ -483,6 +493,11 @@ class Scope(core.Scope):
             self._mutable_collection("params")[name] = value
         return value
 
+    def is_mutable_collection(self, col: str) -> bool:
+        if self.call.initializing and _is_sowing(sys._getframe(1)):
+            self.call.sown.add(col)
+        return super().is_mutable_collection(col)
+
     def variable(self, col: str, name: str, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().variable(col, name, *args, **kwargs)
@@ -499,6 +514,14 @@ class Scope(core.Scope):
 
     def _explain(self, error: Exception, col: str, name: str) -> None:
         self.call.explain(error, col, (*self.path, name))
+
+
+def _is_sowing(frame: types.FrameType | None) -> bool:
+    """Whether `sow` or `perturb` asks, of a module that need not be running."""
+    if frame is not None and frame.f_code is nn.Module.is_mutable_collection.__code__:
+        frame = frame.f_back
+    codes = (nn.Module.sow.__code__, nn.Module.perturb.__code__)
+    return frame is not None and frame.f_code in codes
 
 
 def _complete(counters: dict[Any, Any], streams: Iterable[str]) -> None:
@@ -535,7 +558,7 @@ def _has_shapes(value: Any, shapes: Any) -> bool:
 
 # The shapes of the leaves that an initialiser makes. Flax evaluates each initialiser
 # anew at each `apply`, only to compare shapes, which is a third of its tracing time.
-_SHAPES: dict[Any, tuple[Path, ...]] = {}
+_SHAPES: dict[Any, tuple[Shape, ...]] = {}
 _MOST_SHAPES = 4096
 
 
@@ -551,7 +574,13 @@ def _initial_shapes(parameter: Parameter) -> Any:
     return _SHAPES.setdefault(key, tuple(leaf.shape for leaf in made))
 
 
-_PLAIN = frozenset([int, float, bool, str, type, type(None)])
+# What is the same wherever it is equal, and does not change.
+_PLAIN: tuple[Any, ...] = (
+    *(int, str, bytes, type, types.NoneType, types.EllipsisType, enum.Enum),
+    *(types.BuiltinFunctionType, np.dtype, np.ufunc, jax.numpy.ufunc),
+    *(jax.core.ShapedArray, jax.tree_util.PyTreeDef, jax.sharding.PartitionSpec),
+    *(jax.sharding.Sharding, jax.sharding.Mesh, jax.sharding.AbstractMesh),
+)
 
 
 def frozen_key(value: Any, *, bound: bool = False) -> Any:
@@ -572,8 +601,10 @@ def frozen_key(value: Any, *, bound: bool = False) -> Any:
 
 def _frozen(value: Any, bound: bool) -> Any:
     """`value` with functions as code and what they close over, modules as fields."""
-    if type(value) in _PLAIN:
+    if isinstance(value, _PLAIN) or type(value) is object:
         return type(value), value
+    if isinstance(value, float):
+        return type(value), value.hex()  # 0.0 == -0.0
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         inside = (cells, value.__defaults__, value.__kwdefaults__)
@@ -591,10 +622,17 @@ def _frozen(value: Any, bound: bool) -> Any:
         return type(value), _frozen([getattr(value, name) for name in fields], bound)
     if isinstance(value, (tuple, list)):
         return type(value), tuple(_frozen(item, bound) for item in value)
-    if isinstance(value, dict):
-        return dict, tuple(value), _frozen(tuple(value.values()), bound)
+    if isinstance(value, Mapping):
+        return type(value), tuple(value), _frozen(tuple(value.values()), bound)
     if isinstance(value, jax.Array):
         raise TypeError("A tracer would be kept alive, and goes by its identity.")
+    if dataclasses.is_dataclass(value):
+        fields = [f.name for f in dataclasses.fields(value)]
+        return type(value), _frozen([getattr(value, name) for name in fields], bound)
+    if hasattr(value, "__wrapped__"):  # jitted, or with a derivative of its own
+        return type(value), value, _frozen(value.__wrapped__, bound)
+    if not bound:
+        raise TypeError("It could change, or equal what is not the same.")
     return type(value), value
 
 
@@ -688,14 +726,13 @@ def run(
     kwargs: Mapping[str, Any],
 ) -> Outcome:
     """Runs `function` of `module` bound to `variables`, which change in place."""
-    sown: set[str] = set()
 
     def body(_: Any) -> Any:
         bound = module.clone(parent=root, _deep_clone=_may_hold_modules(module))
         if not call.initializing:
             return function(bound, *args, **kwargs)
-        _watch(bound, sown)
-        with watching(sown):
+        _watch(bound, call.sown)
+        with _watching(call.sown):
             return function(bound, *args, **kwargs)
 
     observed = (
@@ -708,7 +745,26 @@ def run(
             output, _ = capture({})
         else:
             output = body(None)
-    return Outcome(output, root._variables, frozenset(sown), root)
+    return Outcome(output, root._variables, frozenset(call.sown), root)
+
+
+def init(
+    module: nn.Module,
+    function: Callable[..., Any],
+    rngs: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """What `module.init` gives, without Haiku, and the collections sown into."""
+    call = Call(
+        streams=Streams(module, rngs, None, initializing=True),
+        mutable=_NOT_AT_INIT,
+        initializing=True,
+        create=lambda parameter: MISSING,
+        explain=lambda error, col, path: None,
+    )
+    outcome = run(module, function, {}, call, False, args, kwargs)
+    return outcome.variables, outcome.sown
 
 
 def _may_hold_modules(module: nn.Module) -> bool:
@@ -720,7 +776,7 @@ def _may_hold_modules(module: nn.Module) -> bool:
 _NO_TREES = (int, float, str, type, types.NoneType, types.FunctionType)
 
 
-def watching(sown: set[str]) -> contextlib.AbstractContextManager[None]:
+def _watching(sown: set[str]) -> contextlib.AbstractContextManager[None]:
     """Adds to `sown` each collection into which a module sows that runs inside."""
 
     def interceptor(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -753,9 +809,10 @@ def _observed(
     return nn.intercept_methods(interceptor)
 
 
-def axis_rules() -> Any:
-    """The rules in force by which `nn.with_logical_constraint` names mesh axes."""
-    return nn.get_logical_axis_rules()
+def context() -> Any:
+    """What else of Flax determines a trace: rules for logical axes, and flags."""
+    flags = (config.flax_fix_rng_separator, config.flax_preserve_adopted_names)
+    return nn.get_logical_axis_rules(), flags
 
 
 def is_intercepted() -> bool:
@@ -771,7 +828,7 @@ def partition_spec(box: Any) -> jax.sharding.PartitionSpec | None:
     if not hasattr(box, "get_partition_spec"):
         return None
     spec: jax.sharding.PartitionSpec = box.get_partition_spec()
-    rules = getattr(box, "rules", None) or axis_rules()
+    rules = getattr(box, "rules", None) or nn.get_logical_axis_rules()
     if isinstance(box, nn.LogicallyPartitioned) and rules:
         spec = spmd.logical_to_mesh(spec, rules)
     return spec

@@ -13,6 +13,8 @@ What is private in Haiku and used here, since there is no public way (all since 
   cannot name a leaf;
 * `haiku._src.base.ModuleState`: an entry of that stack;
 * `haiku._src.base.get_lift_prefix`: only creators and getters are told it;
+* `haiku._src.base.context_stack`, `frame_stack`, `haiku._src.typing.LiftingModuleType`:
+  nothing public tells whether a transform runs inside another, and whether lifted;
 * `hk.Module._submodules`, `_creation_frame_id` and `_auto_repr`: what a stand-in must
   have to pass for a module;
 * `haiku._src.base.NonEmptyStateError` and the code of
@@ -39,6 +41,7 @@ from haiku._src import base
 from haiku._src import mixed_precision
 from haiku._src import module as haiku_module
 from haiku._src import transform
+from haiku._src import typing
 from haiku._src import utils
 import jax
 import jax.numpy as jnp
@@ -281,6 +284,14 @@ def has_creators() -> bool:
 def lift_prefix() -> str:
     """What `hk.lift` puts before the names of modules that are made at init now."""
     return base.get_lift_prefix() or ""
+
+
+def depth() -> int:
+    """How many transforms run here inside each other; a lifted one is not counted."""
+    frames: Any = base.frame_stack
+    tops = [f.module_stack.peek().module for f in frames if f.module_stack]
+    lifted = [isinstance(module, typing.LiftingModuleType) for module in tops]
+    return len(base.context_stack) - sum(lifted)
 
 
 def create_state(owner: hk.Module, module_name: str, name: str, value: Any) -> Any:

@@ -501,7 +501,7 @@ class _Call:
         error.add_note(_errors.note_leaf(which, *address, collection, path))
         if _flax.is_immutable(error):
             error.add_note(_errors.note_mutable(collection))
-        elif not self.initializing:
+        elif not self.initializing and _flax.lacks_variable(error):
             error.add_note(_errors.note_missing(which))
 
 

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec
 import numpy as np
 
 from hk_bridge import _abstract
+from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
@@ -36,9 +37,13 @@ class _Listener(threading.local):
     """Who wants to know of the boxes that `init` makes in this thread."""
 
     annotations: Annotations | None = None
+    depth = 0  # of the transform whose params are meant
 
 
 _listener = _Listener()
+# Part of what JAX remembers a trace by: under a new value, it knows nothing of what was
+# traced when nobody listened.
+_listening_now = jax.make_user_context()
 
 
 def partition_specs(
@@ -51,8 +56,9 @@ def partition_specs(
     `nn.scan` and `nn.vmap` add by `metadata_params`, and sharding annotations of NNX.
     Logical names become axes of the mesh by the rules of the box, else by the
     `nn.logical_axis_rules` in force; where there are none, they stay as they are.
-    An axis that a lifted Haiku transform adds in front (`hk.experimental.layer_stack`,
-    or `hk.lift` of a `jax.vmap`) is not partitioned.
+    Axes that Haiku or `jax.vmap` adds in front (by `hk.experimental.layer_stack`, or
+    `hk.lift` of a `jax.vmap`) are not partitioned, nor are leaves to which a creator
+    gave fewer axes than the annotation names.
 
     Args:
       init: the `init` of an `hk.transform` or `hk.transform_with_state`.
@@ -63,7 +69,11 @@ def partition_specs(
     Returns:
       `(params, state)`, two trees of the shape of Haiku's, with a `PartitionSpec` for
       each array. That is `PartitionSpec()` for leaves of Haiku's own modules and for
-      leaves without an annotation. After a plain `hk.transform`, `state` is empty.
+      leaves without an annotation. After a plain `hk.transform`, whose `init` returns
+      params alone, `state` is empty: `params, _ = partition_specs(f.init, ...)`.
+
+    Raises:
+      TypeError: `init` is no `init` of Haiku.
 
     >>> import flax.linen as nn, haiku as hk, jax, jax.numpy as jnp
     >>> from hk_bridge import FlaxModule
@@ -77,12 +87,23 @@ def partition_specs(
     >>> [tuple(spec) for spec in params["dense"].values()], tuple(params["linear"]["w"])
     ([(), (None, 'model')], ())
     """
-    while hasattr(init, "lower") and hasattr(init, "__wrapped__"):
-        init = init.__wrapped__  # a jitted one that was traced would not run again
+    if not callable(init):
+        raise _errors.not_an_init(init)
     with _listening() as annotations:
         made = _abstract.evaluate(init, *args, **kwargs)
-    params, state = made if isinstance(made, tuple) else (made, {})
+    pair = isinstance(made, tuple) and len(made) == 2
+    params, state = made if pair else (made, {})
+    if not (_is_haikus(params) and _is_haikus(state)):
+        raise _errors.not_an_init(init)
     return _specs(params, annotations, True), _specs(state, annotations, False)
+
+
+def _is_haikus(tree: Any) -> bool:
+    """Whether `tree` has two levels, and leaves that are neither levels nor boxes."""
+    if not _layout.is_level(tree) or not all(map(_layout.is_level, tree.values())):
+        return False
+    leaves = [leaf for bundle in tree.values() for leaf in bundle.values()]
+    return not any(_layout.is_level(leaf) or _layout.is_box(leaf) for leaf in leaves)
 
 
 def named_shardings(mesh: jax.sharding.Mesh, specs: Any) -> Any:
@@ -103,7 +124,8 @@ def named_shardings(mesh: jax.sharding.Mesh, specs: Any) -> Any:
     (None, 'model')
 
     Args:
-      mesh: has the axes that the specs name.
+      mesh: has the axes that the specs name. Constraints inside the modules want axes
+        of type `jax.sharding.AxisType.Auto`, as in Flax.
       specs: any tree of `PartitionSpec`s, as `partition_specs` returns it.
 
     Returns:
@@ -121,17 +143,20 @@ def named_shardings(mesh: jax.sharding.Mesh, specs: Any) -> Any:
 
 @contextlib.contextmanager
 def _listening() -> Iterator[Annotations]:
-    before, _listener.annotations = _listener.annotations, {}
+    before = _listener.annotations, _listener.depth
+    annotations: Annotations = {}
+    _listener.annotations, _listener.depth = annotations, _haiku.depth() + 1
     try:
-        yield _listener.annotations
+        with _listening_now(object()):
+            yield annotations
     finally:
-        _listener.annotations = before
+        _listener.annotations, _listener.depth = before
 
 
 def note_boxes(name: str, variables: Mapping[str, Any]) -> None:
     """At init: tells who listens what the boxes in `variables` of module `name` say."""
-    if _listener.annotations is None:
-        return
+    if _listener.annotations is None or _haiku.depth() != _listener.depth:
+        return  # the params of a transform that is not lifted go nowhere
     name = _haiku.lift_prefix() + name
     for collection, tree in variables.items():
         for path, spec, leaf in _annotated(tree, (), None):
@@ -164,9 +189,11 @@ def _specs(
         arrays, treedef = jax.tree.flatten(leaf)
         if annotated is None:
             return jax.tree.unflatten(treedef, [PartitionSpec()] * len(arrays))
-        more = [len(x.shape) - a.rank for x, a in zip(arrays, annotated, strict=True)]
-        pairs = zip(more, annotated, strict=True)
-        partitioned = [PartitionSpec(*[None] * n, *a.spec) for n, a in pairs]
+        partitioned = []
+        for array, (spec, rank) in zip(arrays, annotated, strict=True):
+            in_front = [None] * (len(array.shape) - rank)
+            fits = len(in_front) + len(spec) <= len(array.shape)
+            partitioned.append(PartitionSpec(*in_front, *spec if fits else ()))
         return jax.tree.unflatten(treedef, partitioned)
 
     return {

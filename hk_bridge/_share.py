@@ -123,8 +123,8 @@ def run(
         return as_ever()  # some are constants, or nothing is being staged
     streams = (tuple(given), call.streams.offers("?"), call.mutable)
     avals = tuple(map(jax.typeof, inputs.arrays))
-    rules = _flax.axis_rules()
-    static = (module, function, inputs.rest, inputs.treedef, avals, streams, rules)
+    context = _flax.context()
+    static = (module, function, inputs.rest, inputs.treedef, avals, streams, context)
     key = _flax.frozen_key(static)
     if key is None:
         return as_ever()

@@ -505,6 +505,21 @@ class Data(nn.Module):
 
 EVAL = {"train": {"train": True}, "test": {"train": False}}
 
+
+class SowOfChild(nn.Module):
+    """Sows through submodules that are not running."""
+
+    @nn.compact
+    def __call__(self, x):
+        child = nn.Dense(3, name="child")
+        add = {"init_fn": lambda: jnp.zeros([]), "reduce_fn": lambda a, b: a + b}
+        child.sow("losses", "size", (x**2).sum(), **add)
+        x = child.perturb("input", x, "gradients")
+        y = child(x)
+        child.sow("losses", "size", (y**2).sum(), **add)
+        return y
+
+
 CASES = [
     Case("leaves", Leaves),
     Case("nested", Nested),
@@ -539,6 +554,7 @@ CASES = [
         skip={"calls_agree_in_init": "a second call would decode the full length"},
     ),
     Case("sow", Sow, sown=("losses", "last", "perturbations"), **EVAL),
+    Case("sow_of_child", SowOfChild, sown=("losses", "gradients")),
     Case("sow_in_scan", SowInScan, sown=("trace",)),
     Case("scan", Scan, streams=("dropout",), **EVAL),
     Case("carried_state", CarriedState),

@@ -250,12 +250,69 @@ def test_init_runs_by_shapes_alone_and_takes_any_arguments():
     assert params["net"]["kernel"] == P(None, "model")
 
 
-def test_a_jitted_init_that_was_traced_before():
+def test_an_init_that_was_traced_before():
     f = hk.transform(lambda x: FlaxModule(Mlp(), name="net")(x)[0])
-    init = jax.jit(f.init)
-    init(KEY, X)
-    params, _ = partition_specs(init, KEY, X)
-    assert params["net/Dense_0"]["kernel"] == P("embed", "mlp")
+    jitted, remat = jax.jit(f.init), jax.checkpoint(f.init)
+    for init in (jitted, remat, functools.partial(jitted, KEY), jax.jit(jitted)):
+        args = (X,) if isinstance(init, functools.partial) else (KEY, X)
+        for _ in range(2):
+            init(*args)
+            params, _ = partition_specs(init, *args)
+            assert params["net/Dense_0"]["kernel"] == P("embed", "mlp")
+
+
+def test_a_transform_inside_that_is_not_lifted_is_not_meant():
+    def boxed(x):
+        return FlaxModule(dense("data", "model"), name="net")(x)
+
+    inner = hk.transform(boxed)
+
+    def forward(x, lift):
+        init = hk.lift(inner.init, name="inner") if lift else inner.init
+        params = init(hk.next_rng_key(), x)
+        return inner.apply(params, None, x) + FlaxModule(nn.Dense(4), name="net")(x)
+
+    specs, _ = partition_specs(hk.transform(forward).init, KEY, X, lift=False)
+    assert specs == {"net": {"kernel": P(), "bias": P()}}
+    specs, _ = partition_specs(hk.transform(forward).init, KEY, X, lift=True)
+    assert specs["net"]["kernel"] == P()
+    assert specs["inner/net"]["kernel"] == P("data", "model")
+
+    def asks(x):  # inside another transform
+        specs, _ = partition_specs(inner.init, KEY, x)
+        return specs["net"]["kernel"]
+
+    assert hk.transform(asks).apply({}, None, X) == P("data", "model")
+
+
+def test_a_leaf_of_fewer_axes_is_not_partitioned():
+    flat = lambda creator, shape, dtype, init, _: creator(shape, dtype, init).reshape(
+        -1
+    )
+    back = lambda getter, value, context: getter(value).reshape(8, -1)
+    module = nn.Dense(4, use_bias=False, kernel_init=partitioned(INIT, (None, "model")))
+
+    def forward(x):
+        with hk.custom_creator(flat), hk.custom_getter(back):
+            return FlaxModule(module, name="net")(x)
+
+    params, _ = partition_specs(hk.transform(forward).init, KEY, X)
+    assert params["net"]["kernel"] == P()
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        hk.transform(lambda x: x),
+        Mlp().init,
+        dense("data", "model").init,
+        lambda key, x: {"params": hk.transform(lambda x: hk.Linear(2)(x)).init(key, x)},
+        lambda key, x: (x, x, x),
+    ],
+)
+def test_what_is_no_init_of_haiku_is_refused(init):
+    with pytest.raises(TypeError, match=r"Write partition_specs\(f\.init, \.\.\.\)"):
+        partition_specs(init, KEY, X)
 
 
 def test_threads_do_not_hear_each_other():

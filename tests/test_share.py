@@ -1,14 +1,18 @@
 """`share_traces`: the same program and the same values, traced once."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+import contextlib
 import dataclasses
 import gc
+from typing import Any
 import weakref
 
 from catalogue import CASES
 from catalogue import Noise
 from catalogue import Norm
 from catalogue import array
+from flax.core import FrozenDict
 import flax.linen as nn
 import haiku as hk
 import jax
@@ -156,6 +160,62 @@ def test_sharing_steps_aside_for_hooks():
             return [FlaxModule(Counted())(x) for _ in range(3)]
 
     assert runs(intercepted) == runs(created) == runs(intercepted_in_flax) == 3
+
+
+class Ops(nn.Module):
+    """Applies the operations of `config`, in order."""
+
+    config: Any
+
+    def __call__(self, x):
+        if isinstance(self.config, Mapping):
+            for name, value in self.config.items():
+                x = x + value if name == "add" else x * value
+            return x
+        return x * getattr(self.config, "scale", self.config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    scale: Any
+
+
+class Mutable:
+    scale = 1.0
+
+
+def mutated():
+    config = Mutable()
+    for i in range(6):
+        config.scale = float(i)
+        yield Ops(config)
+
+
+EQUAL = {
+    "order": lambda: [
+        *[Ops(FrozenDict(add=1.0, mul=2.0))] * 3,
+        *[Ops(FrozenDict(mul=2.0, add=1.0))] * 3,
+    ],
+    "zero": lambda: [*[Ops(0.0)] * 3, *[Ops(-0.0)] * 3],
+    "dataclass": lambda: [*[Ops(Config(1))] * 3, *[Ops(Config(1.0))] * 3],
+    "type": lambda: [*[Ops(FrozenDict(mul=1))] * 3, *[Ops(FrozenDict(mul=1.0))] * 3],
+    "mutated": mutated,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("modules", EQUAL.values(), ids=EQUAL)
+def test_what_is_equal_and_not_the_same_is_not_shared(modules):
+    def forward(x, shared):
+        sharing = hk_bridge.share_traces() if shared else contextlib.nullcontext()
+        with sharing:
+            return [FlaxModule(module)(x) for module in modules()]
+
+    apply = jax.jit(hk.transform(forward).apply, static_argnames="shared")
+    x = jnp.arange(1, 4)
+    with jax.numpy_dtype_promotion("standard"):
+        assert_identical(
+            apply({}, None, x, shared=True), apply({}, None, x, shared=False)
+        )
 
 
 def test_rules_for_logical_axes_are_part_of_what_is_shared():
