@@ -731,7 +731,6 @@ def run(
         bound = module.clone(parent=root, _deep_clone=_may_hold_modules(module))
         if not call.initializing:
             return function(bound, *args, **kwargs)
-        _watch(bound, call.sown)
         with _watching(call.sown):
             return function(bound, *args, **kwargs)
 
@@ -777,22 +776,42 @@ _NO_TREES = (int, float, str, type, types.NoneType, types.FunctionType)
 
 
 def _watching(sown: set[str]) -> contextlib.AbstractContextManager[None]:
-    """Adds to `sown` each collection into which a module sows that runs inside."""
+    """Adds to `sown` what is sown into under lifted transforms.
+
+    Their Scopes are plain; a Scope of ours sees it by itself."""
 
     def interceptor(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        _watch(context.module, sown)
+        if type(context.module.scope) is core.Scope:
+            _watch(context.module.scope, sown)
         return run(*args, **kwargs)
 
     return nn.intercept_methods(interceptor)
 
 
-def _watch(module: nn.Module, sown: set[str]) -> None:
-    if "sow" in vars(module):
+def _watch(scope: core.Scope, sown: set[str]) -> None:
+    """Has `scope`, and all that come of it, note the collections sown into."""
+    if "push" in vars(scope):
         return
-    this = weakref.ref(module)  # a strong one would keep tracers alive, in a cycle
-    for name in ("sow", "perturb"):
-        spy = functools.partial(_sow, this, getattr(type(module), name), sown)
-        object.__setattr__(module, name, spy)
+    this = weakref.ref(scope)  # a strong one would keep tracers alive, in a cycle
+
+    def watched(method: Callable[..., Any]) -> Callable[..., core.Scope]:
+        def made(*args: Any, **kwargs: Any) -> core.Scope:
+            other: core.Scope = method(this(), *args, **kwargs)
+            _watch(other, sown)
+            return other
+
+        return made
+
+    def is_mutable_collection(col: str) -> bool:
+        if _is_sowing(sys._getframe(1)):
+            sown.add(col)
+        return core.Scope.is_mutable_collection(this(), col)  # type: ignore[arg-type]
+
+    vars(scope).update(
+        push=watched(core.Scope.push),
+        rewound=watched(core.Scope.rewound),
+        is_mutable_collection=is_mutable_collection,
+    )
 
 
 def _observed(
@@ -869,25 +888,3 @@ def specs(
         lambda: module.init(jax.random.key(0), *args, method=function, **kwargs)
     )
     return shapes
-
-
-def _sow(
-    this: Any, method: Callable[..., Any], sown: set[str], *args: Any, **kwargs: Any
-) -> Any:
-    """Calls `sow` or `perturb`, and notes each collection that it asks its scope for.
-
-    A class may have made its own `sow`, of other arguments; Flax's is at its bottom.
-    """
-    scope = this().scope
-    if scope is None:
-        return method(this(), *args, **kwargs)  # raises
-
-    def is_mutable_collection(col: str) -> bool:
-        sown.add(col)
-        return in_filter(scope.mutable, col)
-
-    vars(scope)["is_mutable_collection"] = is_mutable_collection
-    try:
-        return method(this(), *args, **kwargs)
-    finally:
-        vars(scope).pop("is_mutable_collection", None)  # or one within was first

@@ -555,6 +555,7 @@ CASES = [
     ),
     Case("sow", Sow, sown=("losses", "last", "perturbations"), **EVAL),
     Case("sow_of_child", SowOfChild, sown=("losses", "gradients")),
+    Case("sow_of_lifted", nn.remat(SowOfChild), sown=("losses", "gradients")),
     Case("sow_in_scan", SowInScan, sown=("trace",)),
     Case("scan", Scan, streams=("dropout",), **EVAL),
     Case("carried_state", CarriedState),

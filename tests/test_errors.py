@@ -387,3 +387,12 @@ def test_both_sizes_of_groups():
         "neither num_groups nor group_size",
         "GroupNorm(num_groups=32)",
     )
+
+
+def test_a_parameter_of_another_shape_is_not_called_missing():
+    f = hk.transform(lambda x: FlaxModule(nn.Dense(3), name="net")(x))
+    params = f.init(KEY, X)
+    with pytest.raises(flax.errors.ScopeParamShapeError) as caught:
+        f.apply(params, None, X[:, :2])
+    assert "params['net']['kernel']" in message(caught.value)
+    assert "Give the params" not in message(caught.value)
