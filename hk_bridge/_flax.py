@@ -601,14 +601,16 @@ def frozen_key(value: Any, *, bound: bool = False) -> Any:
 
 def _frozen(value: Any, bound: bool) -> Any:
     """`value` with functions as code and what they close over, modules as fields."""
-    if isinstance(value, _PLAIN) or type(value) is object:
-        return type(value), value
-    if isinstance(value, float):
-        return type(value), value.hex()  # 0.0 == -0.0
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(_frozen(item, bound) for item in value)
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         inside = (cells, value.__defaults__, value.__kwdefaults__)
         return value.__code__, id(value.__globals__), _frozen(inside, bound)
+    if isinstance(value, _PLAIN) or type(value) is object:
+        return type(value), value
+    if isinstance(value, float):
+        return type(value), value.hex()  # 0.0 == -0.0
     if isinstance(value, functools.partial):
         parts = (value.func, value.args, value.keywords)
         return functools.partial, _frozen(parts, bound)
@@ -620,15 +622,14 @@ def _frozen(value: Any, bound: bool) -> Any:
         hidden = ("parent", "name") if is_bound else ("parent",)
         fields = [name for name in fields if name not in hidden]
         return type(value), _frozen([getattr(value, name) for name in fields], bound)
-    if isinstance(value, (tuple, list)):
-        return type(value), tuple(_frozen(item, bound) for item in value)
     if isinstance(value, Mapping):
-        return type(value), tuple(value), _frozen(tuple(value.values()), bound)
+        return type(value), _frozen(tuple(value.items()), bound)
     if isinstance(value, jax.Array):
         raise TypeError("A tracer would be kept alive, and goes by its identity.")
     if dataclasses.is_dataclass(value):
-        fields = [f.name for f in dataclasses.fields(value)]
-        return type(value), _frozen([getattr(value, name) for name in fields], bound)
+        names = [f.name for f in dataclasses.fields(value)]
+        state = {name: getattr(value, name, MISSING) for name in names}
+        return type(value), _frozen({**state, **getattr(value, "__dict__", {})}, bound)
     if hasattr(value, "__wrapped__"):  # jitted, or with a derivative of its own
         return type(value), value, _frozen(value.__wrapped__, bound)
     if not bound:

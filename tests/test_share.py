@@ -180,6 +180,17 @@ class Config:
     scale: Any
 
 
+@dataclasses.dataclass
+class Unset:
+    """A field that has no value, and an attribute that is no field."""
+
+    unset: Any = dataclasses.field(init=False)
+
+    def scaled(self, scale):
+        self.scale = scale
+        return self
+
+
 class Mutable:
     scale = 1.0
 
@@ -198,6 +209,7 @@ EQUAL = {
     ],
     "zero": lambda: [*[Ops(0.0)] * 3, *[Ops(-0.0)] * 3],
     "dataclass": lambda: [*[Ops(Config(1))] * 3, *[Ops(Config(1.0))] * 3],
+    "attribute": lambda: [Ops(Unset().scaled(i)) for i in (1, 1, 1, 2, 2)],
     "type": lambda: [*[Ops(FrozenDict(mul=1))] * 3, *[Ops(FrozenDict(mul=1.0))] * 3],
     "mutated": mutated,
 }  # fmt: skip
