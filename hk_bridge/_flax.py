@@ -10,10 +10,10 @@ What is private in Flax and used here, since there is no public way (all since f
 
 * `nn.Module._module_checks` and `flax.linen.module._get_unbound_fn`: what `apply` does
   before it runs a method, whose errors have to be Flax's own;
-* `flax.linen.module._global_interceptor_stack`: nothing public tells whether somebody
-  intercepts methods;
-* `nn.Module.clone(_deep_clone=True)`: how `apply` and `bind` bind a module that has
-  modules among its fields;
+* `flax.linen.module._global_interceptor_stack` and its `_storage`: nothing public tells
+  whether somebody intercepts methods, nor starts an interceptor below the others;
+* `nn.Module.clone(_deep_clone=True)`, `_state` and `__post_init__`: how `apply` and
+  `bind` bind a module, and what there is of it for one without modules in its fields;
 * `Scope._variables`, `_root`, `_invalid`, `_check_valid`, `_validate_trace_level`,
   `flax.core.scope.LazyRng`, `child_rng_token` and `flax.core.tracers.current_trace`:
   what `Scope`, its `push` and `make_rng` are made of, which a subclass with keys drawn
@@ -306,7 +306,7 @@ class Call:
     explain: Callable[[Exception, str, Path], None]
     observe: Callable[..., Any] | None = None
     flags: Mapping[str, Any] = dataclasses.field(init=False)
-    sown: set[str] = dataclasses.field(init=False, default_factory=set)
+    sown: "_Sown" = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         flags: dict[str, Any] = {"initializing": True} if self.initializing else {}
@@ -316,6 +316,7 @@ class Call:
             # is its address, which the next one may have, too.
             flags["hk_bridge"] = next(_numbers)
         object.__setattr__(self, "flags", core.FrozenDict(flags))
+        object.__setattr__(self, "sown", _Sown())
 
     def with_keys(self, keys: Mapping[str, Key]) -> "Call":
         """This call with other keys for the streams that it uses, and no others."""
@@ -380,6 +381,8 @@ class Scope(core.Scope):
 
         A lifted transform hands on the streams that its `rngs=` or `split_rngs=` names,
         so those are drawn now; there is no way to draw a Haiku key inside it."""
+        if self.call.initializing:
+            self.call.sown.watch()
         filters = sys._getframe(1).f_locals.get("rng_filters", (True,))
         named = {name for f in filters for name in _names_in(f)}
         for stream in (*_STREAMS, *sorted(named.difference(_STREAMS))):
@@ -618,10 +621,8 @@ def _frozen(value: Any, bound: bool) -> Any:
         is_bound = value.scope is not None
         if is_bound and not bound:
             raise TypeError("Its variables matter, too.")
-        fields = [f.name for f in dataclasses.fields(value) if f.init]
-        hidden = ("parent", "name") if is_bound else ("parent",)
-        fields = [name for name in fields if name not in hidden]
-        return type(value), _frozen([getattr(value, name) for name in fields], bound)
+        hidden = ("name",) if is_bound else ()
+        return type(value), _frozen(_fields(value, *hidden), bound)
     if isinstance(value, Mapping):
         return type(value), _frozen(tuple(value.items()), bound)
     if isinstance(value, jax.Array):
@@ -729,16 +730,13 @@ def run(
     """Runs `function` of `module` bound to `variables`, which change in place."""
 
     def body(_: Any) -> Any:
-        bound = module.clone(parent=root, _deep_clone=_may_hold_modules(module))
-        if not call.initializing:
-            return function(bound, *args, **kwargs)
-        with _watching(call.sown):
-            return function(bound, *args, **kwargs)
+        return function(_bound(module, root), *args, **kwargs)
 
     observed = (
         contextlib.nullcontext() if call.observe is None else _observed(call.observe)
     )
-    with Scope(call, variables).temporary() as root, observed:
+    closing = contextlib.closing(call.sown)
+    with Scope(call, variables).temporary() as root, observed, closing:
         if capture_intermediates:
             # nn.apply sets up the capture, which holds for all that runs inside.
             capture = nn.apply(body, _Nobody(), False, capture_intermediates)
@@ -767,26 +765,64 @@ def init(
     return outcome.variables, outcome.sown
 
 
-def _may_hold_modules(module: nn.Module) -> bool:
-    """Whether a field of `module` is anything that could be, or hold, a module."""
-    values = (getattr(module, f.name) for f in dataclasses.fields(module) if f.init)
-    return not all(isinstance(value, _NO_TREES) for value in values)
+def _bound(module: nn.Module, scope: Scope) -> nn.Module:
+    """`module` with this scope, as `module.clone(parent=scope, _deep_clone=True)` is.
+
+    Flax looks for modules in each field, which takes the most of the time of binding a
+    layer whose fields have no place for them."""
+    simple = type(module).__post_init__ is nn.Module.__post_init__
+    if simple and _is_flat(_fields(module)):
+        bound: nn.Module = module.clone(parent=None)
+        bound.parent = bound.scope = scope  # type: ignore[assignment]  # a Scope may be
+        bound._state.is_initialized = True
+    else:
+        bound = module.clone(parent=scope, _deep_clone=True)
+    return bound
 
 
-_NO_TREES = (int, float, str, type, types.NoneType, types.FunctionType)
+def _fields(module: nn.Module, *hidden: str) -> tuple[Any, ...]:
+    """What `module` was built with, but for its parent and what is hidden."""
+    fields = [f.name for f in dataclasses.fields(module) if f.init]
+    hidden = ("parent", *hidden)
+    return tuple(getattr(module, name) for name in fields if name not in hidden)
 
 
-def _watching(sown: set[str]) -> contextlib.AbstractContextManager[None]:
-    """Adds to `sown` what is sown into under lifted transforms.
+def _is_flat(value: Any) -> bool:
+    """Whether `value` is nothing that could be, or hold, a module."""
+    if type(value) is tuple:
+        return all(map(_is_flat, value))
+    return isinstance(value, _FLAT)
 
-    Their Scopes are plain; a Scope of ours sees it by itself."""
 
-    def interceptor(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+_FLAT = (int, float, str, type, types.NoneType, types.FunctionType)
+
+
+class _Sown(set[str]):
+    """The collections sown into.
+
+    A Scope of ours adds to them by itself. Those under lifted transforms are plain, and
+    only an interceptor gets to see them, which costs each call of a method: so it
+    starts with the first lifted transform, and below the interceptors that the module
+    itself may have in force by then, which leave from the top."""
+
+    _interceptors: list[Any] | None = None
+
+    def watch(self) -> None:
+        """Sees, from now on until `close`, who sows under lifted transforms."""
+        if self._interceptors is None:
+            self._interceptors = linen_module._global_interceptor_stack._storage
+            self._interceptors.insert(0, self._intercept)
+
+    def _intercept(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if type(context.module.scope) is core.Scope:
-            _watch(context.module.scope, sown)
+            _watch(context.module.scope, self)
         return run(*args, **kwargs)
 
-    return nn.intercept_methods(interceptor)
+    def close(self) -> None:
+        """Ends watching."""
+        if self._interceptors is not None:
+            self._interceptors.remove(self._intercept)
+            self._interceptors = None
 
 
 def _watch(scope: core.Scope, sown: set[str]) -> None:

@@ -47,6 +47,46 @@ def test_clone_deep():
     assert clone.scope is not None
 
 
+@pytest.mark.parametrize(
+    "module", [nn.Dense(2), nn.LayerNorm(name="norm"), nn.Conv(2, (3, 3))]
+)
+def test_a_layer_is_bound_as_flax_binds_it(module):
+    call = _flax.Call(_flax.Streams(module, None, None, True), True, True, None, None)
+    ours, theirs = _flax.Scope(call, {}), _flax.Scope(call, {})
+    bound = _flax._bound(module, ours)
+    expected = module.clone(parent=theirs, _deep_clone=True)
+    assert bound.scope is bound.parent is ours
+    bound, expected = vars(bound).copy(), vars(expected).copy()
+    assert bound.pop("scope") is bound.pop("_parent_ref") is ours
+    assert expected.pop("scope") is expected.pop("_parent_ref") is theirs
+    assert bound.pop("_id") != module._id != expected.pop("_id")
+    assert bound.pop("_state") == expected.pop("_state") != module._state
+    assert bound == expected
+
+
+def test_what_may_hold_modules_is_bound_by_flax():
+    class Outer(nn.Module):
+        parts: tuple
+        options: dict
+
+    class Remembers(nn.Module):
+        def __post_init__(self):
+            super().__post_init__()
+            object.__setattr__(self, "seen", self.scope)
+
+    call = _flax.Call(
+        _flax.Streams(nn.Dense(1), None, None, True), True, True, None, None
+    )
+    scope = _flax.Scope(call, {})
+    module = Outer((nn.Dense(1), [2]), {"a": 1})
+    bound = _flax._bound(module, scope)
+    assert bound.parts[0].scope is not None
+    assert bound.parts[0] is not module.parts[0]
+    assert bound.parts[1] == (2,)
+    assert isinstance(bound.options, core.FrozenDict)
+    assert _flax._bound(Remembers(), scope).seen is scope
+
+
 def test_scope_attributes():
     root = core.Scope({"params": {"a": {"w": 1}}}, {"params": KEY})
     child = root.push("a")
@@ -116,6 +156,7 @@ def test_the_stack_of_interceptors():
     assert not _flax.is_intercepted()
     with nn.intercept_methods(lambda run, args, kwargs, context: run(*args, **kwargs)):
         assert _flax.is_intercepted()
+        assert len(linen_module._global_interceptor_stack._storage) == 1
 
 
 def test_interceptors_see_modules_in_lifted_transforms():

@@ -820,6 +820,27 @@ def test_it_works_inside_a_flax_network_and_back_in_haiku():
     )
 
 
+def test_each_bridge_sees_its_own_sown_values():
+    class Sows(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            self.sow("losses", "l", x.sum())
+            return nn.Dense(2)(x)
+
+    class Outer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            f = hk.transform_with_state(lambda x: FlaxModule(nn.remat(Sows)())(x))
+            return nn.remat(Sows)()(hk.experimental.flax.Module(f)(x))
+
+    f = hk.transform_with_state(lambda x: FlaxModule(Outer())(x))
+    params, state = f.init(KEY, X)
+    assert len(params) == 2
+    assert state == {}
+    _, state = f.apply(params, state, None, X)
+    assert state == {}
+
+
 def test_dropout_on_the_way_back():
     def forward(x):
         return FlaxModule(nn.Dropout(0.5, deterministic=False))(x)
