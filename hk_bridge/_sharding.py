@@ -23,10 +23,10 @@ Specs = dict[str, dict[str, Any]]
 
 
 class _Annotation(NamedTuple):
-    """What a box says of an array, and the rank that it has inside its module."""
+    """What a box says of an array, and the shape that it has inside its module."""
 
     spec: PartitionSpec
-    rank: int
+    shape: tuple[int, ...]
 
 
 # Of the arrays of each leaf, by whether it is of the params, module and leaf name.
@@ -56,9 +56,10 @@ def partition_specs(
     `nn.scan` and `nn.vmap` add by `metadata_params`, and sharding annotations of NNX.
     Logical names become axes of the mesh by the rules of the box, else by the
     `nn.logical_axis_rules` in force; where there are none, they stay as they are.
-    Axes that Haiku or `jax.vmap` adds in front (by `hk.experimental.layer_stack`, or
-    `hk.lift` of a `jax.vmap`) are not partitioned, nor are leaves to which a creator
-    gave fewer axes than the annotation names.
+    Axes that Haiku or `jax.vmap` adds (by `hk.experimental.layer_stack`, or `hk.lift`
+    of a `jax.vmap`) are not partitioned; they are told by their sizes, and taken to be
+    in front of axes of the same size. Nor are leaves to which a creator gave fewer axes
+    than the annotation names.
 
     Args:
       init: the `init` of an `hk.transform` or `hk.transform_with_state`.
@@ -162,7 +163,7 @@ def note_boxes(name: str, variables: Mapping[str, Any]) -> None:
         for path, spec, leaf in _annotated(tree, (), None):
             address = _layout.address(name, collection, path)
             _listener.annotations[collection == _layout.PARAMS, *address] = [
-                _Annotation(spec, np.ndim(array)) for array in jax.tree.leaves(leaf)
+                _Annotation(spec, np.shape(array)) for array in jax.tree.leaves(leaf)
             ]
 
 
@@ -189,11 +190,10 @@ def _specs(
         arrays, treedef = jax.tree.flatten(leaf)
         if annotated is None:
             return jax.tree.unflatten(treedef, [PartitionSpec()] * len(arrays))
-        partitioned = []
-        for array, (spec, rank) in zip(arrays, annotated, strict=True):
-            in_front = [None] * (len(array.shape) - rank)
-            fits = len(in_front) + len(spec) <= len(array.shape)
-            partitioned.append(PartitionSpec(*in_front, *spec if fits else ()))
+        partitioned = [
+            _partitioned(array.shape, annotation)
+            for array, annotation in zip(arrays, annotated, strict=True)
+        ]
         return jax.tree.unflatten(treedef, partitioned)
 
     return {
@@ -203,3 +203,23 @@ def _specs(
         }
         for module_name, bundle in bundles.items()
     }
+
+
+def _partitioned(shape: tuple[int, ...], annotation: _Annotation) -> PartitionSpec:
+    """The spec of an array of `shape`, which has the axes of `annotation` and others.
+
+    >>> annotation = _Annotation(PartitionSpec("a", "b"), (4, 8))
+    >>> [tuple(_partitioned(s, annotation)) for s in [(4, 8), (3, 4, 8), (4, 3, 8)]]
+    [('a', 'b'), (None, 'a', 'b'), ('a', None, 'b')]
+    """
+    sizes, own = list(annotation.shape), list[int]()
+    for axis in reversed(range(len(shape))):
+        if sizes and sizes[-1] == shape[axis]:
+            own.insert(0, axis)
+            sizes.pop()
+    if sizes:  # a creator changed one of them
+        own = list(range(len(shape)))[-len(annotation.shape) :]
+    if len(annotation.spec) > len(own):
+        return PartitionSpec()
+    names: dict[int, Any] = dict(zip(own, annotation.spec, strict=False))
+    return PartitionSpec(*map(names.get, range(1 + max(names, default=-1))))

@@ -24,6 +24,7 @@ import pytest
 
 import hk_bridge
 from hk_bridge import FlaxModule
+from hk_bridge import _sharding
 from hk_bridge import named_shardings
 from hk_bridge import partition_specs
 
@@ -192,18 +193,41 @@ def test_axes_that_haikus_transforms_add_are_not_partitioned():
     kernels = [b["kernel"] for name, b in names.items() if name.endswith("Dense_0")]
     assert kernels == [P(None, "embed", "mlp")]
 
+
+@pytest.mark.parametrize(
+    ("axis", "bias", "kernel"),
+    [
+        (0, P(), P(None, "mlp", "embed")),
+        (1, P(), P("mlp", None, "embed")),
+        (-1, P(), P("mlp", "embed")),
+    ],
+)
+def test_axes_that_a_lifted_vmap_adds_are_not_partitioned(axis, bias, kernel):
     inner = hk.transform(lambda x: FlaxModule(Mlp(), name="net")(x)[0])
 
     def lifted(x):
         keys = jax.random.split(hk.next_rng_key(), 3)
-        init = jax.vmap(inner.init, in_axes=(0, None))
+        init = jax.vmap(inner.init, in_axes=(0, None), out_axes=axis)
         params = hk.lift(init, name="lifted")(keys, x)
-        return jax.vmap(inner.apply, in_axes=(0, None, None))(params, None, x)
+        return jax.vmap(inner.apply, in_axes=(axis, None, None))(params, None, x)
 
     params, _ = partition_specs(hk.transform(lifted).init, KEY, X)
-    assert params["lifted/net/Dense_1"] == {
-        "kernel": P(None, "mlp", "embed"), "bias": P(),
-    }  # fmt: skip
+    assert params["lifted/net/Dense_1"] == {"kernel": kernel, "bias": bias}
+
+
+@pytest.mark.parametrize(
+    ("shape", "spec"),
+    [
+        ((4, 4), P(None, "a")),  # of equal sizes the first is new
+        ((5, 6, 4), P(None, None, "a")),
+        ((4, 6, 5), P("a")),
+        ((5, 6), P(None, "a")),  # a creator made it larger: the last axis
+        ((), P()),
+    ],
+)
+def test_which_axes_are_new_is_told_by_the_sizes(shape, spec):
+    annotation = _sharding._Annotation(P("a"), (4,))
+    assert _sharding._partitioned(shape, annotation) == spec
 
 
 def test_placement_and_shared_modules():
