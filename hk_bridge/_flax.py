@@ -316,7 +316,13 @@ class Call:
             # is its address, which the next one may have, too.
             flags["hk_bridge"] = next(_numbers)
         object.__setattr__(self, "flags", core.FrozenDict(flags))
-        object.__setattr__(self, "sown", _Sown())
+        object.__setattr__(self, "sown", _Sown(self))
+
+    def runs(self, module: nn.Module) -> bool:
+        """Whether `module` runs in this call: not unbound, nor in an `apply` inside.
+
+        At init and where somebody observes, no other call has the same flags."""
+        return module.scope is not None and module.scope.flags == self.flags
 
     def with_keys(self, keys: Mapping[str, Key]) -> "Call":
         """This call with other keys for the streams that it uses, and no others."""
@@ -732,11 +738,8 @@ def run(
     def body(_: Any) -> Any:
         return function(_bound(module, root), *args, **kwargs)
 
-    observed = (
-        contextlib.nullcontext() if call.observe is None else _observed(call.observe)
-    )
-    closing = contextlib.closing(call.sown)
-    with Scope(call, variables).temporary() as root, observed, closing:
+    watching = contextlib.closing(call.sown)
+    with Scope(call, variables).temporary() as root, _observed(call), watching:
         if capture_intermediates:
             # nn.apply sets up the capture, which holds for all that runs inside.
             capture = nn.apply(body, _Nobody(), False, capture_intermediates)
@@ -798,14 +801,17 @@ _FLAT = (int, float, str, type, types.NoneType, types.FunctionType)
 
 
 class _Sown(set[str]):
-    """The collections sown into.
+    """The collections that the modules of a call sow into.
 
     A Scope of ours adds to them by itself. Those under lifted transforms are plain, and
     only an interceptor gets to see them, which costs each call of a method: so it
     starts with the first lifted transform, and below the interceptors that the module
     itself may have in force by then, which leave from the top."""
 
-    _interceptors: list[Any] | None = None
+    def __init__(self, call: Call):
+        super().__init__()
+        self._call = call
+        self._interceptors: list[Any] | None = None
 
     def watch(self) -> None:
         """Sees, from now on until `close`, who sows under lifted transforms."""
@@ -814,8 +820,9 @@ class _Sown(set[str]):
             self._interceptors.insert(0, self._intercept)
 
     def _intercept(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if type(context.module.scope) is core.Scope:
-            _watch(context.module.scope, self)
+        module = context.module
+        if type(module.scope) is core.Scope and self._call.runs(module):
+            _watch(module.scope, self)
         return run(*args, **kwargs)
 
     def close(self) -> None:
@@ -851,16 +858,17 @@ def _watch(scope: core.Scope, sown: set[str]) -> None:
     )
 
 
-def _observed(
-    observe: Callable[..., Any],
-) -> contextlib.AbstractContextManager[None]:
-    """Has `observe` run the methods of submodules."""
+def _observed(call: Call) -> contextlib.AbstractContextManager[None]:
+    """Has `call.observe` run the methods of submodules."""
+    if call.observe is None:
+        return contextlib.nullcontext()
+    observe = call.observe
 
     def interceptor(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        path = context.module.path
-        if not path or context.method_name == "setup":
+        module, name = context.module, context.method_name
+        if not call.runs(module) or not module.path or name == "setup":
             return run(*args, **kwargs)
-        return observe(path, context.module, context.method_name, run, args, kwargs)
+        return observe(module.path, module, name, run, args, kwargs)
 
     return nn.intercept_methods(interceptor)
 

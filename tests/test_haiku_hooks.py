@@ -1183,6 +1183,38 @@ def test_an_interceptor_can_skip_a_submodule():
         assert_identical(y_init, y)
 
 
+class Foreign(nn.Module):
+    """Runs modules that are not its own: an unbound one, and others in `apply`."""
+
+    @nn.compact
+    def __call__(self, x):
+        class Helper(nn.Module):
+            def double(self, x):
+                return 2 * x
+
+        f = hk.transform_with_state(lambda x: FlaxModule(Mlp(), name="deep")(x))
+        y = hk.experimental.flax.Module(f, name="haiku")(x)
+        y += Mlp().apply({"params": self.variables["params"]["haiku"]["deep"]}, x)
+        return nn.Dense(4, name="own")(Helper(parent=None).double(y))
+
+
+def test_only_the_modules_own_submodules_are_seen():
+    seen = []
+
+    def interceptor(next_fun, args, kwargs, context):
+        if context.method_name == "__call__":
+            seen.append(context.module.module_name)
+        return next_fun(*args, **kwargs)
+
+    forward = lambda x: FlaxModule(Foreign(), name="net")(x)
+    f = hk.transform_with_state(forward)
+    params, state = f.init(KEY, X)
+    with hk.intercept_methods(interceptor):
+        y, _ = f.apply(params, state, None, X)
+    assert_identical(y, f.apply(params, state, None, X)[0])
+    assert seen == ["net", "net/haiku", "deep", "deep/a", "deep/b", "net/own"]
+
+
 def interceptors_in_flax(forward):
     """How many interceptors Flax holds while the module runs at apply."""
     counts = []

@@ -728,6 +728,26 @@ def test_a_sow_of_the_users_own_is_seen():
     assert_identical(mutated, {"logs": {"value": (X,)}})
 
 
+def test_who_sows_elsewhere_is_not_the_modules_doing():
+    class Sows(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            self.sow("stats", "x", x)
+            return x
+
+    class Counts(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            count = self.variable("stats", "count", jnp.zeros, ())
+            count.value += 1.0
+            x = nn.remat(nn.Dense)(2)(x)
+            return Sows().apply({}, x, mutable=["stats"])[0]  # with its own variables
+
+    _, state, _, new = run(lambda x: FlaxModule(Counts(), name="net")(x), X)
+    assert_identical(state, {"net/stats": {"count": jnp.ones(())}})
+    assert_identical(new, {"net/stats": {"count": jnp.full((), 2.0)}})
+
+
 def test_no_trace_of_before_hides_a_sow_or_a_call_in_nn_jit():
     class Inner(nn.Module):
         @nn.compact
