@@ -292,6 +292,8 @@ class Call:
       initializing: whether this is `init`.
       create: gives the value of a parameter that does not exist, or MISSING to have
         Flax decide.
+      start: gives what a variable other than a parameter starts from at init, by its
+        collection, path and the value that its initialiser made.
       observe: runs each method of a submodule, where somebody wants to see them:
         `observe(path, module, method_name, run, args, kwargs)`.
       explain: adds a note to an error about the variable at a collection and path.
@@ -304,6 +306,7 @@ class Call:
     initializing: bool
     create: Callable[[Parameter], Any]
     explain: Callable[[Exception, str, Path], None]
+    start: Callable[[str, Path, Any], Any] | None = None
     observe: Callable[..., Any] | None = None
     flags: Mapping[str, Any] = dataclasses.field(init=False)
     sown: "_Sown" = dataclasses.field(init=False)
@@ -507,12 +510,28 @@ class Scope(core.Scope):
             self.call.sown.add(col)
         return super().is_mutable_collection(col)
 
-    def variable(self, col: str, name: str, *args: Any, **kwargs: Any) -> Any:
+    def variable(
+        self,
+        col: str,
+        name: str,
+        init_fn: Callable[..., Any] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        if init_fn is not None and self.call.start is not None:
+            init_fn = self._starting(col, name, init_fn, self.call.start)
         try:
-            return super().variable(col, name, *args, **kwargs)
+            return super().variable(col, name, init_fn, *args, **kwargs)
         except errors.FlaxError as error:
             self._explain(error, col, name)
             raise
+
+    def _starting(
+        self, col: str, name: str, init_fn: Callable[..., Any], start: Any
+    ) -> Callable[..., Any]:
+        """`init_fn`, with what the bridge has the variable start from."""
+        path = (*self.path, name)
+        return lambda *args, **kwargs: start(col, path, init_fn(*args, **kwargs))
 
     def put_variable(self, col: str, name: str, value: Any) -> None:
         try:

@@ -1,5 +1,6 @@
 """Flax variables as Haiku's params and state, and back. Needs neither framework."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import inspect
@@ -161,21 +162,32 @@ def leaves(variables: Variables) -> Iterator[tuple[str, _names.Path, Any]]:
             yield collection, path, leaf
 
 
+def map_leaves(
+    function: Callable[[str, _names.Path, Any], Any], tree: Any, path: _names.Path = ()
+) -> Any:
+    """`tree` with `function(collection, path, leaf)` for each leaf; boxes stay.
+
+    Args:
+      path: where `tree` is, the collection first; `()` is of whole variables.
+
+    >>> map_leaves(lambda c, path, leaf: (c, *path), {"params": {"a": {"w": 1.0}}})
+    {'params': {'a': {'w': ('params', 'a', 'w')}}}
+    """
+    if is_box(tree):
+        return tree.replace_boxed(map_leaves(function, open_box(tree), path))
+    if is_level(tree):
+        return {k: map_leaves(function, v, (*path, k)) for k, v in tree.items()}
+    return function(path[0], path[1:], tree)
+
+
 def replace(
     variables: Variables, new: Mapping[tuple[str, _names.Path], Any]
 ) -> dict[str, Any]:
     """`variables` with other leaves at some `(collection, path)`; boxes stay."""
-    return {c: _replace(tree, (c,), new) for c, tree in variables.items()}
-
-
-def _replace(
-    tree: Any, path: _names.Path, new: Mapping[tuple[str, _names.Path], Any]
-) -> Any:
-    if is_box(tree):
-        return tree.replace_boxed(_replace(open_box(tree), path, new))
-    if is_level(tree):
-        return {key: _replace(value, (*path, key), new) for key, value in tree.items()}
-    return new.get((path[0], path[1:]), tree)
+    replaced: dict[str, Any] = map_leaves(
+        lambda c, path, leaf: new.get((c, path), leaf), variables
+    )
+    return replaced
 
 
 def _walk(tree: Mapping[str, Any]) -> Iterator[tuple[_names.Path, Any]]:

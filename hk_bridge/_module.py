@@ -213,6 +213,7 @@ class _Call:
             (c, path): leaf for c, path, leaf in _layout.leaves(self.given)
         }
         self.created: set[tuple[str, _names.Path]] = set()
+        self.started: dict[tuple[str, _names.Path], Any] = {}
 
     def run(self, method: Any, args: Any, kwargs: Any) -> Any:
         module, function = self.net.module, _flax.resolve(self.net.module, method)
@@ -223,6 +224,7 @@ class _Call:
             initializing=self.initializing,
             create=self.create if self.initializing else self.fetch,
             explain=self.explain,
+            start=self.start if self.initializing else None,
             observe=self.observe if _haiku.is_observed() else None,
         )
 
@@ -357,6 +359,20 @@ class _Call:
 
         return _haiku.create_param(self.net, module_name, name, value, init)
 
+    def start(self, collection: str, path: _names.Path, made: Any) -> Any:
+        """At init: what a variable starts from, `made` but for given leaves."""
+
+        def leaf(collection: str, path: _names.Path, made: Any) -> Any:
+            value = self.given_leaves.get((collection, path), made)
+            if value is not made:
+                self.check_given(collection, path, value, made)
+            self.started[collection, path] = value
+            return value
+
+        if collection in self.net._transient:
+            return made
+        return _layout.map_leaves(leaf, made, (collection, *path))
+
     def check_given(
         self, collection: str, path: _names.Path, given: Any, made: Any
     ) -> None:
@@ -445,12 +461,33 @@ class _Call:
                     functools.partial(_layout.unbox, value),
                     lambda shape: _flax.MISSING,
                 )
-                if new is not value:
+                given = (collection, path) in self.given_leaves
+                start = self.started.get((collection, path), value) if given else value
+                if new is not start:
                     changed[collection, path] = new
+                elif value is not start and self.writes(collection):
+                    self.set_state(collection, path, value, start)
         _haiku.create_empty(*_layout.empty_bundles(variables, name=self.name))
-        if not changed:
-            return None
-        return _layout.replace(variables, {**changed, **old})
+        return self.again(variables, changed) if changed else None
+
+    def again(
+        self, variables: dict[str, Any], changed: dict[tuple[str, _names.Path], Any]
+    ) -> dict[str, Any]:
+        """The variables with which to run again: all params, and state as it was.
+
+        `start` gives the module what state starts from now. It is not asked inside
+        lifted transforms, where such a leaf has to be there before."""
+        self.given_leaves |= changed
+        params = {c: tree for c, tree in variables.items() if c == _layout.PARAMS}
+        before = self.variables() | _layout.replace(
+            params, {**changed, **self.stored()}
+        )
+        lifted = {
+            at: new
+            for at, new in changed.items()
+            if at[0] != _layout.PARAMS and at not in self.started
+        }
+        return _layout.insert(before, lifted)
 
     def check_levels(self, variables: Mapping[str, Any]) -> None:
         """Refuses given variables without the level of collections, or with two."""

@@ -1,7 +1,9 @@
 """What `FlaxModule` does where the laws do not reach."""
 
 from concurrent.futures import ThreadPoolExecutor
+import contextlib
 import copy
+import itertools
 
 from catalogue import Autoencoder
 from catalogue import Noise
@@ -165,6 +167,90 @@ def test_given_variables_reach_into_lifted_transforms_and_boxes():
     plain["params"]["dense"]["kernel"] = kernel
     assert_identical(hk_bridge.to_flax(params, {}, name="net"), plain)
     assert_identical(y, scan().apply(plain, X, None))
+
+
+class Counts(nn.Module):
+    """How often it ran, and a layer whose statistics may be given."""
+
+    @nn.compact
+    def __call__(self, x):
+        count = self.variable("counts", "n", jnp.zeros, ())
+        count.value += 1.0
+        return nn.BatchNorm(use_running_average=True)(x), count.value
+
+
+@pytest.mark.parametrize("count", [None, 5.0])
+def test_given_state_is_what_the_one_pass_of_init_starts_from(count):
+    outputs, stats = [], {"mean": jnp.ones([4]), "var": jnp.full([4], 2.0)}
+    given = {"batch_stats": {"BatchNorm_0": stats}}
+    if count is not None:
+        given["counts"] = {"n": jnp.asarray(count)}
+
+    def forward(x):
+        net = FlaxModule(Counts(), name="net", variables=given)
+        outputs.append(net(x))
+        outputs.append(net(x))
+        return outputs[-1]
+
+    params, state = hk.transform_with_state(forward).init(KEY, X)
+    start = 0.0 if count is None else count
+    assert [n for _, n in outputs] == [start + 1, start + 2]
+    variables = hk_bridge.to_flax(params, state, name="net")
+    assert_identical(variables["batch_stats"], given["batch_stats"])
+    # Haiku's init gives what state starts from; Flax's what it is after the pass.
+    assert variables["counts"]["n"] == (1.0 if count is None else count)
+    expected, _ = Counts().apply({**variables, "counts": {"n": 0.0}}, X, mutable=True)
+    assert_identical(outputs[0][0], expected[0])
+
+
+class Decoder(nn.Module):
+    """Attention with a cache, which runs otherwise where the cache is there."""
+
+    @nn.compact
+    def __call__(self, x, _=None):
+        x = nn.MultiHeadDotProductAttention(2, qkv_features=4, decode=True)(x)
+        return nn.BatchNorm(use_running_average=True)(x), None
+
+
+class Decoders(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        axes = {"params": 0, "cache": 0, "batch_stats": 0}
+        scan = nn.scan(Decoder, axes, split_rngs={"params": True}, length=2)
+        return scan(name="scan")(x, None)[0]
+
+
+def half(creator, shape, dtype, init, context):
+    floats = jnp.issubdtype(dtype, jnp.floating)
+    return creator(shape, jnp.float16 if floats else dtype, init)
+
+
+@pytest.mark.parametrize(
+    ("module", "of"),
+    [
+        *itertools.product([Decoder()], ["params", "batch_stats", "cache", "creator"]),
+        # A cache that is given to a scan is there when it starts, as in `apply`.
+        *itertools.product([Decoders()], ["params", "batch_stats", "creator"]),
+    ],
+    ids=lambda part: part if isinstance(part, str) else type(part).__name__,
+)
+def test_init_that_runs_again_finds_no_cache_of_the_first_run(module, of):
+    x = jnp.ones([1, 3, 4])
+    made = module.init(KEY, x)
+    given = {c: tree for c, tree in made.items() if c == of}
+    lifted = isinstance(module, Decoders)
+
+    def forward(x):
+        # What a creator of state changes in a scan is there when it starts, too.
+        creator = hk.custom_creator(half, params=lifted, state=not lifted)
+        hooks = creator if of == "creator" else contextlib.nullcontext()
+        with hooks, jax.numpy_dtype_promotion("standard"):
+            return FlaxModule(module, name="net", variables=given)(x)
+
+    params, state = hk.transform_with_state(forward).init(KEY, x)
+    variables = hk_bridge.to_flax(params, state, name="net")
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, made)
+    assert all(jnp.all(leaf == 0) for leaf in jax.tree.leaves(variables["cache"]))
 
 
 def test_given_leaves_that_the_module_does_not_have_are_left_out():
