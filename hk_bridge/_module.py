@@ -511,14 +511,21 @@ class _Call:
         if not self.state:
             return
         old = self.stored()
-        kept = {collection for collection, _ in old if self.writes(collection)}
-        changed = {c: tree for c, tree in variables.items() if c in kept}
-        for collection, path, value in _layout.leaves(changed):
-            if (collection, path) in old:
-                if value is not old[collection, path]:
-                    self.set_state(collection, path, value, old[collection, path])
-            elif self.asked is None:
-                raise _errors.new_state_leaf(_owner(self.net), collection, path)
+        kept = [c for c in self.variables() if self.writes(c)]
+        new = _layout.leaves({c: variables[c] for c in kept})
+        for collection, path, value in new:
+            before = old.pop((collection, path), _flax.MISSING)
+            if before is _flax.MISSING:
+                if self.asked is None:
+                    raise _errors.new_state_leaf(_owner(self.net), collection, path)
+            elif value is not before:
+                self.set_state(collection, path, value, before)
+        for collection, path in old:
+            if collection in kept:
+                before = jax.tree.structure(old[collection, path])
+                raise _errors.changed_state_leaf(
+                    _owner(self.net), collection, path, before, "no leaf"
+                )
 
     def set_state(
         self, collection: str, path: _names.Path, value: Any, old: Any

@@ -555,6 +555,29 @@ def test_a_leaf_that_changes_its_structure_is_refused():
         assert part in str(error.value)
 
 
+EMPTY = [
+    (lambda: jnp.ones([3]), dict, "from PyTreeDef(*) to no leaf"),
+    (lambda: {"a": jnp.ones([3])}, lambda: jnp.ones([3]), "a new variable"),
+    (dict, lambda: jnp.ones([3]), "a new variable"),
+    (dict, lambda: {"a": jnp.ones([3])}, "a new variable"),
+]
+
+
+@pytest.mark.parametrize(("first", "then", "part"), EMPTY)
+def test_empty_dicts_are_structure_too(first, then, part):
+    class Changes(nn.Module):
+        @nn.compact
+        def __call__(self):
+            value = self.variable("memory", "x", first)
+            if not self.is_initializing():
+                value.value = then()
+
+    with pytest.raises(hk_bridge.StateStructureError) as error:
+        run(lambda: FlaxModule(Changes(), name="net")())
+    assert part in str(error.value)
+    assert "collection 'memory', path 'x" in str(error.value)
+
+
 @pytest.mark.parametrize("transient", ["memory", ["memory"], ("memory", "other")])
 def test_transient_collections_are_named_outright(transient):
     class Remembers(nn.Module):
