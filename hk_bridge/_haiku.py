@@ -73,6 +73,18 @@ def key_source() -> Callable[[], jax.Array] | None:
     return None if hk.maybe_get_rng_sequence_state() is None else hk.next_rng_key
 
 
+def apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, where it is an error to ask Haiku for parameters, state or keys."""
+
+    def run(*args: Any) -> Any:
+        result, state = hk.transform_with_state(function).apply({}, {}, None, *args)
+        if state:
+            raise ValueError("There is no place for state.")
+        return result
+
+    return run
+
+
 class _StandIn(hk.Module):
     """A Flax submodule, as Haiku's hooks see it: `context.module` of its leaves."""
 

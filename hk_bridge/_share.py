@@ -3,24 +3,25 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import threading
 from typing import Any
+from typing import NamedTuple
 
 import jax
 from jax.interpreters import partial_eval
 
 from hk_bridge import _flax
+from hk_bridge import _haiku
 from hk_bridge import _layout
-
-Leaf = tuple[str, tuple[str, ...]]  # the collection and path of a variable
 
 
 class _Table(threading.local):
     """What is shared now in this thread, by all that determines a trace."""
 
-    entries: "dict[Any, _Entry] | None" = None
+    entries: "dict[Any, _Entry | None] | None" = None
 
 
 _table = _Table()
@@ -42,8 +43,10 @@ def share_traces() -> Iterator[None]:
     The first of several equal modules is run as ever, the second to be traced, the rest
     not at all, so the code of a module must not do anything but compute. Sharing steps
     aside by itself: at init and outside of `jax.jit`; for a configuration that has no
-    hash or holds arrays; with `mutable=` or `capture_intermediates=`; and while
-    creators of Haiku, or interceptors of Haiku or Flax, are in force.
+    hash or holds arrays, and for outputs that hold them where JAX does not see them;
+    for code that itself asks Haiku for something; with `mutable=` or
+    `capture_intermediates=`; and while creators of Haiku, or interceptors of Haiku or
+    Flax, are in force.
 
     Returns:
       A context manager.
@@ -66,39 +69,58 @@ def share_traces() -> Iterator[None]:
         _table.entries = before
 
 
+class _Place(NamedTuple):
+    """Stands for an array, by its position among them."""
+
+    position: int
+
+
+@dataclasses.dataclass(eq=False)  # JAX asks whether forms are equal
+class _Form:
+    """A tree without its arrays: the leaves, a `_Place` for each array, and the tree.
+
+    An array that is there twice has one place: code may ask whether `q is kv`."""
+
+    leaves: list[Any]
+    treedef: Any
+
+    def join(self, arrays: Sequence[Any]) -> Any:
+        """The tree with these arrays."""
+        leaves = [arrays[x.position] if type(x) is _Place else x for x in self.leaves]
+        return jax.tree.unflatten(self.treedef, leaves)
+
+
+def _split(tree: Any) -> tuple[list[Any], _Form]:
+    """The arrays of `tree`, and its form."""
+    leaves, treedef = jax.tree.flatten(tree)
+    arrays = {id(leaf): leaf for leaf in leaves if isinstance(leaf, jax.Array)}
+    places = {key: _Place(index) for index, key in enumerate(arrays)}
+    rest = [places.get(id(leaf), leaf) for leaf in leaves]
+    return list(arrays.values()), _Form(rest, treedef)
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass
+class _Results:
+    """What a trace gives: JAX remembers the form with the trace."""
+
+    arrays: Sequence[Any]
+    form: _Form
+
+    def tree_flatten(self) -> tuple[Sequence[Any], _Form]:
+        return self.arrays, self.form
+
+    @classmethod
+    def tree_unflatten(cls, form: _Form, arrays: Sequence[Any]) -> "_Results":
+        return cls(arrays, form)
+
+
 @dataclasses.dataclass
 class _Entry:
     """One trace: the streams that it draws, and the function that has it, once made."""
 
     streams: tuple[str, ...]
-    function: Callable[..., Any] | None = None
-    results: "_Split | None" = None
-    changed: tuple[Leaf, ...] = ()
-
-
-@dataclasses.dataclass
-class _Split:
-    """A tree as its arrays and all the rest."""
-
-    arrays: list[Any]
-    rest: list[Any]  # with _ARRAY in the place of an array
-    treedef: Any
-
-    @classmethod
-    def of(cls, tree: Any) -> "_Split":
-        leaves, treedef = jax.tree.flatten(tree)
-        arrays = [x for x in leaves if isinstance(x, jax.Array)]
-        rest = [_ARRAY if isinstance(x, jax.Array) else x for x in leaves]
-        return cls(arrays, rest, treedef)
-
-    def join(self, arrays: Any) -> Any:
-        """The tree with other arrays."""
-        remaining = iter(arrays)
-        leaves = [next(remaining) if x is _ARRAY else x for x in self.rest]
-        return jax.tree.unflatten(self.treedef, leaves)
-
-
-_ARRAY: Any = object()
+    function: Callable[..., _Results] | None = None
 
 
 def run(
@@ -118,52 +140,66 @@ def run(
     if entries is None or _flax.is_intercepted():
         return as_ever()
     given = dict(call.streams.keys)
-    inputs = _Split.of((variables, args, kwargs, given))
-    if not all(isinstance(x, partial_eval.DynamicJaxprTracer) for x in inputs.arrays):
+    arrays, form = _split((variables, args, kwargs, given))
+    if not _are_staged(arrays):
         return as_ever()  # some are constants, or nothing is being staged
     streams = (tuple(given), call.streams.offers("?"), call.mutable)
-    avals = tuple(map(jax.typeof, inputs.arrays))
+    avals = tuple(map(jax.typeof, arrays))
     context = _flax.context()
-    static = (module, function, inputs.rest, inputs.treedef, avals, streams, context)
+    static = (module, function, form.leaves, form.treedef, avals, streams, context)
     key = _flax.frozen_key(static)
     if key is None:
         return as_ever()
-    entry = entries.get(key)
-    if entry is None:
+    if key not in entries:
         outcome = as_ever()
         drawn = tuple(stream for stream in call.streams.keys if stream not in given)
         entries[key] = _Entry(drawn)
         return outcome
+    entry = entries[key]
+    if entry is None:
+        return as_ever()
     keys = [call.streams.key(stream) for stream in entry.streams]
+    if not (arrays or keys) or not _are_staged(keys):
+        return as_ever()
     if entry.function is None:
-        entry.function = _shared(entry, inputs, module, function, call)
-    arrays = entry.function(inputs.arrays, keys)
-    assert entry.results is not None
-    output, changed = entry.results.join(arrays)
-    new = dict(zip(entry.changed, changed, strict=True))
-    return _flax.Outcome(output, _layout.replace(variables, new), frozenset(), None)
+        entry.function = _shared(entry.streams, form, module, function, call)
+    try:
+        results = entry.function(arrays, keys)
+    except Exception:
+        entries[key] = None  # as below, or whatever has the module fail by itself, too
+        return as_ever()
+    output, changed = results.form.join(results.arrays)
+    return _flax.Outcome(output, _layout.replace(variables, changed), frozenset(), None)
+
+
+def _are_staged(arrays: Sequence[Any]) -> bool:
+    """Whether all `arrays` are inputs of a program that is being traced."""
+    return all(isinstance(x, partial_eval.DynamicJaxprTracer) for x in arrays)
 
 
 def _shared(
-    entry: _Entry, inputs: _Split, module: Any, function: Callable[..., Any], call: Any
-) -> Callable[..., Any]:
+    streams: Sequence[str],
+    form: _Form,
+    module: Any,
+    function: Callable[..., Any],
+    call: _flax.Call,
+) -> Callable[..., _Results]:
     """The jitted function that runs `module`, inlined wherever it is called."""
-    inputs = dataclasses.replace(inputs, arrays=[])  # tracers are not to be kept
 
-    def pure(arrays: list[Any], keys: list[Any]) -> list[Any]:
-        variables, args, kwargs, given = inputs.join(arrays)
-        given = {**given, **dict(zip(entry.streams, keys, strict=True))}
+    def pure(arrays: Sequence[Any], keys: Sequence[Any]) -> _Results:
+        variables, args, kwargs, given = form.join(arrays)
+        given = {**given, **dict(zip(streams, keys, strict=True))}
         inner = call.with_keys(given)
         before = {(c, path): leaf for c, path, leaf in _layout.leaves(variables)}
         outcome = _flax.run(module, function, variables, inner, False, args, kwargs)
-        after = [
-            ((c, path), leaf)
+        changed = {
+            (c, path): leaf
             for c, path, leaf in _layout.leaves(outcome.variables)
-            if before.get((c, path), _ARRAY) is not leaf
-        ]
-        entry.changed = tuple(leaf for leaf, _ in after)
-        entry.results = _Split.of((outcome.output, [value for _, value in after]))
-        arrays, entry.results.arrays = entry.results.arrays, []
-        return arrays
+            if before.get((c, path), _flax.MISSING) is not leaf
+        }
+        results = _Results(*_split((outcome.output, changed)))
+        if _flax.frozen_key(results.form.leaves) is None:
+            raise TypeError("A leaf that is no array may hold a tracer of this trace.")
+        return results
 
-    return jax.jit(pure, inline=_INLINE)
+    return jax.jit(_haiku.apart(pure), inline=_INLINE)

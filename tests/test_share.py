@@ -348,9 +348,9 @@ def both_ways(forward, *args):
             return forward(*args)
 
     results = []
-    for f in map(hk.transform, (forward, shared)):
-        params = f.init(KEY, *args)
-        results.append(jax.jit(f.apply)(params, KEY, *args))
+    for f in map(hk.transform_with_state, (forward, shared)):
+        params, state = f.init(KEY, *args)
+        results.append(jax.jit(f.apply)(params, state, KEY, *args))
     return results
 
 
@@ -383,3 +383,110 @@ def test_what_closes_over_a_bound_module_is_not_shared():
         return [use(norm.bind(v)) for v in variables]
 
     assert_identical(*both_ways(forward, X))
+
+
+# What is right without sharing is right with it.
+
+
+class Fused(nn.Module):
+    @nn.compact
+    def __call__(self, q, kv):
+        y = nn.Dense(4)(q)
+        return 2.0 * y if q is kv else y + kv
+
+
+class Hyper(nn.Module):
+    """Its output holds an array where JAX sees no leaf."""
+
+    @nn.compact
+    def __call__(self, x):
+        w = nn.Dense(4)(x)
+        return lambda z: z * w
+
+
+class Twice(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        y = nn.Dense(4)(x)
+        return y, y
+
+
+class Precise(nn.Module):
+    """Looks at something that JAX, too, traces anew for."""
+
+    @nn.compact
+    def __call__(self, x):
+        count = self.variable("counts", "n", jnp.zeros, ())
+        y = nn.Dense(4)(x)
+        if jax.config.jax_default_matmul_precision == "float32":
+            return {"high": y}
+        count.value += 1.0
+        return {"low": y}
+
+
+def precisely(net, x, i):
+    with jax.default_matmul_precision("float32" if i % 2 else "bfloat16"):
+        return net(x)
+
+
+def with_linear(module, x):
+    return hk.Linear(4)(module(x))
+
+
+SCALES = hk.initializers.RandomNormal()
+
+
+def with_parameter(module, x):
+    return module(x) * hk.get_parameter("scale", [1, 4], init=SCALES)
+
+
+def with_key(module, x):
+    return module(x) * jax.random.normal(hk.next_rng_key(), [1, 4])
+
+
+def with_state(module, x):
+    hk.set_state("mean", x.mean())
+    return module(x)
+
+
+def by_method(method):
+    return nn.Dense(4), lambda net, x, i: net(x, method=method)
+
+
+RIGHT = {
+    "one_array_or_two": (Fused(), lambda net, x, i: net(x, x + i if i % 2 else x)),
+    "one_output_twice": (Twice(), lambda net, x, i: net(x)[0] is net(x)[1]),
+    "hidden_outputs": (Hyper(), lambda net, x, i: net(x)(2.0)),
+    "contexts": (Precise(), precisely),
+    "linear": by_method(with_linear),
+    "parameter": by_method(with_parameter),
+    "key": by_method(with_key),
+    "state": by_method(with_state),
+}
+
+
+@pytest.mark.parametrize(("module", "call"), RIGHT.values(), ids=RIGHT)
+def test_what_is_right_without_sharing_is_right_with_it(module, call):
+    def forward(x):
+        nets = [FlaxModule(module, name=f"net_{i}") for i in range(6)]
+        return [call(net, x, i) for i, net in enumerate(nets)]
+
+    assert_identical(*both_ways(forward, X))
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_a_module_without_inputs_steps_aside_outside_of_jit(jit):
+    class Draws(nn.Module):
+        runs = 0
+
+        def __call__(self):
+            Draws.runs += 1
+            return jax.random.normal(self.make_rng("noise"), [4])
+
+    def forward():
+        with hk_bridge.share_traces():
+            return [FlaxModule(Draws())() for _ in range(5)]
+
+    apply = hk.transform(forward).apply
+    (jax.jit(apply) if jit else apply)({}, KEY)
+    assert Draws.runs == (2 if jit else 5)
