@@ -23,12 +23,14 @@ What is private in Haiku and used here, since there is no public way (all since 
 * `haiku._src.module.interceptor_stack`, `haiku._src.base.param_creator_stack`,
   `haiku._src.mixed_precision._mixed_precision_interceptor`: nothing public tells
   whether a hook is in force, and what nobody sees should cost nothing;
+* `haiku._src.base.param_getter_stack`: public ones start a getter inside the others;
 * `haiku._src.utils.camel_to_snake`: how Haiku names modules after classes.
 """
 
 import bisect
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 import contextlib
 import functools
 import itertools
@@ -242,10 +244,20 @@ def _dress(next_getter: Any, value: Any, context: Any) -> Any:
     return _Whole(next_getter(value))
 
 
+@contextlib.contextmanager
+def _dressed() -> Iterator[None]:
+    """Dresses what the getters of the user return, who see the bare leaf."""
+    base.param_getter_stack.pushleft(_dress)
+    try:
+        yield
+    finally:
+        base.param_getter_stack.popleft()
+
+
 def _get_parameter(name: str, value: Any, init: Initializer) -> Any:
     if _abstract.is_array(value):
         return hk.get_parameter(name, value.shape, value.dtype, init)
-    with hk.custom_getter(_dress):
+    with _dressed():
         dressed: Any = hk.get_parameter(name, (), init=init)
     return dressed.value
 

@@ -261,5 +261,18 @@ def test_hooks_in_force_can_be_told():
     assert callable(mixed_precision._mixed_precision_interceptor)
 
 
+def test_a_getter_at_the_left_is_the_outermost():
+    def getters():
+        with hk.custom_getter(lambda next_getter, value, _: next_getter(value) * 2):
+            base.param_getter_stack.pushleft(lambda get, value, _: get(value) + 1)
+            try:
+                return hk.get_parameter("w", [], init=jnp.ones)
+            finally:
+                base.param_getter_stack.popleft()
+
+    f = hk.transform(getters)
+    assert f.apply(f.init(None), None) == 3
+
+
 def test_camel_to_snake():
     assert utils.camel_to_snake("LayerNorm2D") == "layer_norm2_d"

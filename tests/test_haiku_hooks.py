@@ -403,6 +403,39 @@ def test_frozen_leaves_have_no_gradient(net):
     assert_identical(grads(f), expected)
 
 
+class Pair(nn.Module):
+    """A parameter and a variable that are tuples."""
+
+    @nn.compact
+    def __call__(self, x):
+        pair = lambda *_: (jnp.ones([4]), jnp.full([4], 2.0))
+        a, b = self.param("pair", pair)
+        c, d = self.variable("stats", "pair", pair).value
+        return (a, b), (c, d)
+
+
+GETTERS = {
+    "before": lambda get, value, context: get(tree_map(lambda x: 3 * x, value)),
+    "after": lambda get, value, context: tree_map(lambda x: 3 * x, get(value)),
+}
+
+
+@pytest.mark.parametrize("getter", GETTERS.values(), ids=GETTERS)
+def test_a_getter_sees_a_tuple_as_it_is(getter):
+    def forward(x):
+        net = FlaxModule(Pair(), name="net")
+        with hk.custom_getter(GETTERS["after"]), hk.custom_getter(getter, state=True):
+            return net(x)
+
+    plain = hk.transform_with_state(lambda x: FlaxModule(Pair(), name="net")(x))
+    params, state, _, (param, variable), new = run(forward, X)
+    assert_identical(params, plain.init(KEY, X)[0])
+    assert_identical(new, state)
+    pair = params["net"]["pair"]
+    assert_identical(param, tree_map(lambda x: 9 * x, pair))
+    assert_identical(variable, tree_map(lambda x: 3 * x, state["net/stats"]["pair"]))
+
+
 def test_a_creator_cannot_give_another_shape():
     for net in (DENSE, LINEAR):
 
