@@ -108,19 +108,19 @@ def build(cls: Any, args: Any, kwargs: Any) -> nn.Module:
 
 
 def own_attributes(cls: type) -> dict[str, Any]:
-    """What the author of `cls` wrote: the public attributes that are no fields."""
+    """What the author of `cls` wrote: the attributes that are no fields."""
     fields = getattr(cls, "__dataclass_fields__", {})
-    of_flax = (_nnx() if is_nnx_class(cls) else nn).Module.__mro__
+    of_flax = (_nnx() if is_nnx_class(cls) else nn).Module
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
-        if base not in of_flax:
+        if base not in of_flax.__mro__:
             found.update(vars(base))
-    found = {k: v for k, v in found.items() if k not in fields and k not in _OF_FLAX}
-    return {k: v for k, v in found.items() if not k.startswith("_") or k == "__call__"}
-
-
-# What Flax itself puts on every class, or calls by itself.
-_OF_FLAX = ("scope", "parent", "name", "setup")
+    made = {"setup", *fields, *vars(type("Empty", (of_flax,), {}))} - {"__call__"}
+    return {
+        name: value
+        for name, value in found.items()
+        if name not in made and (not name.startswith("__") or name == "__call__")
+    }
 
 
 def lacks_key(error: Exception) -> bool:

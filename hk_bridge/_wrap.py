@@ -69,9 +69,10 @@ def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
     constructor of the Flax class, plus `name`; it takes `variables=` and `transient=`
     as `FlaxModule` does, too. Each public method of the Flax class is a method of the
     Haiku class, which takes the keywords `rngs`, `mutable` and `capture_intermediates`
-    of `FlaxModule.__call__`; class methods, static methods and constants are there; the
-    fields can be read. `.flax_class` is the Flax class, and `.module` of an instance
-    the linen module that it runs.
+    of `FlaxModule.__call__`; class methods, which get the Haiku class (so `super()` is
+    not for them), static methods, properties and constants are there; the fields can be
+    read. `.flax_class` is the Flax class, and `.module` of an instance the linen module
+    that it runs.
 
     What Haiku's modules have wins over a Flax field or method of the same name: `name`,
     `module`, `variables`, `module_name`, `params_dict`, `state_dict`. Reach Flax's by
@@ -189,6 +190,9 @@ _OPTIONS = {"rngs": None, "mutable": None, "capture_intermediates": False}
 
 def _attribute(name: str, attribute: Any, nnx: bool) -> Any:
     """What the Haiku class has for an attribute of the Flax class."""
+    if hasattr(attribute, "__get__") and not inspect.isroutine(attribute):
+        doc = getattr(attribute, "wrapped", attribute).__doc__  # Flax wraps descriptors
+        return property(_haiku.transparent(_reader(name)), doc=doc)
     if not inspect.isfunction(attribute):
         return attribute
     if hasattr(attribute, "nowrap") and not hasattr(attribute, "compact_name_scope"):
@@ -216,6 +220,18 @@ def _attribute(name: str, attribute: Any, nnx: bool) -> Any:
         parameters=[*first, *keywords, *last]
     )
     return method
+
+
+def _reader(name: str) -> Callable[[Any], Any]:
+    """Reads a property of the linen module, bound if it asks for more than fields."""
+
+    def read(self: Any) -> Any:
+        try:
+            return getattr(self.module, name)
+        except Exception:
+            return getattr(self.module.bind(self.variables), name)
+
+    return read
 
 
 def _unbound_method(name: str, attribute: Any) -> Callable[..., Any]:
@@ -283,17 +299,19 @@ class _Cell(Wrapped):
         self,
         inputs: Any,
         prev_state: Any,
-        *,
+        *args: Any,
         rngs: Any = None,
         method: Any = None,
         mutable: Any = None,
         capture_intermediates: Any = False,
+        **kwargs: Any,
     ) -> Any:
         """One step, in Haiku's order of arguments; linen's is `(carry, inputs)`.
 
         Args:
           inputs: of one step, `[B, D]`.
           prev_state: what `initial_state` or the step before gave.
+          *args, **kwargs: what else the cell takes.
           rngs, method, mutable, capture_intermediates: as in `FlaxModule.__call__`.
 
         Returns:
@@ -302,8 +320,8 @@ class _Cell(Wrapped):
         result = _module.call(
             self,
             method,
-            (prev_state, inputs),
-            {},
+            (prev_state, inputs, *args),
+            kwargs,
             rngs=rngs,
             mutable=mutable,
             capture_intermediates=capture_intermediates,

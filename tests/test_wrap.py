@@ -1,6 +1,7 @@
 """`wrap`, and every layer of `hk_bridge.nn` under the laws, through its class."""
 
 import dataclasses
+import functools
 import inspect
 import pickle
 import subprocess
@@ -201,6 +202,83 @@ def test_a_decorated_class():
     assert_identical(y, module.apply(variables, X))
     assert_identical(z, module.apply(variables, X, scale=2.0, method="encode"))
     assert_identical(decoded, module.apply(variables, z, method="decode"))
+
+
+@hk_bridge.wrap
+class Sized(nn.Module):
+    """Has private names, and properties that read them."""
+
+    width: int = 3
+    _times: int = 2
+    _SIZES = {"small": 5}
+
+    @classmethod
+    def of(cls, size, **kwargs):
+        return cls(width=cls._SIZES[size] + cls._more(), **kwargs)
+
+    @staticmethod
+    def _more():
+        return 1
+
+    @property
+    def total(self):
+        """The width and the rest."""
+        return self.width * self._times
+
+    @property
+    def kernel(self):
+        return self.variables["params"]["layer"]["kernel"]
+
+    @functools.cached_property
+    def half(self):
+        return self.total / 2
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.width, name="layer")(x)
+
+
+def test_private_names_and_properties():
+    def forward(x):
+        net = Sized.of("small", name="net")
+        assert (net.width, net.total, net.half) == (6, 12, 6.0)
+        with pytest.raises(AttributeError, match="no_such_thing"):
+            _ = net.no_such_thing
+        if hk.running_init():
+            with pytest.raises(hk_bridge.NotInitializedError):
+                _ = net.kernel
+        net(x)
+        return net.kernel
+
+    params, kernel, _ = run(forward, X)
+    assert_identical(kernel, params["net/layer"]["kernel"])
+    assert Sized.total.__doc__ == "The width and the rest."
+    assert Sized._SIZES == {"small": 5}
+
+
+def test_a_cell_takes_what_else_its_step_takes():
+    @hk_bridge.wrap
+    class Cell(nn.RNNCellBase):
+        num_feature_axes = 1
+
+        @nn.compact
+        def __call__(self, carry, inputs, scale, train=False):
+            y = scale * nn.Dense(4)(inputs) + carry
+            return y, -y if train else y
+
+        @nn.nowrap
+        def initialize_carry(self, rng, input_shape):
+            return jnp.zeros([*input_shape[:-1], 4])
+
+    def forward(x):
+        cell = Cell(name="cell")
+        return cell(x, jnp.zeros([2, 4]), 2.0, train=True)
+
+    params, (y, state), _ = run(forward, X)
+    variables = hk_bridge.to_flax(params, {}, name="cell")
+    zeros = jnp.zeros([2, 4])
+    expected = Cell.flax_class().apply(variables, zeros, X, 2.0, train=True)
+    assert_identical((state, y), expected)
 
 
 def test_annotations_that_nobody_can_read_stay():
