@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import dataclasses
 import difflib
 import html
+import itertools
 import math
+import operator
 from typing import Any
 
 import jax
@@ -36,8 +38,8 @@ class Entry:
       expected: what the module makes, as `float32[4,3]`; None if nothing.
       given: what the checkpoint holds, likewise.
       suggestion: for a missing or an unexpected leaf the nearest name on the other
-        side, `collection/path`; for a mismatched one how to make it fit. None if there
-        is none.
+        side, `collection/path`; for a mismatched one how to make it fit, as far as the
+        shapes tell (see `diff`). None if there is none.
     """
 
     collection: str
@@ -114,6 +116,12 @@ def diff(
     Nothing is computed and no weights are made: `init` is evaluated for shapes alone.
     Collections into which the module sows live for one call, so they are neither
     missing nor unexpected; nor is `intermediates`.
+
+    How to make a leaf fit is guessed, since a shape is all that is known: two axes that
+    are swapped want `.T`, `[O, I, *spatial]` for `[*spatial, I, O]` is the kernel of a
+    PyTorch convolution, and axes that are split, merged or of size 1 stay in order.
+    Where that says nothing, or the transposed leaf would do as well, nothing is
+    suggested. A square kernel fits, be it transposed or not: no shape tells.
 
     Args:
       variables: `{collection: nested dict}`, as `hk_bridge.checkpoint.load` returns
@@ -234,17 +242,41 @@ def _array(value: Any) -> str:
 
 def _remedy(expected: str, given: str) -> str | None:
     """How to make an array fit, where a line does it."""
-    (to, shape), (dtype, old) = _parsed(expected), _parsed(given)
-    if shape is None or old is None:
-        return None
-    steps = ""
-    if shape != old and shape == old[::-1]:
-        steps += ".T"
-    elif shape != old and math.prod(shape) == math.prod(old):
-        steps += f".reshape({shape})"
-    elif shape != old:
+    (to, new), (dtype, old) = _parsed(expected), _parsed(given)
+    steps = None if new is None or old is None else _steps(old, new)
+    if steps is None:
         return None
     return "leaf" + steps + (f".astype({to!r})" if to != dtype else "")
+
+
+def _steps(old: tuple[int, ...], new: tuple[int, ...]) -> str | None:
+    """The one likely way from a shape to another; None if there is none, or are two."""
+    if old == new:
+        return ""
+    turned = (*range(2, len(old)), 1, 0)  # [O, I, *spatial] to [*spatial, I, O]
+    if 2 <= len(old) <= 5 and new == tuple(old[axis] for axis in turned):
+        return ".T" if len(old) == 2 else f".transpose({turned})"
+    straight = _in_order(old, new)
+    vector = sum(size != 1 for size in old) <= 1  # the same either way
+    transposed = not vector and _in_order(old[::-1], new)
+    if straight == transposed or (transposed and len(old) > 2):
+        return None
+    return ".T" * transposed + f".reshape({new})"
+
+
+def _in_order(old: Sequence[int], new: Sequence[int]) -> bool:
+    """Whether axes are merely split, merged or of size 1 between two shapes.
+
+    >>> _in_order((12, 24), (12, 4, 6)), _in_order((24, 12), (12, 4, 6))
+    (True, False)
+    """
+    ends, others = (
+        {*itertools.accumulate((size for size in shape if size != 1), operator.mul)}
+        for shape in (old, new)
+    )  # an axis is split where only `others` has an end, merged where only `ends` has
+    sides = [(end in ends) - (end in others) for end in sorted(ends | others)]
+    adjacent = itertools.pairwise(sides)
+    return math.prod(old) == math.prod(new) and all(a * b >= 0 for a, b in adjacent)
 
 
 def _parsed(text: str) -> tuple[str, tuple[int, ...] | None]:

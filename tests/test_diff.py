@@ -152,6 +152,56 @@ def test_mismatched(change, given, suggestion, variables):
     assert entry.suggestion == suggestion
 
 
+@pytest.mark.parametrize(
+    ("given", "expected", "steps"),
+    [
+        ((24, 12), (12, 24), ".T"),
+        ((1, 3), (3, 1), ".T"),
+        # PyTorch's convolutions: [O, I, *spatial] into [*spatial, I, O].
+        ((8, 4, 3), (3, 4, 8), ".transpose((2, 1, 0))"),
+        ((8, 4, 3, 3), (3, 3, 4, 8), ".transpose((2, 3, 1, 0))"),
+        ((8, 4, 3, 5), (3, 5, 4, 8), ".transpose((2, 3, 1, 0))"),
+        ((8, 8, 1, 1), (1, 1, 8, 8), ".transpose((2, 3, 1, 0))"),
+        ((8, 4, 2, 3, 5), (2, 3, 5, 4, 8), ".transpose((2, 3, 4, 1, 0))"),
+        ((8, 4, 2, 3, 5, 6), (2, 3, 5, 6, 4, 8), None),
+        ((8, 4, 3, 5), (5, 3, 4, 8), None),
+        # Its linear layers into `DenseGeneral`.
+        ((24, 12), (12, 4, 6), ".T.reshape((12, 4, 6))"),
+        ((12, 24), (4, 6, 12), ".T.reshape((4, 6, 12))"),
+        ((24, 24), (24, 4, 6), None),
+        ((24, 24), (4, 6, 24), None),
+        ((24,), (4, 6), ".reshape((4, 6))"),
+        # Axes that are split and merged, in order.
+        ((12, 24), (12, 4, 6), ".reshape((12, 4, 6))"),
+        ((12, 4, 6), (12, 24), ".reshape((12, 24))"),
+        ((6, 2, 5), (2, 3, 10), ".reshape((2, 3, 10))"),
+        ((6, 2, 5), (4, 3, 5), None),
+        ((4, 3), (12,), None),
+        ((1, 4, 3), (12,), None),
+        ((4, 3, 2), (24,), None),
+        ((4, 3), (6, 2), None),
+        # Axes of size 1.
+        ((), (1,), ".reshape((1,))"),
+        ((1, 1, 3), (3,), ".reshape((3,))"),
+        ((3, 1), (1, 1, 3), ".reshape((1, 1, 3))"),
+        ((3, 4), (1, 3, 4), ".reshape((1, 3, 4))"),
+        ((3, 3), (1, 3, 3), None),
+        ((4, 4, 1, 1), (4, 4), None),
+        ((6, 4, 1, 1), (4, 6), None),
+        ((6,), (7,), None),
+    ],
+    ids=str,
+)
+def test_a_step_is_suggested_where_it_is_the_one_way(given, expected, steps):
+    class Param(nn.Module):
+        @nn.compact
+        def __call__(self):
+            self.param("w", nn.initializers.zeros, expected)
+
+    (entry,) = diff({"params": {"w": np.zeros(given, np.float32)}}, Param()).mismatched
+    assert entry.suggestion == (steps and f"leaf{steps}")
+
+
 def test_scalars_are_arrays():
     class Count(nn.Module):
         @nn.compact
