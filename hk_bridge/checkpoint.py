@@ -322,7 +322,8 @@ def _savable(tree: Any, path: _names.Path, kind: _Format) -> Any:
     if _layout.is_level(tree):
         for name in tree:
             _check_name(name, (*path, name), kind)
-        return {str(k): _savable(v, (*path, k), kind) for k, v in tree.items()}
+        # `str(k)` of an enum that is a str is another text: `Name.A` for "a".
+        return {str.__str__(k): _savable(v, (*path, k), kind) for k, v in tree.items()}
     if len(path) == 1:
         raise _errors.collection_type(path[0], tree)
     leaf = np.asarray(tree) if isinstance(tree, np.generic) else tree

@@ -1,5 +1,6 @@
 """Checkpoints: exact there and back, refused by name, whole or not at all."""
 
+import enum
 import io
 import itertools
 import json
@@ -205,6 +206,15 @@ def test_boxes_are_opened_and_frozen_dicts_become_dicts(kind):
     back = round_trip(given, kind)
     assert_same(back, {"params": {"a": np.ones(2, np.float32), "e": {}}})
     assert type(given["params"]["a"]) is nn.Partitioned
+
+
+@EVERY_FORMAT
+def test_names_are_what_they_are_as_strings(kind):
+    class Name(str, enum.Enum):  # noqa: UP042, as many write it
+        A = "a"
+
+    back = round_trip({"params": {Name.A: np.ones(2), np.str_("b"): {}}}, kind)
+    assert_same(back, {"params": {"a": np.ones(2), "b": {}}})
 
 
 def test_msgpack_keeps_python_scalars_and_none():
