@@ -131,9 +131,9 @@ def save(
     """Keeps Flax variables in a checkpoint that `load` gives back exactly.
 
     A file that is there is replaced at once, when the new one is whole, so a save that
-    fails or is killed leaves the old file as it was. An Orbax directory appears when it
-    is whole, and is never replaced. What a killed save wrote stays beside it: a hidden
-    `.tmp` file, or a directory `*.orbax-checkpoint-tmp*`.
+    fails or is killed leaves the old file as it was; the new one has its mode. An Orbax
+    directory appears when it is whole, and is never replaced. What a killed save wrote
+    stays beside it: a hidden `.tmp` file, or a directory `*.orbax-checkpoint-tmp*`.
     Boxes are opened and `FrozenDict`s become dicts, as by `hk_bridge.to_haiku`. Leaves
     are NumPy and JAX arrays, sharded ones too; NumPy scalars become arrays `[]`.
 
@@ -442,13 +442,18 @@ def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A new path beside `path`, which takes its place when the block is through."""
     target = pathlib.Path(os.path.realpath(path))  # through a link, as open() writes
     new = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")
-    new.touch(exist_ok=False)
-    mode = new.stat().st_mode
     try:
+        new.touch(exist_ok=False)
+    except OSError as error:
+        error.filename = str(path)  # the caller knows no other
+        raise
+    mode = (target if target.exists() else new).stat().st_mode
+    try:
+        new.chmod(0o600)  # what it replaces may be a secret
         yield new
-        new.chmod(mode)  # safetensors (0.8.0) lets the owner alone read its files
         with new.open("rb+") as file:
             os.fsync(file)  # else a power cut may leave the new name on no bytes
+        new.chmod(mode)
         new.replace(target)
     except BaseException:
         new.unlink(missing_ok=True)

@@ -710,6 +710,25 @@ def umask():
     return mask
 
 
+@EVERY_FILE
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_the_mode_of_a_file_that_is_replaced_stays(kind, mode, tmp_path, monkeypatch):
+    path = place(tmp_path, kind)
+    checkpoint.save(path, VARIABLES)
+    path.chmod(mode)
+    seen = []
+
+    def fsync(file):
+        (new,) = set(tmp_path.iterdir()) - {path}
+        seen.append(new.stat().st_mode & 0o777)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    checkpoint.save(path, NEW)
+    assert path.stat().st_mode & 0o777 == mode
+    assert seen == [0o600]  # until it is whole
+    assert_same(checkpoint.load(path), NEW)
+
+
 def test_a_directory_is_never_replaced(tmp_path):
     path = place(tmp_path, "orbax")
     checkpoint.save(path, VARIABLES)
@@ -741,9 +760,11 @@ def test_a_write_that_fails_leaves_the_old_file(kind, tmp_path):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    for kind in ("msgpack", "npz"):
-        with pytest.raises(FileNotFoundError):
-            checkpoint.save(place(tmp_path / "none", kind), VARIABLES)
+    for kind in FILES:
+        path = place(tmp_path / "none", kind)
+        with pytest.raises(FileNotFoundError) as caught:
+            checkpoint.save(path, VARIABLES)
+        assert str(caught.value) == f"[Errno 2] No such file or directory: '{path}'"
 
 
 KILLED = """
