@@ -66,17 +66,17 @@ class CheckpointError(ValueError):
     ...         load(file.name)
     ...     except CheckpointError as error:
     ...         print(type(error.__cause__).__name__)
-    EOFError
+    BadZipFile
     """
 
 
 def load(path: Path, *, shardings: Any = None, progress: bool | None = None) -> Tree:
     """The variables in a checkpoint, as `hk_bridge.to_haiku` and `module.apply` take.
 
-    Leaves are NumPy arrays, whatever they were saved from, maybe read-only; with
-    `shardings`, JAX arrays. `to_haiku` hands them on untouched, so a sharded load lands
-    in Haiku's layout as it is, and out of an Orbax directory each device reads its
-    shards alone:
+    Leaves are NumPy arrays in the byte order of the machine, whatever they were saved
+    from, maybe read-only; with `shardings`, JAX arrays. `to_haiku` hands them on
+    untouched, so a sharded load lands in Haiku's layout as it is, and out of an Orbax
+    directory each device reads its shards alone:
 
         shardings = nn.get_sharding(jax.eval_shape(module.init, key, x), mesh)
         params, state = to_haiku(load(path, shardings=shardings), name="net")
@@ -212,11 +212,10 @@ def _write_safetensors(path: pathlib.Path, tree: Tree) -> None:
 
 def _read_npz(path: pathlib.Path, shardings: Any, done: Done) -> Tree:
     flat: Tree = {}
-    # Open by us: `np.load` of a path leaves a broken archive open (NumPy 2.4).
+    # `np.load` (NumPy 2.4) leaves a broken archive open, and advises to unpickle what
+    # is none.
     with path.open("rb") as file, contextlib.ExitStack() as stack:
-        archive: Any = np.load(file, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise TypeError("it is a single array, not an archive of arrays")
+        archive: Any = np.lib.npyio.NpzFile(file, allow_pickle=False)
         stack.enter_context(archive)
         members = archive.zip.infolist()
         _check_unpacked(sum(member.file_size for member in members), path)
@@ -225,7 +224,8 @@ def _read_npz(path: pathlib.Path, shardings: Any, done: Done) -> Tree:
             array = archive[member.filename]
             if not isinstance(array, np.ndarray):
                 raise TypeError(f"its member {member.filename!r} is no array")
-            flat[member.filename.removesuffix(".npy")] = array
+            name = member.filename.removesuffix(".npy")
+            flat[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
             done(member.file_size)
     return _nested(flat)
 

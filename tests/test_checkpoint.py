@@ -299,6 +299,14 @@ def test_what_the_libraries_save_is_read(tmp_path):
     assert_same(checkpoint.load(tmp_path / "a.npz"), {"params": {"w": np.zeros(999)}})
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int16", "complex128"])
+def test_another_byte_order_becomes_the_machines(dtype, tmp_path):
+    native = array(dtype, (2, 3))
+    swapped = native.astype(native.dtype.newbyteorder("S"))
+    np.savez(tmp_path / "a.npz", **{"params/w": swapped})
+    assert_same(checkpoint.load(tmp_path / "a.npz"), {"params": {"w": native}})
+
+
 # Sharded.
 
 
@@ -518,7 +526,8 @@ def test_a_changed_byte_gives_a_tree_or_a_clear_error(kind, data):
 def test_a_file_of_another_format_is_refused(one, two, tmp_path):
     checkpoint.save(place(tmp_path, one), VARIABLES)
     place(tmp_path, one).rename(place(tmp_path, two))
-    unreadable(place(tmp_path, two), "suffix of its format")
+    error = unreadable(place(tmp_path, two), "suffix of its format")
+    assert "pickle" not in str(error)  # NumPy's advice for what it does not know
 
 
 class Evil:
@@ -561,7 +570,7 @@ def test_hostile_archives_are_refused(tmp_path, monkeypatch):
     unreadable(path, r"V2 array at 'params/w', which is no leaf")
     with path.open("wb") as file:
         np.save(file, np.ones(2))
-    unreadable(path, "a single array")
+    unreadable(path, "BadZipFile: File is not a zip file")
 
 
 @pytest.mark.parametrize(
