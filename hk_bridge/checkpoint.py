@@ -97,7 +97,8 @@ def load(path: Path, *, shardings: Any = None, progress: bool | None = None) -> 
     Raises:
       FileNotFoundError: nothing is at `path`.
       CheckpointError: what is there is no whole, safe checkpoint of its format.
-      VariablesError: `shardings` lacks a leaf, or a leaf would lose its 64 bits.
+      VariablesError: `shardings` lacks a leaf or cannot split it, or a leaf would lose
+        its 64 bits.
       ModuleNotFoundError: the format's library is not installed.
 
     >>> import tempfile
@@ -246,7 +247,7 @@ def _read_orbax(path: pathlib.Path, shardings: Any, done: Done) -> Any:
         if shardings is None:
             return ocp.RestoreArgs(restore_type=np.ndarray)
         where = tuple(str(getattr(key, "key", key)) for key in keys)
-        return ocp.ArrayRestoreArgs(sharding=_sharding(shardings, where, leaf.dtype))
+        return ocp.ArrayRestoreArgs(sharding=_sharding(shardings, where, leaf))
 
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         metadata = checkpointer.metadata(path.absolute()).item_metadata
@@ -363,7 +364,7 @@ def _loaded(tree: Any, path: _names.Path, shardings: Any) -> Any:
     if isinstance(leaf, np.ndarray) and _is_number(leaf.dtype):
         if shardings is None:
             return leaf
-        return jax.device_put(leaf, _sharding(shardings, path, leaf.dtype))
+        return jax.device_put(leaf, _sharding(shardings, path, leaf))
     if isinstance(leaf, (jax.Array, list, *_PLAIN)):
         return leaf
     what = (
@@ -372,14 +373,19 @@ def _loaded(tree: Any, path: _names.Path, shardings: Any) -> Any:
     raise TypeError(f"it holds a {what} at {'/'.join(path)!r}, which is no leaf")
 
 
-def _sharding(shardings: Any, path: _names.Path, dtype: Any) -> Any:
+def _sharding(shardings: Any, path: _names.Path, leaf: Any) -> Any:
     for part in path:
         if _layout.is_level(shardings):
             shardings = shardings.get(part)
     if not isinstance(shardings, jax.sharding.Sharding):
         raise _no_sharding(path, shardings)
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-        raise _loses_bits(path, dtype)
+    if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
+        raise _loses_bits(path, leaf.dtype)
+    array = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    try:
+        jax.eval_shape(lambda x: jax.device_put(x, shardings), array)
+    except ValueError as error:
+        raise _does_not_split(path, shardings, array.shape) from error
     return shardings
 
 
@@ -538,6 +544,16 @@ def _no_sharding(path: _names.Path, given: Any) -> _errors.VariablesError:
     return _errors.VariablesError(
         f"shardings= has {given!r} for {_where(path)}, where a jax.sharding.Sharding "
         "was expected. Give one for each leaf of the checkpoint, or one for all."
+    )
+
+
+def _does_not_split(
+    path: _names.Path, given: jax.sharding.Sharding, shape: tuple[int, ...]
+) -> _errors.VariablesError:
+    return _errors.VariablesError(
+        f"shardings= has {given!r} for {_where(path)}, which cannot split an array of "
+        f"shape {shape}. Give one that names no more axes than the array has, "
+        "and splits each into equal parts: jax.P(), say, splits none."
     )
 
 

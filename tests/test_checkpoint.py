@@ -348,6 +348,22 @@ def test_a_leaf_without_sharding_and_lost_bits_are_refused(kind, tmp_path):
         checkpoint.load(path, shardings={"params": {}, "batch_stats": one})
 
 
+@EVERY_FORMAT
+@pytest.mark.parametrize("spec", [("x",), (None, "x"), (None, None)], ids=str)
+def test_a_sharding_that_does_not_fit_is_refused(kind, spec, tmp_path):
+    path = place(tmp_path, kind)
+    checkpoint.save(path, {"params": {"a": {"w": np.ones(6, np.float32)}}})
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.NamedSharding(mesh, jax.P(*spec))
+    with pytest.raises(hk_bridge.VariablesError) as caught:
+        checkpoint.load(path, shardings={"params": sharding})
+    assert str(caught.value) == (
+        f"shardings= has {sharding!r} for collection 'params', path 'a/w', which "
+        "cannot split an array of shape (6,). Give one that names no more axes than "
+        "the array has, and splits each into equal parts: jax.P(), say, splits none."
+    )
+
+
 # Refused before anything is written.
 
 
