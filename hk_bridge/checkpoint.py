@@ -147,7 +147,7 @@ def save(
       VariablesError: there is a leaf or a name that the format cannot hold. Only
         `.msgpack` holds each dtype of JAX, None and Python scalars; none holds tuples,
         dataclasses and typed PRNG keys.
-      FileExistsError: `path` is a directory.
+      FileExistsError: `path` is a directory, or a file whose suffix tells no format.
       OSError, CheckpointError: it could not be written.
       ModuleNotFoundError: the format's library is not installed.
 
@@ -164,7 +164,7 @@ def save(
     tree = _savable(variables, (), kind)
     total = sum(getattr(leaf, "nbytes", 0) for _, leaf in _flat(tree))
     if kind is _ORBAX and (path.exists() or path.is_symlink()):
-        raise _directory_exists(path)
+        raise _in_the_way(path)
     place = contextlib.nullcontext(path) if kind is _ORBAX else _replacing(path)
     try:
         with place as new, _progress(path, total, progress, lambda: _size(new)):
@@ -238,7 +238,7 @@ def _write_npz(path: pathlib.Path, tree: Tree) -> None:
 
 def _read_orbax(path: pathlib.Path, shardings: Any, done: Done) -> Any:
     ocp = _extra("orbax.checkpoint")
-    if not (path / "_METADATA").is_file():
+    if not _is_orbax(path):
         raise _no_orbax(path)
 
     def restore(keys: Any, leaf: Any) -> Any:
@@ -260,6 +260,10 @@ def _read_orbax(path: pathlib.Path, shardings: Any, done: Done) -> Any:
         args = jax.tree_util.tree_map_with_path(restore, tree)
         args = ocp.args.PyTreeRestore(restore_args=args)
         return checkpointer.restore(path.absolute(), args=args)
+
+
+def _is_orbax(path: pathlib.Path) -> bool:
+    return (path / "_METADATA").is_file()
 
 
 def _write_orbax(path: pathlib.Path, tree: Tree) -> None:
@@ -564,18 +568,31 @@ def _loses_bits(path: _names.Path, dtype: Any) -> _errors.VariablesError:
     )
 
 
-def _directory_exists(path: pathlib.Path) -> FileExistsError:
+def _in_the_way(path: pathlib.Path) -> FileExistsError:
+    if path.is_file():
+        return FileExistsError(
+            f"{_no_format(path)}, and an Orbax directory replaces no file. Give it one "
+            f"of {', '.join(_FORMATS)}, or choose a new name."
+        )
+    hint = ""
+    if _is_orbax(path) and path.name:  # "." has none, and cannot be removed
+        hint = f", or remove this checkpoint: shutil.rmtree({str(path)!r})"
     return FileExistsError(
-        f"{path} exists, and a directory cannot be replaced at once. Give each save a "
-        f"directory of its own, or remove this one: shutil.rmtree({str(path)!r})."
+        f"{path} exists, and a directory cannot be replaced at once. Choose a new "
+        f"name{hint}."
     )
 
 
 def _unknown_suffix(path: pathlib.Path) -> CheckpointError:
+    copy = f"shutil.copy({str(path)!r}, {str(path) + '.msgpack'!r})"
     return CheckpointError(
-        f"{path} is a file with the suffix {path.suffix!r}, which tells no format. "
-        f"Expected {', '.join(_FORMATS)} or a directory. Pickles are never read."
+        f"{_no_format(path)}. Expected {', '.join(_FORMATS)} or a directory. What "
+        f"flax.training.checkpoints wrote is msgpack: {copy}. Pickles are never read."
     )
+
+
+def _no_format(path: pathlib.Path) -> str:
+    return f"{path} is a file with the suffix {path.suffix!r}, which tells no format"
 
 
 def _no_orbax(path: pathlib.Path) -> CheckpointError:

@@ -8,6 +8,7 @@ import os
 import pathlib
 import pickle
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -707,8 +708,24 @@ def test_a_file_of_unknown_suffix_is_refused(tmp_path):
     unreadable(
         path, "'.ckpt', which tells no format.*.msgpack, .safetensors, .npz or a"
     )
-    with pytest.raises(FileExistsError, match="a directory cannot be replaced"):
+    with pytest.raises(FileExistsError) as caught:
         checkpoint.save(path, VARIABLES)
+    assert str(caught.value) == (
+        f"{path} is a file with the suffix '.ckpt', which tells no format, and an "
+        "Orbax directory replaces no file. Give it one of .msgpack, .safetensors, "
+        ".npz, or choose a new name."
+    )
+    assert path.read_bytes() == b""
+
+
+def test_what_flax_training_checkpoints_wrote_is_read_by_the_line_given(tmp_path):
+    path = tmp_path / "checkpoint_1"
+    path.write_bytes(flax.serialization.to_bytes(VARIABLES))
+    error = unreadable(path, "'', which tells no format")
+    line = f"shutil.copy('{path}', '{path}.msgpack')"
+    assert f"What flax.training.checkpoints wrote is msgpack: {line}." in str(error)
+    exec(line, {"shutil": shutil})
+    assert_same(checkpoint.load(f"{path}.msgpack"), VARIABLES)
 
 
 # Whole, or not at all.
@@ -754,12 +771,24 @@ def test_the_mode_of_a_file_that_is_replaced_stays(kind, mode, tmp_path, monkeyp
     assert_same(checkpoint.load(path), NEW)
 
 
-def test_a_directory_is_never_replaced(tmp_path):
+def test_a_directory_is_never_replaced(tmp_path, monkeypatch):
+    def refused(path):
+        with pytest.raises(FileExistsError) as caught:
+            checkpoint.save(path, NEW)
+        return str(caught.value)
+
+    exists = "exists, and a directory cannot be replaced at once. Choose a new name"
     path = place(tmp_path, "orbax")
     checkpoint.save(path, VARIABLES)
-    with pytest.raises(FileExistsError, match=r"shutil\.rmtree\('.*net'\)"):
-        checkpoint.save(path, NEW)
+    assert refused(path) == (
+        f"{path} {exists}, or remove this checkpoint: shutil.rmtree({str(path)!r})."
+    )
     assert_same(checkpoint.load(path), VARIABLES)
+    (tmp_path / "link").symlink_to("nowhere")
+    for other in (tmp_path, tmp_path / "link"):
+        assert refused(other) == f"{other} {exists}."
+    monkeypatch.chdir(path)
+    assert refused(".") == f". {exists}."
 
 
 @EVERY_FORMAT
