@@ -176,6 +176,13 @@ def convert(args: argparse.Namespace) -> int:
 
 
 def _to_haiku(variables: Any, args: argparse.Namespace) -> dict[str, Any]:
+    if _is_haikus(variables) and len(variables) == 2:  # `convert` writes both
+        names = [name for part in variables.values() for name in part if "/" in name]
+        if names:
+            raise CannotStart(
+                f"{args.src} is in Haiku's layout already: it has {names[0]!r}. Write "
+                "--to flax to convert it back."
+            )
     try:
         params, state = _layout.to_haiku(variables, name=args.name)
     except ValueError as error:
@@ -184,11 +191,7 @@ def _to_haiku(variables: Any, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _to_flax(tree: Any, args: argparse.Namespace) -> dict[str, Any]:
-    two_level = set(tree) <= {"params", "state"} and all(
-        _layout.is_level(bundles) and all(map(_layout.is_level, bundles.values()))
-        for bundles in tree.values()
-    )
-    if not two_level:
+    if not _is_haikus(tree):
         raise CannotStart(
             f"{args.src} is no Haiku checkpoint: params and state, each "
             "{module name: {name: array}}, were expected. Give one that "
@@ -205,6 +208,16 @@ def _to_flax(tree: Any, args: argparse.Namespace) -> dict[str, Any]:
         has = f"It has {', '.join(names[:8])}" if names else "It is empty"
         raise CannotStart(f"{args.src} has nothing of the name {args.name!r}. {has}.")
     return variables
+
+
+def _is_haikus(tree: Any) -> bool:
+    """Whether `tree` is `{"params": {module name: {name: array}}, "state": ...}`."""
+    parts = list(tree.values())
+    bundles = [x for part in parts if _layout.is_level(part) for x in part.values()]
+    leaves = [x for b in bundles if _layout.is_level(b) for x in b.values()]
+    two_level = all(map(_layout.is_level, [*parts, *bundles]))
+    deeper = any(map(_layout.is_level, leaves))
+    return set(tree) <= {"params", "state"} and two_level and not deeper
 
 
 # verify

@@ -69,6 +69,33 @@ def test_convert_there_and_back(capsys, path, tmp_path, variables, suffix):
     assert_identical(checkpoint.load(back), variables)
 
 
+def test_what_is_in_the_other_layout_already_is_refused(capsys, path, tmp_path):
+    haiku, out = tmp_path / "haiku.npz", tmp_path / "out.npz"
+    run(capsys, "convert", path, haiku, "--name", "net")
+    code, _, err = run(capsys, "convert", haiku, out, "--name", "net")
+    assert code == 2
+    assert err == (
+        f"convert: {haiku} is in Haiku's layout already: it has 'net/layers_0'. Write "
+        "--to flax to convert it back.\n"
+    )
+    nested = {"params": {"net": {"Dense_0": {"bias": np.ones(2)}}}}
+    checkpoint.save(tmp_path / "flax.npz", nested)
+    argv = ("convert", tmp_path / "flax.npz", out, "--name", "net")
+    code, _, err = run(capsys, *argv, "--to", "flax")
+    assert code == 2
+    assert "is no Haiku checkpoint" in err
+    assert not out.exists()
+    assert run(capsys, *argv)[0] == 0
+
+
+def test_names_with_a_slash_are_no_sign_of_haikus_layout(capsys, tmp_path):
+    given, out = tmp_path / "given.npz", tmp_path / "out.npz"
+    variables = {"params": {"a/b": {"bias": np.ones(2)}}, "state": {"c": np.ones(1)}}
+    checkpoint.save(given, variables)
+    assert run(capsys, "convert", given, out, "--name", "net")[0] == 0
+    assert sorted(checkpoint.load(out)["params"]) == ["net/a%2Fb"]
+
+
 @pytest.fixture
 def user_module(tmp_path, monkeypatch):
     source = """
