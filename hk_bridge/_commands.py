@@ -4,6 +4,7 @@ import argparse
 import ast
 from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -230,13 +231,14 @@ def verify(args: argparse.Namespace) -> int:
     inputs = [_random(rng, spec) for spec in args.input]
     kwargs = dict(args.kwarg)
     variables = None if args.variables is None else _load(args.variables)
-    try:
-        if variables is not None:
+    if variables is not None:
+        with _told():
             found = _diff.diff(variables, module, *inputs, name=args.name, **kwargs)
-            if not found.ok:
-                _print_diff(found, args)
-                return 1
-        report = testing.check(
+        if not found.ok:
+            _print_diff(found, args)
+            return 1
+    with _told():
+        report = _checked(
             module,
             *inputs,
             variables=variables,
@@ -244,17 +246,30 @@ def verify(args: argparse.Namespace) -> int:
             name=args.name,
             **kwargs,
         )
-    except AssertionError as error:
-        if not error.args or not isinstance(error.args[0], testing.Report):
-            raise CannotStart(_says(error)) from error  # the module's own
-        report = error.args[0]
-    except Exception as error:  # of Flax, about the inputs or the module
-        raise CannotStart(_says(error)) from error
     if args.json:
         _print_json({"ok": report.ok, **dataclasses.asdict(report)})
     else:
         print(report)
     return 0 if report.ok else 1
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """In one line what Flax says about the inputs, or the module about itself."""
+    try:
+        yield
+    except Exception as error:
+        raise CannotStart(_says(error)) from error
+
+
+def _checked(*args: Any, **kwargs: Any) -> testing.Report:
+    """What `testing.check` found, whether it passed or not."""
+    try:
+        return testing.check(*args, **kwargs)
+    except AssertionError as error:
+        if not error.args or not isinstance(error.args[0], testing.Report):
+            raise  # the module's own
+        return error.args[0]
 
 
 def _build(target: str, config: Mapping[str, Any]) -> Any:
@@ -268,22 +283,32 @@ def _build(target: str, config: Mapping[str, Any]) -> Any:
         made: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             made = getattr(made, part)
-        if config or not isinstance(made, _flax.linen.Module):
+        instance = isinstance(made, _flax.linen.Module)
+        if not instance:
             is_class = isinstance(made, type)
             made = _flax.build(made, (), config) if is_class else made(**config)
         module, _ = _flax.unbound(made)
     except Exception as error:  # whatever the user's code does
         raise CannotStart(f"{target} gives no module. {_says(error)}") from error
+    if instance and config:
+        raise CannotStart(
+            f"--config needs a class or a function, but {target} is an instance of "
+            f"{type(module).__name__}. Leave --config out, or give its class."
+        )
     return module
 
 
 def _random(rng: np.random.Generator, spec: Input) -> Any:
     """Normal numbers, or whole ones from 0 to 7, which most embeddings have."""
-    if jnp.issubdtype(spec.dtype, np.inexact):
-        values: Any = rng.normal(size=spec.shape)
-    else:
-        values = rng.integers(2 if spec.dtype == bool else 8, size=spec.shape)
-    return jnp.asarray(np.asarray(values).astype(spec.dtype))
+    try:
+        if jnp.issubdtype(spec.dtype, np.inexact):
+            values: Any = rng.normal(size=spec.shape)
+        else:
+            values = rng.integers(2 if spec.dtype == bool else 8, size=spec.shape)
+        return jnp.asarray(np.asarray(values).astype(spec.dtype))
+    except Exception as error:  # too large, in the words of NumPy or JAX
+        text = _diff.describe(jax.ShapeDtypeStruct(spec.shape, spec.dtype))
+        raise CannotStart(f"--input {text} cannot be made. {_says(error)}") from error
 
 
 def _print_diff(found: _diff.Diff, args: argparse.Namespace) -> None:

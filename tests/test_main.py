@@ -120,6 +120,8 @@ class Bad(nn.Module):
         global count
         count += 1
         return nn.Dense(2)(x) * count
+
+good = Good()
 """
     (tmp_path / "users_module.py").write_text(source)
     monkeypatch.chdir(tmp_path)
@@ -184,6 +186,32 @@ def test_verify_with_a_checkpoint(capsys, tmp_path):
         assert code == expected
     assert "missing" in out + err
     assert "params/bias" in out + err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ("users_module:good", "--config", "width=3"),
+            "--config needs a class or a function, but users_module:good is an "
+            "instance of Good. Leave --config out, or give its class.",
+        ),
+        (
+            ("users_module:Good", "--input", "f32[1000000,10000000]"),
+            "--input float32[1000000,10000000] cannot be made. "
+            "MemoryError: Unable to allocate 72.8 TiB",
+        ),
+        (
+            ("users_module:Good", "--input", "i32[99999999999999999999]"),
+            "--input int32[99999999999999999999] cannot be made. ValueError: Maximum",
+        ),
+    ],
+)
+def test_verify_says_what_it_cannot_use(capsys, user_module, argv, message):
+    code, out, err = run(capsys, "verify", *argv)
+    assert (code, out) == (2, "")
+    assert one_line(err)
+    assert message in err
 
 
 CANNOT_START = {
