@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from collections.abc import Sequence
+import os
 from pathlib import Path
 import sys
 from typing import Any
@@ -110,7 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
       0 if the command did its work, 1 if what it checks does not hold, 2 if it could
-      not start: an extra is not installed, a file cannot be read.
+      not start: an extra is not installed, a file cannot be read; 141, as shells have
+      it, if who read its output went away.
 
     Raises:
       SystemExit: as argparse does, after `--help` (0) or wrong arguments (2).
@@ -126,7 +128,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         add(commands)
     args = parser.parse_args(argv)
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        print(end="", flush=True)
+        return code
+    except BrokenPipeError:  # `show ... | head` has enough
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # for what is flushed at exit
+        return 141
     except _commands.CannotStart as error:
         print(f"{args.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it writes, and its exit codes."""
 
 import json
+import subprocess
 import sys
 
 import flax.linen as nn
@@ -252,6 +253,26 @@ def test_wrong_arguments(capsys, argv):
     code, _, err = run(capsys, *argv)
     assert code == 2
     assert "usage: python -m hk_bridge" in err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "show",
+        "verify flax.linen:Dense --config features=3 --input f32[4] --variables",
+    ],
+    ids=lambda argv: argv.split()[0],
+)
+@pytest.mark.parametrize("count", [1, 999])  # more than is buffered
+def test_a_reader_that_has_enough(tmp_path, argv, count):
+    path = tmp_path / "many.npz"
+    checkpoint.save(path, {"params": {str(i): np.ones(1) for i in range(count)}})
+    command = [sys.executable, "-m", "hk_bridge", *argv.split(), str(path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
 
 
 def test_a_missing_extra(capsys, path, tmp_path, monkeypatch):
