@@ -57,7 +57,7 @@ class Diff:
 
     Attributes:
       name: the Haiku name in the entries.
-      count: how many leaves the module makes.
+      count: how many leaves the module makes, empty dicts among them.
       missing: what the module makes and the checkpoint lacks.
       unexpected: what only the checkpoint has.
       mismatched: what both have, in another shape, dtype or structure.
@@ -115,7 +115,8 @@ def diff(
 
     Nothing is computed and no weights are made: `init` is evaluated for shapes alone.
     Collections into which the module sows live for one call, so they are neither
-    missing nor unexpected; nor is `intermediates`.
+    missing nor unexpected; nor is `intermediates`. An empty dict is a leaf where the
+    module makes one, and else is nothing.
 
     How to make a leaf fit is guessed, since a shape is all that is known: two axes that
     are swapped want `.T`, `[O, I, *spatial]` for `[*spatial, I, O]` is the kernel of a
@@ -159,9 +160,9 @@ def diff(
     needed = {at: describe(leaf) for at, leaf in specs.items()}
     skip = transient | {"intermediates"}
     held = {
-        (c, path): describe(leaf)
-        for c, path, leaf in _layout.leaves(variables)
-        if c not in skip
+        at: describe(leaf)
+        for at, leaf in _leaves(variables).items()
+        if at in needed or not (at[0] in skip or _layout.is_level(leaf))
     }
     lacks = {at: text for at, text in needed.items() if at not in held}
     extra = {at: text for at, text in held.items() if at not in needed}
@@ -207,7 +208,16 @@ def abstract_init(
     variables = _abstract.evaluate(init, rngs, args, dict(kwargs))
     transient = frozenset(sown - {_layout.PARAMS})
     kept = {c: tree for c, tree in variables.items() if c not in transient}
-    return {(c, path): leaf for c, path, leaf in _layout.leaves(kept)}, transient
+    return _leaves(kept), transient
+
+
+def _leaves(variables: _layout.Variables) -> Leaves:
+    """Every leaf, boxes open, and every dict in a collection that is empty."""
+    leaves: Leaves = {(c, path): leaf for c, path, leaf in _layout.leaves(variables)}
+    for c, tree in variables.items():
+        bare = _layout._empty(_layout.unbox(tree), ())
+        leaves.update({(c, path): {} for path in bare if path})
+    return leaves
 
 
 def spelled(collection: str, path: _names.Path) -> str:

@@ -45,7 +45,8 @@ def test_what_init_makes_fits(case):
     for given in (kept, made, jax.eval_shape(lambda: kept)):
         found = diff(given, case.make(), *case.args, method=case.method, **case.train)
         assert found.ok, found
-    assert found.count == len(list(hk_bridge._layout.leaves(kept)))
+    bare = [path for t in kept.values() for path in hk_bridge._layout._empty(t, ())]
+    assert found.count == len([*hk_bridge._layout.leaves(kept), *filter(None, bare)])
     empty = diff({}, case.make(), *case.args, method=case.method, **case.train)
     assert len(empty.missing) == found.count
     assert {entry.collection for entry in empty.missing}.isdisjoint(case.sown)
@@ -211,6 +212,23 @@ def test_scalars_are_arrays():
     assert diff({"stats": {"n": 3}}, Count()).ok
     (entry,) = diff({"stats": {"n": 3.0}}, Count()).mismatched
     assert entry.suggestion == "leaf.astype('int32')"
+
+
+def test_an_empty_dict_is_a_leaf_where_the_module_makes_it():
+    class Empty(nn.Module):
+        @nn.compact
+        def __call__(self):
+            self.param("e", lambda key: {"f": {}})
+
+    fits = {"params": {"e": {"f": {}}}}
+    assert Empty().init(jax.random.key(0)) == fits
+    assert repr(diff(fits, Empty())) == "'empty' fits: 1 of 1 leaves"
+    for params in ({}, {"e": {}}):
+        (entry,) = diff({"params": params}, Empty()).missing
+        assert (entry.path, entry.expected, entry.given) == (("e", "f"), "{}", None)
+    (entry,) = diff({"params": {"e": {"f": np.ones(2)}}}, Empty()).mismatched
+    assert (entry.expected, entry.given) == ("{}", "float64[2]")
+    assert diff({**fits, "other": {"g": {}}}, Empty()).ok
 
 
 def test_a_leaf_in_place_of_a_module():
