@@ -215,7 +215,7 @@ def _leaves(variables: _layout.Variables) -> Leaves:
     """Every leaf, boxes open, and every dict in a collection that is empty."""
     leaves: Leaves = {(c, path): leaf for c, path, leaf in _layout.leaves(variables)}
     for c, tree in variables.items():
-        bare = _layout._empty(_layout.unbox(tree), ())
+        bare = _layout.empty_paths(_layout.unbox(tree), ())
         leaves.update({(c, path): {} for path in bare if path})
     return leaves
 

@@ -67,7 +67,7 @@ def _type(value: Any) -> str:
 
 
 def _path(collection: str, path: Sequence[str]) -> str:
-    return f"collection {collection!r}, path {'/'.join(path)!r}"
+    return f"collection {collection!r}, path {'/'.join(map(str, path))!r}"
 
 
 # What is no linen module.
@@ -179,7 +179,7 @@ def collection_type(collection: str, value: Any) -> VariablesError:
     )
 
 
-def leaf_and_module(path: Sequence[str]) -> VariablesError:
+def leaf_and_module(path: Sequence[Any]) -> VariablesError:
     collection, *rest = path
     return VariablesError(
         f"{_path(collection, rest)} is a leaf as well as a module: two trees were "

@@ -26,7 +26,7 @@ def to_haiku(
     submodule; every other collection to Haiku state, under `name`, the collection and
     the path. Leaves are handed over untouched: no copy, no cast. Boxes
     (`nn.Partitioned` and any other `AxisMetadata`) are opened, since Haiku's leaves are
-    plain arrays. A leaf is whatever is not a dict with string keys: a tuple or a
+    plain arrays. A leaf is whatever is not a dict with string or int keys: a tuple or a
     dataclass stays whole.
 
     Args:
@@ -47,8 +47,7 @@ def to_haiku(
     _errors.check_name(name)
     params: MutableBundles = {}
     state: MutableBundles = {}
-    if not is_level(variables):
-        raise _errors.variables_type(variables)
+    check_collections(variables)
     for collection, tree in variables.items():
         tree = unbox(tree)
         if not is_level(tree):
@@ -103,9 +102,17 @@ def to_flax(
     return variables if like is None else rebox(variables, like)
 
 
+def check_collections(variables: Any) -> None:
+    """Raises VariablesError unless `variables` has the names of collections on top."""
+    if not is_level(variables) or not all(isinstance(key, str) for key in variables):
+        raise _errors.variables_type(variables)
+
+
 def is_level(value: Any) -> bool:
-    """Whether `value` is a level of the tree (a dict with string keys), not a leaf."""
-    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    """Whether `value` is a level of the tree: a dict with str or int keys."""
+    return isinstance(value, Mapping) and all(
+        isinstance(key, str) or type(key) is int for key in value
+    )
 
 
 def is_box(value: Any) -> bool:
@@ -217,18 +224,18 @@ def empty_bundles(variables: Variables, *, name: str) -> tuple[list[str], list[s
     for collection, tree in variables.items():
         own = collection == PARAMS
         path = () if own else (collection,)
-        for empty in _empty(unbox(tree), path):
+        for empty in empty_paths(unbox(tree), path):
             (params if own else state).append(_names.join(name, empty))
     return params, state
 
 
-def _empty(tree: Mapping[str, Any], path: _names.Path) -> Iterator[_names.Path]:
+def empty_paths(tree: Mapping[str, Any], path: _names.Path) -> Iterator[_names.Path]:
     if not tree:
         yield path
     for key, value in tree.items():
         value = unbox(value)
         if is_level(value):
-            yield from _empty(value, (*path, key))
+            yield from empty_paths(value, (*path, key))
 
 
 def _flatten(
@@ -244,15 +251,15 @@ def _flatten(
 
 
 def _insert(
-    variables: dict[str, Any], path: _names.Path, bundle: Mapping[str, Any]
+    variables: dict[Any, Any], path: _names.Path, bundle: Mapping[str, Any]
 ) -> None:
     level = variables
     for part in path:
         level = level.setdefault(part, {})
         if not isinstance(level, dict):
             raise _errors.leaf_and_module(path)
-    for key, leaf in bundle.items():
-        key = _names.unescape(key)
+    for name, leaf in bundle.items():
+        key = _names.unescape(name)
         if key in level:
             raise _errors.leaf_and_module((*path, key))
         level[key] = leaf

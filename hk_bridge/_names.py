@@ -1,52 +1,64 @@
 """How a Flax path is spelled as a Haiku module name, and back.
 
 Haiku names a module by a slash string (`outer/~/net/Dense_0`); Flax names one by a
-tuple of strings of any content. The spelling keeps Flax names as they are, so `0`,
-`block-1` and `Dense_0` stay readable, and percent-encodes the little that Haiku reads
-otherwise:
+tuple of strings of any content, and NNX has numbers in it, too. The spelling keeps Flax
+names as they are, so `0`, `block-1` and `Dense_0` stay readable, and percent-encodes
+the little that Haiku reads otherwise:
 
 * `/`, its separator, becomes `%2F`; `%` itself becomes `%25`;
 * a leading `~`, its mark for methods (`outer/~encode/linear`), becomes `%7E`;
-* the empty name becomes a lone `%`.
+* the empty name becomes a lone `%`;
+* the number 0, which is not the name `0`, becomes `%i0`.
 
 So it is total (every string has a spelling) and injective (no two share one), and a
 Haiku name that has a `~` part below the prefix belongs to a Haiku module, not to Flax.
 """
 
 import re
+from typing import Any
 
-Path = tuple[str, ...]
+Part = str | int
+Path = tuple[Any, ...]  # of parts
 
 _ESCAPED = re.compile("%(25|2F|7E)")
+_NUMBER = re.compile("%i(-?[0-9]+)")
 
 
-def escape(part: str) -> str:
+def escape(part: Part) -> str:
     """One part of a Flax path as one part of a Haiku name.
 
-    >>> escape("Dense_0"), escape("a/b"), escape("~"), escape("")
-    ('Dense_0', 'a%2Fb', '%7E', '%')
+    >>> escape("Dense_0"), escape("a/b"), escape("~"), escape(""), escape(0)
+    ('Dense_0', 'a%2Fb', '%7E', '%', '%i0')
     """
+    if isinstance(part, int):
+        return f"%i{part}"
     part = part.replace("%", "%25").replace("/", "%2F")
     if part.startswith("~"):
         part = "%7E" + part[1:]
     return part or "%"
 
 
-def unescape(part: str) -> str:
+def unescape(part: str) -> Part:
     """The inverse of `escape`.
 
     Raises:
       ValueError: `escape` never writes `part`.
 
-    >>> unescape("a%2Fb"), unescape("%")
-    ('a/b', '')
+    >>> unescape("a%2Fb"), unescape("%"), unescape("%i0")
+    ('a/b', '', 0)
     """
-    plain = "" if part == "%" else _ESCAPED.sub(lambda m: chr(int(m[1], 16)), part)
+    number = _NUMBER.fullmatch(part)
+    plain: Part
+    if number is not None:
+        plain = int(number[1])
+    else:
+        plain = "" if part == "%" else _ESCAPED.sub(lambda m: chr(int(m[1], 16)), part)
     if escape(plain) != part:
         raise ValueError(
             f"{part!r} is not a name that hk_bridge writes. It was to be "
             f"{escape(plain)!r}: "
-            "'%' stands for '%25', '/' for '%2F' and a leading '~' for '%7E'."
+            "'%' is written '%25', '/' is '%2F', a leading '~' is '%7E' and a number "
+            "'%i0'."
         )
     return plain
 

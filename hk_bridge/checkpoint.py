@@ -159,8 +159,7 @@ def save(
     """
     path = pathlib.Path(path)
     kind = _format(path)
-    if not _layout.is_level(variables):
-        raise _errors.variables_type(variables)
+    _layout.check_collections(variables)
     tree = _savable(variables, (), kind)
     total = sum(getattr(leaf, "nbytes", 0) for _, leaf in _flat(tree))
     if kind is _ORBAX and (path.exists() or path.is_symlink()):
@@ -288,6 +287,7 @@ class _Format(NamedTuple):
     dtypes: set[str] | None  # names of those that survive; None: all
     scalars: tuple[type, ...]  # what else survives
     forbidden: str  # what no name may have in it
+    numbers: bool  # whether a name may be one
     read: Callable[[pathlib.Path, Any, Done], Any]
     write: Callable[[pathlib.Path, Tree], None]
 
@@ -299,18 +299,25 @@ _FORMATS = {
         None,
         _PLAIN,
         "__msgpack_chunked_array__",  # Flax's mark of an array of more than 1 GiB
+        False,
         _read_msgpack,
         _write_msgpack,
     ),
     ".safetensors": _Format(
-        "safetensors", _JAX, (), "", _read_safetensors, _write_safetensors
+        "safetensors", _JAX, (), "", True, _read_safetensors, _write_safetensors
     ),
     ".npz": _Format(  # zipfile cuts a name off at NUL
-        "NumPy .npz", _NUMPY | {"complex128"}, (), "\0", _read_npz, _write_npz
+        "NumPy .npz", _NUMPY | {"complex128"}, (), "\0", True, _read_npz, _write_npz
     ),
 }
 _ORBAX = _Format(
-    "Orbax", _JAX | _TENSORSTORE | {"complex128"}, (), "", _read_orbax, _write_orbax
+    "Orbax",
+    _JAX | _TENSORSTORE | {"complex128"},
+    (),
+    "",
+    False,
+    _read_orbax,
+    _write_orbax,
 )
 
 
@@ -327,8 +334,7 @@ def _savable(tree: Any, path: _names.Path, kind: _Format) -> Any:
     if _layout.is_level(tree):
         for name in tree:
             _check_name(name, (*path, name), kind)
-        # `str(k)` of an enum that is a str is another text: `Name.A` for "a".
-        return {str.__str__(k): _savable(v, (*path, k), kind) for k, v in tree.items()}
+        return {_plain(k): _savable(v, (*path, k), kind) for k, v in tree.items()}
     if len(path) == 1:
         raise _errors.collection_type(path[0], tree)
     leaf = np.asarray(tree) if isinstance(tree, np.generic) else tree
@@ -342,6 +348,11 @@ def _savable(tree: Any, path: _names.Path, kind: _Format) -> Any:
     return leaf if kind is _ORBAX else np.asarray(leaf)
 
 
+def _plain(name: _names.Part) -> _names.Part:
+    """`name` less what a subclass adds: an enum is printed as `Name.A`, say."""
+    return name if isinstance(name, int) else str.__str__(name)
+
+
 def _packs(scalar: Any) -> bool:
     """Whether msgpack takes it: no more than 64 bits, no broken Unicode."""
     try:
@@ -351,7 +362,11 @@ def _packs(scalar: Any) -> bool:
     return True
 
 
-def _check_name(name: str, path: _names.Path, kind: _Format) -> None:
+def _check_name(name: _names.Part, path: _names.Path, kind: _Format) -> None:
+    if isinstance(name, int):
+        if not kind.numbers:
+            raise _cannot_hold(kind, path, "a name that is a number")
+        return
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -374,7 +389,8 @@ def _loaded(tree: Any, path: _names.Path, shardings: Any) -> Any:
     what = (
         f"{leaf.dtype} array" if isinstance(leaf, np.ndarray) else _errors._type(leaf)
     )
-    raise TypeError(f"it holds a {what} at {'/'.join(path)!r}, which is no leaf")
+    where = "/".join(map(str, path))
+    raise TypeError(f"it holds a {what} at {where!r}, which is no leaf")
 
 
 def _sharding(shardings: Any, path: _names.Path, leaf: Any) -> Any:
@@ -422,7 +438,7 @@ def _nested(flat: Tree) -> Tree:
     tree: Tree = {}
     for name, leaf in flat.items():
         *parents, last = name.split("/")
-        level = tree
+        level: dict[Any, Any] = tree
         for part in parents:
             level = level.setdefault(_names.unescape(part), {})
             if not isinstance(level, dict):

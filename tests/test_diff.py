@@ -45,7 +45,9 @@ def test_what_init_makes_fits(case):
     for given in (kept, made, jax.eval_shape(lambda: kept)):
         found = diff(given, case.make(), *case.args, method=case.method, **case.train)
         assert found.ok, found
-    bare = [path for t in kept.values() for path in hk_bridge._layout._empty(t, ())]
+    bare = [
+        path for t in kept.values() for path in hk_bridge._layout.empty_paths(t, ())
+    ]
     assert found.count == len([*hk_bridge._layout.leaves(kept), *filter(None, bare)])
     empty = diff({}, case.make(), *case.args, method=case.method, **case.train)
     assert len(empty.missing) == found.count

@@ -19,43 +19,48 @@ from hk_bridge import _layout
 from hk_bridge import _names
 
 TEXT = st.one_of(st.text(max_size=4), st.text("/%~_0a2F7E5", max_size=4))
+PARTS = st.one_of(TEXT, st.integers(-3, 30))
 VALUES = st.one_of(
     st.integers(0, 9),
     st.none(),
     st.tuples(st.integers(0, 9), st.integers(0, 9)),
     st.just([1, 2]),
-    st.just({0: 1}),
-    st.just({0: {"a": 1}}),
+    st.just({1.5: 1}),
+    st.just({(0, 1): {"a": 1}}),
+    st.just({True: 1}),
 )
 TREES: Any = st.recursive(
-    st.dictionaries(TEXT, VALUES, max_size=3),
-    lambda inner: st.dictionaries(TEXT, st.one_of(VALUES, inner), max_size=3),
+    st.dictionaries(PARTS, VALUES, max_size=3),
+    lambda inner: st.dictionaries(PARTS, st.one_of(VALUES, inner), max_size=3),
     max_leaves=8,
 )
 VARIABLES = st.dictionaries(st.one_of(st.just("params"), TEXT), TREES, max_size=3)
 NAMES = st.sampled_from(["net", "outer/~/net", "a/b", "net_1", "~"])
 
 
-@given(TEXT)
+@given(PARTS)
 def test_a_part_survives(part):
     spelled = _names.escape(part)
-    assert _names.unescape(spelled) == part
+    back = _names.unescape(spelled)
+    assert (back, type(back)) == (part, type(part))
     assert "/" not in spelled
     assert spelled
     assert not spelled.startswith("~")
 
 
-@given(TEXT, TEXT)
+@given(PARTS, PARTS)
 def test_no_two_parts_share_a_spelling(one, two):
     assert (one == two) == (_names.escape(one) == _names.escape(two))
 
 
-@given(NAMES, st.lists(TEXT, max_size=4))
+@given(NAMES, st.lists(PARTS, max_size=4))
 def test_a_path_survives(prefix, path):
     assert _names.split(prefix, _names.join(prefix, tuple(path))) == tuple(path)
 
 
-@pytest.mark.parametrize("part", ["%zz", "%2f", "a%", "%25%", "", "x~%7e"])
+@pytest.mark.parametrize(
+    "part", ["%zz", "%2f", "a%", "%25%", "", "x~%7e", "%i", "%i01", "%i-0", "%i1x"]
+)
 def test_a_spelling_that_is_none_is_refused(part):
     with pytest.raises(ValueError, match="is not a name that hk_bridge writes"):
         _names.unescape(part)
@@ -229,7 +234,7 @@ def test_variables_that_are_no_dict_are_refused(variables):
         hk_bridge.to_haiku(variables, name="net")
 
 
-@pytest.mark.parametrize("tree", [[1], None, np.ones(3), {0: 1}])
+@pytest.mark.parametrize("tree", [[1], None, np.ones(3), {0.5: 1}])
 def test_a_collection_that_is_no_dict_is_refused(tree):
     with pytest.raises(
         hk_bridge.VariablesError, match="'kernel' must be a dict.*{...}"

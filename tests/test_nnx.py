@@ -7,6 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 from laws import assert_identical
+import numpy as np
 import pytest
 
 import hk_bridge
@@ -37,7 +38,21 @@ class Unrolled(nnx.Module):
         return self.rnn(x)
 
 
+class Deep(nnx.Module):
+    """Layers in a list, whose variables have numbers for names."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.layers = nnx.List([nnx.Linear(4, 4, rngs=rngs) for _ in range(2)])
+        self.norms = nnx.List([nnx.BatchNorm(4, rngs=rngs)])
+
+    def __call__(self, x):
+        for layer in (*self.layers, *self.norms):
+            x = layer(x)
+        return x
+
+
 MODULES = {
+    "list": (lambda: nnx.bridge.to_linen(Deep), X),
     "linear": (lambda: nnx.bridge.to_linen(nnx.Linear, 4, 3), X),
     "batch_norm": (lambda: nnx.bridge.to_linen(nnx.BatchNorm, 4), X),
     "dropout": (lambda: nnx.bridge.to_linen(nnx.Dropout, 0.5), X),
@@ -63,6 +78,42 @@ def test_nnx_modules(make, x):
         variables = {**variables, **nn.unbox(new)}
         assert_identical(y, expected)
         assert_identical(hk_bridge.to_flax(params, state, name="net"), variables)
+
+
+def test_layers_in_a_list_are_modules_like_others():
+    seen = []
+
+    def creator(next_creator, shape, dtype, init, context):
+        seen.append(context.full_name)
+        return next_creator(shape, dtype, init)
+
+    def forward(x):
+        with hk.custom_creator(creator), hk.custom_getter(lambda get, v, _: get(v * 2)):
+            return hk_bridge.wrap(Deep)(name="net")(x)
+
+    f = hk.transform_with_state(forward)
+    params, _ = f.init(KEY, X)
+    names = [f"net/{name}" for name in ("layers/%i0", "layers/%i1", "norms/%i0")]
+    assert sorted(params) == names
+    assert {name.rsplit("/", 1)[0] for name in seen} == set(names)
+    assert "48" in hk.experimental.tabulate(f)(X)  # parameters in all
+    variables = hk_bridge.to_flax(params, {}, name="net")
+    assert list(variables["params"]["layers"]) == [0, 1]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".msgpack", ""])
+def test_numbers_for_names_in_checkpoints(suffix, tmp_path):
+    variables = {"params": {"layers": {0: {"w": np.ones(2)}, 1: {}}, "0": {}}}
+    path = tmp_path / f"net{suffix}"
+    if suffix in (".npz", ".safetensors"):
+        hk_bridge.checkpoint.save(path, variables)
+        assert_identical(hk_bridge.checkpoint.load(path), variables)
+    else:
+        with pytest.raises(
+            hk_bridge.VariablesError,
+            match="'params', path 'layers/0': a name that is a number",
+        ):
+            hk_bridge.checkpoint.save(path, variables)
 
 
 def test_keys_come_from_haiku():
