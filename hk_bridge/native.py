@@ -36,9 +36,11 @@ import math
 from typing import Any
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hk_bridge import _abstract
 from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
@@ -206,8 +208,10 @@ def twin(
 
     Raises:
       ModuleTypeError: `linen_module` is no linen module instance.
-      TwinError: the class or its configuration has no twin, or `ndim` is needed.
-      VariablesError: `variables` do not have the leaves of the layer.
+      TwinError: the class or its configuration has no twin, or `ndim` is needed, or
+        is no number of axes that the input can have.
+      VariablesError: `variables` do not have the leaves of the layer, in the shapes
+        that linen gives them in this configuration.
 
     >>> import flax.linen as nn, jax, jax.numpy as jnp
     >>> variables = nn.Dense(4).init(jax.random.key(0), jnp.ones([2, 3]))
@@ -227,13 +231,12 @@ def twin(
     row = _row(linen_module)
     _check_fields(linen_module, row, leaves)
     plan = row.plan(linen_module, leaves, ndim)
+    _check_leaves(linen_module, plan, leaves)
     trees: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for move in plan.moves:
         made = move.to_haiku(*[leaves[key] for key in move.flax])
         for (module_name, leaf), value in zip(move.addresses(name), made, strict=True):
             trees[move.is_state].setdefault(module_name, {})[leaf] = value
-    for key in leaves.keys() - {key for move in plan.moves for key in move.flax}:
-        raise _misfit(linen_module, key, "they hold a leaf that the layer has not")
     exact = row.exact and getattr(linen_module, "use_fast_variance", True)
     arguments = (plan.arguments, plan.call, plan.call_arguments)
     return Twin(name, row.layer, *arguments, *trees, exact, list(variables), plan.moves)
@@ -253,13 +256,41 @@ class _Leaves(dict[str, Any]):
     def __missing__(self, key: str) -> Any:
         raise _misfit(self.module, key, "they lack this leaf of the layer")
 
+    def size(self, key: str, axis: int) -> int:
+        """The size of a leaf along `axis`, which is negative; 1 if it has too few."""
+        shape = self[key].shape
+        return int(shape[axis]) if len(shape) >= -axis else 1
+
+
+def _check_leaves(module: Any, plan: "_Plan", leaves: _Leaves) -> None:
+    """Refuses leaves that linen would not make, for inputs of the sizes they tell."""
+    try:
+        with jax.numpy_dtype_promotion("standard"):  # linen mixes dtypes
+            made = _abstract.evaluate(module.init, jax.random.key(0), *plan.inputs)
+    except Exception as error:  # of linen, about sizes that do not go together
+        raise _no_layer(module, leaves, error) from error
+    expected = {"/".join((c, *path)): leaf for c, path, leaf in _layout.leaves(made)}
+    for key in sorted(leaves.keys() - expected.keys()):
+        raise _misfit(module, key, "they hold a leaf that the layer has not")
+    for key, leaf in expected.items():
+        if leaves[key].shape != leaf.shape:
+            given, makes = list(leaves[key].shape), list(leaf.shape)
+            what = f"they hold shape {given}, where the layer makes {makes}"
+            raise _misfit(module, key, what)
+
 
 # What each layer becomes.
 
 
 class _Plan(NamedTuple):
+    """How a layer is built, from which leaves, and how it is called.
+
+    `inputs` are inputs of the linen layer for which it makes leaves of these sizes.
+    """
+
     arguments: Mapping[str, Any]
     moves: Sequence[_Move]
+    inputs: Sequence[Any]
     call: str = "x"
     call_arguments: Mapping[str, Any] = {}
 
@@ -274,19 +305,30 @@ def _shaped(shape: Sequence[int]) -> _Turn:
     return lambda leaf: leaf if leaf.shape == shape else leaf.reshape(shape)
 
 
-def _linear(module: Any, arguments: Mapping[str, Any], turn: _Turn = _same) -> _Plan:
-    """The plan of a layer with a kernel and a bias; `turn` is its own inverse."""
+def _floats(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _linear(
+    module: Any, arguments: Mapping[str, Any], shape: Sequence[int], turn: _Turn = _same
+) -> _Plan:
+    """The plan of a layer with a kernel and a bias, for an input of `shape`.
+
+    `turn` is its own inverse.
+    """
     moves = [_Move(["w"], ["params/kernel"], _each(turn), _each(turn))]
     moves += [_Move(["b"], ["params/bias"])] * module.use_bias
     arguments = {**arguments, "with_bias": module.use_bias}
+    inputs = [_floats(*shape)]
     if module.precision is None:
-        return _Plan(arguments, moves)
+        return _Plan(arguments, moves, inputs)
     precision = {"precision": module.precision}
-    return _Plan(arguments, moves, f"x, {_listed(precision)}", precision)
+    return _Plan(arguments, moves, inputs, f"x, {_listed(precision)}", precision)
 
 
 def _dense(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
-    return _linear(module, {"output_size": module.features})
+    shape = [leaves.size("params/kernel", -2)]
+    return _linear(module, {"output_size": module.features}, shape)
 
 
 def _axes(axes: int | Sequence[int] | None, n: int = 1) -> tuple[int, ...]:
@@ -325,10 +367,11 @@ def _conv(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
     paddings += ["CAUSAL"] * (len(_axes(module.kernel_size)) == 1)
     arguments = _conv_arguments(module, paddings)
     _expect(module, "input_dilation", set(_axes(module.input_dilation)) == {1}, "1")
-    n = arguments["num_spatial_dims"]
-    arguments["rate"] = _axes(module.kernel_dilation, n)
-    arguments["feature_group_count"] = module.feature_group_count
-    return _linear(module, arguments)
+    groups, size = module.feature_group_count, arguments["kernel_shape"]
+    arguments["rate"] = _axes(module.kernel_dilation, len(size))
+    arguments["feature_group_count"] = groups
+    shape = (*size, groups * leaves.size("params/kernel", -2))
+    return _linear(module, arguments, shape)
 
 
 def _conv_transpose(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
@@ -339,12 +382,15 @@ def _conv_transpose(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
             return kernel[(slice(None, None, -1),) * len(_axes(module.kernel_size))]
         return kernel.swapaxes(-1, -2)
 
-    return _linear(module, _conv_arguments(module, ["SAME", "VALID"], turn), turn)
+    arguments = _conv_arguments(module, ["SAME", "VALID"], turn)
+    channels = leaves.size("params/kernel", -1 if module.transpose_kernel else -2)
+    return _linear(module, arguments, (*arguments["kernel_shape"], channels), turn)
 
 
 def _embed(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
     arguments = {"vocab_size": module.num_embeddings, "embed_dim": module.features}
-    return _Plan(arguments, [_Move(["embeddings"], ["params/embedding"])], "ids")
+    move = _Move(["embeddings"], ["params/embedding"])
+    return _Plan(arguments, [move], [jax.ShapeDtypeStruct((1,), jnp.int32)], "ids")
 
 
 def _affine(
@@ -368,13 +414,40 @@ def _affine(
     return arguments, moves
 
 
+def _rank(module: Any, axes: Sequence[int], ndim: int | None) -> int:
+    """`ndim`, or else the least number of axes that an input with `axes` has."""
+    least = max((axis + 1 if axis >= 0 else -axis for axis in axes), default=1)
+    if ndim is None:
+        return least
+    if not isinstance(ndim, int) or ndim < least:
+        raise _bad_ndim(module, ndim, least)
+    return ndim
+
+
+def _normalised(
+    moves: Sequence[_Move],
+    leaves: _Leaves,
+    axes: Sequence[int],
+    rank: int,
+    unknown: int = 1,
+) -> jax.ShapeDtypeStruct:
+    """An input with the features of the leaves along `axes`, `unknown` without any."""
+    shape = [1] * rank
+    for place, axis in enumerate(axes):
+        key = moves[0].flax[0] if moves else None
+        shape[axis] = leaves.size(key, place - len(axes)) if key else unknown
+    return _floats(*shape)
+
+
 def _features(
     module: Any, field: str, ndim: int | None
 ) -> tuple[tuple[int, ...], tuple[int, ...], _Turn]:
     """The feature axes, the other axes, and how Haiku shapes a leaf of the former."""
+    given = _axes(getattr(module, field))
     if ndim is None:
         raise _needs_ndim(module)
-    axes = tuple(sorted({axis % ndim for axis in _axes(getattr(module, field))}))
+    ndim = _rank(module, given, ndim)
+    axes = tuple(sorted({axis % ndim for axis in given}))
     rest = tuple(axis for axis in range(ndim) if axis not in axes)
 
     def broadcast(leaf: Any) -> Any:
@@ -391,10 +464,12 @@ def _layer_norm(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
         if axes != (len(rest),):  # Haiku has [C] for the last axis, [1, H, C] for more
             to_haiku = broadcast
     affine, moves = _affine(module, leaves, to_haiku)
-    arguments = {"axis": _axes(module.reduction_axes), "param_axis": axes, **affine}
+    reduced = _axes(module.reduction_axes)
+    rank = _rank(module, [*reduced, *axes], ndim)
+    arguments = {"axis": reduced, "param_axis": axes, **affine}
     if isinstance(module, _linen.LayerNorm):
         arguments["use_fast_variance"] = module.use_fast_variance
-    return _Plan(arguments, moves)
+    return _Plan(arguments, moves, [_normalised(moves, leaves, axes, rank)])
 
 
 def _group_norm(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
@@ -406,11 +481,14 @@ def _group_norm(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
     if groups is None:
         expected = "None, and num_groups given: there is no leaf to tell the channels"
         _expect(module, "group_size", bool(moves), expected)
-        groups = leaves[moves[0].flax[0]].shape[0] // module.group_size
+    rank = _rank(module, axes, ndim)
+    x = _normalised(moves, leaves, [-1], rank, unknown=groups)
+    if groups is None:
+        groups = x.shape[-1] // module.group_size
     arguments = {"groups": groups, **affine, "data_format": "channels_last"}
     if module.reduction_axes is not None:
         arguments["axis"] = axes
-    return _Plan(arguments, moves)
+    return _Plan(arguments, moves, [x])
 
 
 def _batch_norm(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
@@ -425,10 +503,12 @@ def _batch_norm(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
         arguments["cross_replica_axis"] = module.axis_name
         arguments["cross_replica_axis_index_groups"] = module.axis_index_groups
     moves += [_average(name, leaves, broadcast) for name in ("mean", "var")]
+    x = _normalised(moves, leaves, axes, len(axes) + len(rest))
     if module.use_running_average is None:
-        return _Plan(arguments, moves, "x, is_training=not use_running_average")
+        call = "x, is_training=not use_running_average"
+        return _Plan(arguments, moves, [x, True], call)
     training = {"is_training": not module.use_running_average}
-    return _Plan(arguments, moves, f"x, {_listed(training)}", training)
+    return _Plan(arguments, moves, [x], f"x, {_listed(training)}", training)
 
 
 def _average(name: str, leaves: _Leaves, broadcast: _Turn) -> _Move:
@@ -457,7 +537,7 @@ def _joined(leaves: Sequence[Any], axis: int = -1) -> Any:
 
 
 def _lstm(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
-    n, size = module.features, leaves["params/ii/kernel"].shape[0]
+    n, size = module.features, leaves.size("params/ii/kernel", -2)
     forget = leaves["params/hf/bias"]
 
     def split(leaf: Any) -> list[Any]:
@@ -471,17 +551,17 @@ def _lstm(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
         # Near zero, f + 1 has lost bits that the given bias has.
         return i, g, jnp.where(f == forget - 1, forget, f + 1), o
 
-    inputs = [f"params/i{gate}/kernel" for gate in "igfo"]  # Haiku's order
-    states = [f"params/h{gate}/kernel" for gate in "igfo"]
+    kernels = [f"params/{of}{gate}/kernel" for of in "ih" for gate in "igfo"]
     weights = _Move(
         ["linear/w"],
-        inputs + states,
+        kernels,  # in Haiku's order
         lambda *kernels: (_joined([_joined(kernels[:4]), _joined(kernels[4:])], 0),),
         lambda w: (*split(w[:size]), *split(w[size:])),
     )
     names = [f"params/h{gate}/bias" for gate in "igfo"]
     moves = [weights, _Move(["linear/b"], names, bias, biases)]
-    return _Plan({"hidden_size": n}, moves, "x, hk.LSTMState(hidden=h, cell=c)")
+    inputs = [(_floats(n), _floats(n)), _floats(size)]
+    return _Plan({"hidden_size": n}, moves, inputs, "x, hk.LSTMState(hidden=h, cell=c)")
 
 
 def _attention(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
@@ -493,19 +573,21 @@ def _attention(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
         for leaf, name in [("w", "kernel"), ("b", "bias")][: 1 + module.use_bias]:
             key = f"params/{flax}/{name}"
             shape = leaves[key].shape  # [D, H, K] and [H, K]; of out [H, K, D] and [D]
-            last = shape[-1] if flax == "out" else math.prod(shape[-2:])
+            last = math.prod(shape[-1:] if flax == "out" else shape[-2:])
             flat = _shaped((-1, last) if name == "kernel" else (last,))
             move = _Move([f"{haiku}/{leaf}"], [key], _each(flat), _each(_shaped(shape)))
             moves.append(move)
-    _, heads, size = leaves["params/query/kernel"].shape
+    names = ("query", "key", "value")
+    sizes = [leaves.size(f"params/{name}/kernel", -3) for name in names]
     arguments = {
         "num_heads": module.num_heads,
-        "key_size": (module.qkv_features or heads * size) // module.num_heads,
-        "model_size": module.out_features or leaves["params/out/kernel"].shape[-1],
+        "key_size": (module.qkv_features or sizes[0]) // module.num_heads,
+        "model_size": module.out_features or sizes[0],
         "with_bias": module.use_bias,
         "w_init": hk.initializers.VarianceScaling(1.0),  # Haiku asks for one
     }
-    return _Plan(arguments, moves, "query, key, value, mask")
+    inputs = [_floats(1, size) for size in sizes]
+    return _Plan(arguments, moves, inputs, "query, key, value, mask")
 
 
 # Which layers have a twin.
@@ -609,6 +691,13 @@ def _needs_ndim(module: Any) -> TwinError:
     )
 
 
+def _bad_ndim(module: Any, ndim: Any, least: int) -> TwinError:
+    return TwinError(
+        f"An input of this {type(module).__name__} has at least {least} axes, but got "
+        f"ndim={ndim!r}. Write twin(..., ndim=4) for an input [N, H, W, C]."
+    )
+
+
 def _not_a_layer(value: Any) -> _errors.ModuleTypeError:
     return _errors.ModuleTypeError(
         f"twin needs a flax.linen.Module instance, but got {_shown(value)}. "
@@ -622,6 +711,16 @@ def _misfit(module: Any, key: str, what: str) -> _errors.VariablesError:
         f"The variables given for {type(module).__name__} do not fit at collection "
         f"{collection!r}, path {path!r}: {what}. Give those that init returns for a "
         "layer of this configuration."
+    )
+
+
+def _no_layer(module: Any, leaves: _Leaves, error: Exception) -> _errors.VariablesError:
+    given = ", ".join(f"{key} {list(leaves[key].shape)}" for key in sorted(leaves))
+    says = f"{type(error).__name__}: {str(error).rstrip('.')}"
+    return _errors.VariablesError(
+        f"The variables given for {type(module).__name__} do not fit. They hold "
+        f"{given}, and for an input of such sizes linen raises {says}. Give those that "
+        "init returns for a layer of this configuration."
     )
 
 

@@ -810,11 +810,91 @@ def test_a_bias_that_the_configuration_has_not():
         native.twin(nn.Dense(4, use_bias=False), variables, name="net")
 
 
-def test_the_shape_of_a_weight_is_haikus_to_refuse():
-    twin = native.twin(nn.Dense(5), nn.Dense(4).init(KEY, X), name="net")
-    f = hk.transform(lambda x: call_layer(twin, x))
-    with pytest.raises(ValueError, match=r"'net/w' with retrieved shape \(6, 4\)"):
-        f.apply(twin.params, None, X)
+TRIPLE = (Q, K, V)
+STEP = (CARRY, array(2, 6))
+OTHERS = {
+    "Dense": (nn.Dense(5), nn.Dense(4), (X,), "params/bias [4] [5]"),
+    "Dense of a vector": (nn.Dense(4), {"kernel": (4,), "bias": (4,)}, None,
+                          "params/kernel [4] [1, 4]"),
+    "Conv": (nn.Conv(4, (3, 3)), nn.Conv(4, (3, 2)), (X,),
+             "params/kernel [3, 2, 6, 4] [3, 3, 6, 4]"),
+    "Conv of rank 1": (nn.Conv(4, (3,)), nn.Conv(4, (3, 3)), (X,),
+                       "params/kernel [3, 3, 6, 4] [3, 6, 4]"),
+    "ConvTranspose": (nn.ConvTranspose(6, (3, 2), transpose_kernel=True),
+                      nn.ConvTranspose(4, (3, 2)), (X,),
+                      "params/bias [4] [6]"),
+    "Embed": (nn.Embed(5, 3), nn.Embed(4, 3), (jnp.array([1]),),
+              "params/embedding [4, 3] [5, 3]"),
+    "LayerNorm": (nn.LayerNorm(feature_axes=(2, 3)), nn.LayerNorm(), (X,),
+                  "params/bias [6] [1, 6]"),
+    "RMSNorm": (nn.RMSNorm(), nn.RMSNorm(feature_axes=(2, 3)), (X,),
+                "params/scale [9, 6] [6]"),
+    "GroupNorm": (nn.GroupNorm(3), {"scale": (6,), "bias": (3,)}, None,
+                  "params/bias [3] [6]"),
+    "BatchNorm": (nn.BatchNorm(True, axis=(1, 2)), nn.BatchNorm(True), (X,),
+                  "batch_stats/mean [6] [1, 6]"),
+    "LSTMCell": (nn.LSTMCell(3), nn.LSTMCell(4), STEP, "params/hf/bias [4] [3]"),
+    "OptimizedLSTMCell": (nn.OptimizedLSTMCell(5), nn.OptimizedLSTMCell(4), STEP,
+                          "params/hf/bias [4] [5]"),
+    "heads": (nn.MultiHeadDotProductAttention(2), nn.MultiHeadDotProductAttention(3),
+              TRIPLE, "params/key/bias [3, 2] [2, 3]"),
+    "qkv_features": (nn.MultiHeadAttention(2, qkv_features=8), nn.MultiHeadAttention(2),
+                     TRIPLE, "params/key/bias [2, 3] [2, 4]"),
+    "out_features": (nn.MultiHeadAttention(2, out_features=8), nn.MultiHeadAttention(2),
+                     TRIPLE, "params/out/bias [6] [8]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHERS.values(), ids=OTHERS)
+def test_leaves_of_another_configuration(case):
+    module, other, args, expected = case
+    if args is None:
+        variables = {"params": {key: jnp.ones(shape) for key, shape in other.items()}}
+    else:
+        variables = other.init(KEY, *args)
+    key, given, makes = expected.replace(" [", "|[").split("|")
+    with pytest.raises(hk_bridge.VariablesError) as caught:
+        native.twin(module, variables, name="net", ndim=4)
+    collection, _, path = key.partition("/")
+    assert str(caught.value) == (
+        f"The variables given for {class_name(module)} do not fit at collection "
+        f"{collection!r}, path {path!r}: they hold shape {given}, where the layer "
+        f"makes {makes}. Give those that init returns for a layer of this "
+        "configuration."
+    )
+
+
+def test_sizes_that_linen_refuses():
+    variables = nn.GroupNorm(5).init(KEY, array(2, 10))
+    with pytest.raises(hk_bridge.VariablesError) as caught:
+        native.twin(nn.GroupNorm(4), variables, name="net")
+    assert str(caught.value) == (
+        "The variables given for GroupNorm do not fit. They hold params/bias [10], "
+        "params/scale [10], and for an input of such sizes linen raises ValueError: "
+        "Number of groups (4) does not divide the number of channels (10). Give those "
+        "that init returns for a layer of this configuration."
+    )
+
+
+@pytest.mark.parametrize("ndim", [0, -1, "4", 2.0, 1])
+@pytest.mark.parametrize(
+    ("module", "least"),
+    [
+        (nn.BatchNorm(True, axis=1), 2),
+        (nn.LayerNorm(feature_axes=(-2, -1)), 2),
+        (nn.RMSNorm(reduction_axes=(1, 2)), 3),
+        (nn.GroupNorm(3, reduction_axes=(2, 3)), 4),
+    ],
+    ids=class_name,
+)
+def test_a_number_of_axes_that_the_input_cannot_have(module, least, ndim):
+    variables = module.init(KEY, X)
+    with pytest.raises(native.TwinError) as caught:
+        native.twin(module, variables, name="net", ndim=ndim)
+    assert str(caught.value) == (
+        f"An input of this {class_name(module)} has at least {least} axes, but got "
+        f"ndim={ndim!r}. Write twin(..., ndim=4) for an input [N, H, W, C]."
+    )
 
 
 def test_trees_without_the_layer():
