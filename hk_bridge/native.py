@@ -2,8 +2,10 @@
 
 A twin is a layer of Haiku with the weights of a layer of Flax. "Exact" means that both
 run the same arithmetic: outputs are equal to the last bit where XLA compiles them alike
-(op by op, always). Of the others, float32 outputs of scale 1 agree to 1e-6. Inputs are
-to have the dtype of the weights. What is not listed has no twin and is refused.
+(op by op, always). Of the others, float32 outputs of scale 1 agree to 1e-6, but for
+GroupNorm's where a variance is small: see there. Inputs are to have the dtype of the
+weights, or float32 where a layer has none. What is not listed has no twin and is
+refused.
 
 * Dense: `hk.Linear`, exact. Conv: `hk.ConvND`, exact; one batch axis or none, no input
   dilation, no circular or reflected padding. ConvTranspose: `hk.ConvNDTranspose`,
@@ -11,21 +13,25 @@ to have the dtype of the weights. What is not listed has no twin and is refused.
 * Embed: `hk.Embed`, exact for ids in range (beyond it linen gives NaN, Haiku the last
   row); no `attend`.
 * LayerNorm: `hk.LayerNorm`, exact with the fast variance. RMSNorm: `hk.RMSNorm`.
-  GroupNorm: `hk.GroupNorm`, which has the slow variance only; where the variance is
-  small against the squared mean, linen's fast one is off, and the twin is not. Linen
-  clips the fast variance at zero, Haiku does not: to be seen where it is below the
-  rounding of the squared mean. The calls take no `mask`.
+  GroupNorm: `hk.GroupNorm`, which has the slow variance only; where the variance of a
+  group is small against its squared mean, as it may be for few values, linen's fast one
+  is off in proportion to their ratio, and the twin is not. Linen clips the fast
+  variance at zero, Haiku does not: to be seen where it is below the rounding of the
+  squared mean. A GroupNorm has a batch axis, unless `ndim=1` is given: without it,
+  Haiku's gives the bias alone for an input `[C]`. The calls take no `mask`.
 * BatchNorm: `hk.BatchNorm`, exact with the fast variance, which is Haiku's only one.
   `hidden` and `average` are linen's statistic, and `counter` is so late that Haiku's
   debiasing divides by 1: evaluation is equal, and training goes on with linen's
-  recurrence. The weight of a new value, `1 - momentum`, is rounded in two ways, so in
-  float32 averages differ by up to `2**-25 / (1 - momentum)` of the batch statistics in
-  the long run: 3e-6 for linen's 0.99, nothing for 0.5 or 0.75.
+  recurrence. In evaluation Haiku's `init` cannot make that state ("No value for
+  'average'"): give `apply` the twin's own. The weight of a new value, `1 - momentum`,
+  is rounded in two ways, so in float32 averages differ by up to
+  `2**-25 / (1 - momentum)` of the batch statistics in the long run: 3e-6 for linen's
+  0.99, nothing for 0.5 or 0.75.
 * LSTMCell, OptimizedLSTMCell: `hk.LSTM`, where linen's carry `(c, h)` is
   `hk.LSTMState(hidden=h, cell=c)`. Haiku adds 1 to the forget gate, so the twin's bias
   has 1 taken away; `to_flax` gives it back to the bit where it did not change.
 * MultiHeadDotProductAttention, MultiHeadAttention: `hk.MultiHeadAttention`, without
-  dropout.
+  dropout, and not in float16, where Haiku's mask gives NaN for a row without keys.
 """
 
 from collections.abc import Callable
@@ -130,7 +136,8 @@ class Twin:
 
         Its own name is the last part of `name`. Build it where Haiku adds the rest:
         `encoder/~/linear` in the constructor of a module `encoder`. Its initialisers
-        are Haiku's; the weights of the Flax layer are in `params` and `state`.
+        are Haiku's, and those of `hk.Embed` make float32 whatever the twin has; the
+        weights of the Flax layer are in `params` and `state`.
 
         Returns:
           A new instance of `layer`.
@@ -201,7 +208,7 @@ def twin(
       name: the full name of the layer in Haiku, `linear` or `encoder/~/linear`.
       ndim: how many axes the input has, batch and channels included: needed where the
         shapes of Haiku's leaves depend on it, for BatchNorm and for feature axes other
-        than the last.
+        than the last; and 1 for the GroupNorm of an input `[C]`, as under `jax.vmap`.
 
     Returns:
       The twin, whose `repr` is the line to write in Haiku.
@@ -397,11 +404,9 @@ def _affine(
     module: Any, leaves: _Leaves, to_haiku: _Turn = _same
 ) -> tuple[dict[str, Any], list[_Move]]:
     """The arguments and parameters that all normalising layers have."""
-    for leaf in leaves.values():
-        if leaf.dtype.itemsize < 4:
-            given = f"{type(module).__name__} with {leaf.dtype} leaves"
-            expected = "float32 ones, as linen takes the statistics in float32"
-            raise _refused(module, given, expected)
+    wide = lambda d: jnp.issubdtype(d, jnp.floating) and d.itemsize >= 4
+    expected = "float32 ones, as linen takes the statistics in float32, of |x|^2"
+    _expect_leaves(module, leaves, wide, expected)
     arguments, moves = {"eps": module.epsilon}, []
     for flax, haiku in [("scale", "scale"), ("bias", "offset")]:
         used = getattr(module, f"use_{flax}", None)  # RMSNorm has no bias
@@ -486,7 +491,9 @@ def _group_norm(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
     if groups is None:
         groups = x.shape[-1] // module.group_size
     arguments = {"groups": groups, **affine, "data_format": "channels_last"}
-    if module.reduction_axes is not None:
+    if ndim == 1:  # where Haiku takes axis 0 for the groups
+        arguments["axis"] = (-1,)
+    elif module.reduction_axes is not None:
         arguments["axis"] = axes
     return _Plan(arguments, moves, [x])
 
@@ -567,6 +574,9 @@ def _lstm(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
 def _attention(module: Any, leaves: _Leaves, ndim: int | None) -> _Plan:
     silent = module.dropout_rate == 0 or bool(module.deterministic)
     _expect(module, "dropout_rate", silent, "0.0, or deterministic to be True")
+    holds = lambda d: d.itemsize >= 4 or d == jnp.bfloat16
+    expected = "float32 or bfloat16 ones, as Haiku masks with -1e30"
+    _expect_leaves(module, leaves, holds, expected)
     moves = []
     for flax in ("query", "key", "value", "out"):
         haiku = "linear" if flax == "out" else flax
@@ -684,6 +694,15 @@ def _expect(module: Any, field: str, fits: bool, expected: str) -> None:
         raise _refused(module, f"{type(module).__name__}({given})", expected)
 
 
+def _expect_leaves(
+    module: Any, leaves: _Leaves, fits: Callable[[Any], bool], expected: str
+) -> None:
+    for leaf in leaves.values():
+        if not fits(leaf.dtype):
+            given = f"{type(module).__name__} with {leaf.dtype} leaves"
+            raise _refused(module, given, expected)
+
+
 def _needs_ndim(module: Any) -> TwinError:
     return TwinError(
         f"The leaves of this twin of {type(module).__name__} have as many axes as its "
@@ -699,9 +718,13 @@ def _bad_ndim(module: Any, ndim: Any, least: int) -> TwinError:
 
 
 def _not_a_layer(value: Any) -> _errors.ModuleTypeError:
+    given, line = _shown(value), "twin(nn.Dense(3), variables, name=...), for example"
+    if isinstance(value, type):
+        given = f"the class {given}"
+        if issubclass(value, _linen.Module):
+            line = f"twin({value.__name__}(...), variables, name=...) to build it first"
     return _errors.ModuleTypeError(
-        f"twin needs a flax.linen.Module instance, but got {_shown(value)}. "
-        "Write twin(nn.Dense(3), variables, name='linear'), for example."
+        f"twin needs a flax.linen.Module instance, but got {given}. Write {line}."
     )
 
 
