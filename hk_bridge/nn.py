@@ -15,6 +15,7 @@ wraps any function.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import operator
 from typing import Any
 
 import jax.numpy as jnp
@@ -165,6 +166,7 @@ class GroupNorm(_wrap(_linen.GroupNorm)):  # type: ignore[misc]
 
         Raises:
           ValueError: both `num_groups` and `group_size` are given, or neither.
+          TypeError: `num_groups` is no whole number.
         """
         if group_size is not None:
             if num_groups is not _NUM_GROUPS and num_groups is not None:
@@ -173,7 +175,7 @@ class GroupNorm(_wrap(_linen.GroupNorm)):  # type: ignore[misc]
         elif num_groups is None:
             raise _errors.no_groups()
         super().__init__(
-            num_groups=None if num_groups is None else int(num_groups),
+            num_groups=None if num_groups is None else operator.index(num_groups),
             group_size=group_size,
             epsilon=epsilon,
             dtype=dtype,

@@ -138,6 +138,19 @@ def test_without_parameters():
     assert_identical(f.apply({}, None, X), module.apply({}, X))
 
 
+@pytest.mark.parametrize("num_groups", [4.7, 4.0, "8"])
+def test_a_number_of_groups_that_is_no_whole_one(num_groups):
+    make = lambda: hk_bridge.nn.GroupNorm(num_groups=num_groups)
+    kind = type(num_groups).__name__
+    with pytest.raises(TypeError, match=f"'{kind}' object cannot be interpreted as an"):
+        hk.transform(make).init(None)
+
+
+def test_a_number_of_groups_of_numpy():
+    f = hk.transform(lambda: hk_bridge.nn.GroupNorm(num_groups=np.int64(4)).module)
+    assert type(f.apply({}, None).num_groups) is int
+
+
 def test_the_signature():
     parameters = inspect.signature(hk_bridge.nn.GroupNorm).parameters
     assert {p.kind for p in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
