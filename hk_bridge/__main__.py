@@ -97,7 +97,7 @@ def _add_verify(commands: Commands) -> None:
     array = {"metavar": "ARRAY", "type": _commands.parse_input, "action": "append"}
     add("--input", default=[], help="an input, like 'f32[2,224,224,3]'", **array)
     add("--variables", metavar="CKPT", help="initial values")
-    add("--steps", type=_whole(1, 10_000), default=3, help="default: %(default)s")
+    add("--steps", type=_whole(1, 10_000), help="default: 3")
     add("--name", type=_haiku_name, help="in Haiku")
 
 

@@ -4,6 +4,7 @@ Each message is built in one place, and says what was given, where, what was exp
 and the line to write. The errors of Flax and Haiku keep their type and text."""
 
 from collections.abc import Sequence
+import re
 from typing import Any
 
 
@@ -151,12 +152,16 @@ def has_parent(module: Any, parent: Any) -> ModuleTypeError:
 # Variables of a wrong form.
 
 
+# A valid part for Haiku, and below it whatever Flax has.
+_NAME = re.compile(r"(~|~?[a-zA-Z_]\w*)(/.*[^/])?", re.ASCII | re.DOTALL)
+
+
 def check_name(name: Any) -> None:
     if not isinstance(name, str):
         raise TypeError(
             f"name= must be the module's full Haiku name, a str, not {name!r}."
         )
-    if not name or name.startswith("/") or name.endswith("/"):
+    if not _NAME.fullmatch(name):
         raise ValueError(
             "name= must be the module's full Haiku name, like 'net' or 'outer/~/net', "
             f"not {name!r}."
@@ -235,6 +240,14 @@ def creator_shape(name: str, asked: Any, shape: Any) -> VariablesError:
         f"Flax initialiser can only make {tuple(shape)}. Give the creator an "
         "initialiser of its "
         "own: next_creator(shape, dtype, init)."
+    )
+
+
+def keyword_of_both(keyword: str, owner: str) -> TypeError:
+    return TypeError(
+        f"{keyword}= is a keyword of check and of what it is to call of {owner}. For "
+        f"the module, write check(module, x, method=lambda m, x: m(x, {keyword}=...)); "
+        f"for check, write check(module, x, {keyword}=..., method=lambda m, x: m(x))."
     )
 
 

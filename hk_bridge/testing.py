@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import functools
+import inspect
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hk_bridge import _diff
+from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
@@ -94,7 +96,14 @@ class Pair:
         return done
 
     def to_flax(self, params: Tree, state: Tree) -> Tree:
-        return _layout.to_flax(params, state, name=self.name)
+        """The variables that Haiku holds, which are to be all that it holds."""
+        variables = _layout.to_flax(params, state, name=self.name)
+        own = _layout.to_haiku(variables, name=self.name)
+        whole = {"params": params, "state": state}
+        for (which, held), tree in zip(whole.items(), own, strict=True):
+            extra = ", ".join(sorted(_addresses(held) - _addresses(tree)))
+            assert not extra, f"Haiku {which} holds what is no variable: {extra}"
+        return variables
 
     def _transform(self) -> Any:
         def forward(rngs: Rngs) -> Any:
@@ -102,6 +111,10 @@ class Pair:
             return call(*self.args, rngs=rngs, method=self.method, **self.kwargs)
 
         return _haiku.native.transform_with_state(forward)
+
+
+def _addresses(bundles: Tree) -> set[str]:
+    return {f"{name}/{leaf}" for name, bundle in bundles.items() for leaf in bundle}
 
 
 def assert_identical(ours: Tree, theirs: Tree) -> None:
@@ -218,10 +231,15 @@ def _traced(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def total(output: Tree) -> jax.Array:
-    """A number that depends on every float of `output`."""
-    floats = [jnp.asarray(x) for x in jax.tree.leaves(output) if _is_float(x)]
-    sums = (jnp.sum(jnp.sin(x.astype(jnp.float32))) for x in floats)
+    """A number that depends on every float of `output`, complex ones in two parts."""
+    floats = [jnp.asarray(x) for x in jax.tree.leaves(_freeze(output))]
+    parts = [part for x in floats for part in _parts(x)]
+    sums = (jnp.sum(jnp.sin(part.astype(jnp.float32))) for part in parts)
     return sum(sums, jnp.zeros([]))
+
+
+def _parts(x: jax.Array) -> list[jax.Array]:
+    return [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
 
 
 def equations(jaxpr: Any) -> list[Any]:
@@ -239,8 +257,8 @@ def equations(jaxpr: Any) -> list[Any]:
     return rows
 
 
-def _is_float(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating))
+def _has_gradient(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.inexact))
 
 
 def _arrays(tree: Tree) -> list[Any]:
@@ -252,7 +270,7 @@ def _arrays(tree: Tree) -> list[Any]:
 
 def _freeze(tree: Tree) -> Tree:
     """`tree` with None for what has no gradient."""
-    return jax.tree.map(lambda x: x if _is_float(x) else None, tree)
+    return jax.tree.map(lambda x: x if _has_gradient(x) else None, tree)
 
 
 def _thaw(floats: Tree, full: Tree) -> Tree:
@@ -275,7 +293,7 @@ class Result:
 
     Attributes:
       check: what is to be the same: init, outputs, gradients, state or program.
-      ok: whether it is; None if there was nothing to compare, since Flax refuses.
+      ok: whether it is; None if there was nothing to compare.
       detail: what was compared, or how it differs.
 
     >>> import flax.linen as nn
@@ -373,7 +391,7 @@ def check(
     *args: Any,
     variables: _layout.Variables | None = None,
     rngs: Any = None,
-    steps: int = 3,
+    steps: int | None = None,
     method: Callable[..., Any] | str | None = None,
     name: str | None = None,
     **kwargs: Any,
@@ -390,16 +408,19 @@ def check(
       variables: initial values, whole or in part, as `FlaxModule` takes them.
       rngs: keys, `{stream: key}` or one for `params`; each step folds its number in.
         By default there are some for `params` and `dropout`.
-      steps: how many calls to compare state over.
+      steps: how many calls to compare state over, by default 3.
       method: what to run, as in `module.apply`.
       name: the Haiku name; by default as `FlaxModule` names itself.
-      **kwargs: keyword inputs of the module.
+      **kwargs: keyword inputs of the module. Those that are named as a keyword above
+        are to be set by `method=lambda m, x: m(x, steps=5)`.
 
     Returns:
       A `Report`, whose `repr` lists the checks and all leaves.
 
     Raises:
       AssertionError: something differs; its argument is the `Report`.
+      TypeError: a keyword above is one of the module's call, too.
+      ValueError: `name` is none that Haiku takes.
       Whatever Flax raises if the module cannot run natively.
 
     >>> import flax.linen as nn
@@ -419,6 +440,8 @@ def check(
     params/kernel  dense/kernel  [4, 3]  float32
     """
     module, bound_to = _flax.unbound(module)
+    own = {"variables": variables, "rngs": rngs, "steps": steps, "name": name}
+    _check_keywords(module, {**own, "method": method})
     variables = bound_to if variables is None else variables
     pair = _pair(module, args, kwargs, variables, rngs, method, name)
     rows = tuple(_row(pair.name, *leaf) for leaf in _layout.leaves(pair.flax_start))
@@ -426,13 +449,22 @@ def check(
         _result("init", same_init, pair),
         _result("outputs", same_apply, pair),
         _gradients(pair),
-        _result("state", lambda pair: same_state(pair, steps), pair),
+        _result("state", functools.partial(same_state, steps=steps or 3), pair),
         _result("program", same_jaxpr, pair),
     ]
     report = Report(_flax.describe(module), pair.name, tuple(results), rows)
     if not report.ok:
         raise AssertionError(report)
     return report
+
+
+def _check_keywords(module: Any, own: Mapping[str, Any]) -> None:
+    """Refuses keywords of `check` that might be meant for the module's call."""
+    function = _flax.resolve(module, own["method"])
+    taken = inspect.signature(function).parameters
+    for key, value in own.items():
+        if value is not None and key in taken:
+            raise _errors.keyword_of_both(key, _flax.title(module))
 
 
 def _pair(
@@ -453,6 +485,8 @@ def _pair(
     _, sown = _diff.abstract_init(module, args, kwargs, method, rngs)
     name = _diff.haiku_name(module) if name is None else name
     full = _haiku.native.experimental.force_name(name)  # it may have slashes
+    make = lambda: _haiku.native.Module(name=full)
+    _haiku.native.transform(make).init(None)  # Haiku refuses a bad name here
     pair = Pair(
         module=module,
         build=lambda: FlaxModule(module, variables=variables, name=full),
@@ -487,11 +521,16 @@ def _result(name: str, law: Callable[[Pair], str], pair: Pair) -> Result:
 
 
 def _gradients(pair: Pair) -> Result:
+    skipped = functools.partial(Result, "gradients", None)
+    start, rngs = pair.flax_start, pair.rngs(0)
+    if not jax.tree.leaves(_freeze(start.get(_layout.PARAMS, {}))):
+        return skipped("no parameters are floats")
+    outputs = jax.eval_shape(lambda: _arrays(pair.flax_apply(start, rngs)[0]))
+    if not jax.tree.leaves(_freeze(outputs)):
+        return skipped("no outputs are floats")
     try:
         jax.eval_shape(lambda: flax_grad(pair))
     except Exception as error:  # a while loop, say, has none in Flax either
         reason = (str(error).splitlines() or [""])[0]
-        return Result(
-            "gradients", None, f"Flax raises {type(error).__name__}: {reason}"
-        )
+        return skipped(f"Flax raises {type(error).__name__}: {reason}")
     return _result("gradients", same_grad, pair)

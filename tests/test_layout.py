@@ -210,12 +210,20 @@ def test_what_lift_saved_is_read():
     assert_identical(hk_bridge.to_flax(*renamed, name="encoder/~/net"), expected)
 
 
-@pytest.mark.parametrize("name", ["", "/net", "net/"])
+@pytest.mark.parametrize("name", ["", "/net", "net/", "1bad", "a b/net", "é", "~1/net"])
 def test_a_name_that_is_none_is_refused(name):
     with pytest.raises(ValueError, match="full Haiku name, like 'net'"):
         hk_bridge.to_haiku({}, name=name)
     with pytest.raises(ValueError, match="full Haiku name, like 'net'"):
         hk_bridge.to_flax({}, {}, name=name)
+
+
+@pytest.mark.parametrize("name", ["net/block-1/0", "~/net", "a/~/b", "a/~encode/net"])
+def test_full_names_of_modules_and_of_what_is_below(name):
+    variables = {"params": {"w": 1}, "stats": {"a": {"b": 2}}}
+    params, state = hk_bridge.to_haiku(variables, name=name)
+    assert (params, state) == ({name: {"w": 1}}, {f"{name}/stats/a": {"b": 2}})
+    assert hk_bridge.to_flax(params, state, name=name) == variables
 
 
 def test_a_name_of_another_type_is_refused():

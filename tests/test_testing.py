@@ -1,9 +1,11 @@
 """`hk_bridge.testing.check`: what it passes, and that it can fail."""
 
+from collections.abc import Callable
 import itertools
 
 from catalogue import KEY
 import flax.linen as nn
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,6 +127,101 @@ def test_errors_of_flax_come_through():
         testing.check(nn.Dense, X)
 
 
+class Scale(nn.Module):
+    """A complex parameter, and what it is to give."""
+
+    output: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.normal(), (4,), jnp.complex64)
+        return self.output(x * scale[None])
+
+
+def gradients(report):
+    (result,) = (r for r in report.results if r.check == "gradients")
+    return result
+
+
+def test_complex_gradients():
+    report = testing.check(Scale(lambda y: y), X.astype(jnp.complex64))
+    assert gradients(report) == testing.Result("gradients", True, "1 leaf")
+
+
+@jax.numpy_dtype_promotion("standard")
+@pytest.mark.parametrize("change", [jnp.conj, jax.lax.stop_gradient])
+def test_another_complex_gradient_fails(monkeypatch, change):
+    patched(monkeypatch, lambda net, y: change(y))
+    found = failed(Scale(lambda y: y), X.astype(jnp.complex64))
+    assert "gradients" in found
+
+
+@pytest.mark.parametrize(
+    ("module", "detail"),
+    [
+        (nn.Dropout(0.5, deterministic=True), "no parameters are floats"),
+        (nn.Embed(4, 3, param_dtype=jnp.int32, embedding_init=nn.initializers.ones),
+         "no parameters are floats"),
+        (nn.Sequential([nn.Dense(3), jnp.argmax]), "no outputs are floats"),
+    ],
+    ids=["none", "integers", "argmax"],
+)  # fmt: skip
+def test_gradients_of_nothing_are_skipped(module, detail):
+    x = jnp.array([[1, 2]]) if isinstance(module, nn.Embed) else X
+    report = testing.check(module, x)
+    assert report.ok
+    assert gradients(report) == testing.Result("gradients", None, detail)
+
+
+class Keywords(nn.Module):
+    """Shares all keywords with `check`."""
+
+    @nn.compact
+    def __call__(self, x, steps=1, name="a", variables=2, rngs=3, method="b"):
+        assert steps in (1, 5)
+        return nn.Dense(steps)(x)
+
+
+SHARED = {
+    "steps": 5,
+    "name": "b",
+    "variables": {},
+    "rngs": KEY,
+    "method": lambda m, x, method: m(x),
+}
+
+
+@pytest.mark.parametrize("keyword", SHARED)
+def test_a_keyword_of_check_and_of_the_module_is_refused(keyword):
+    with pytest.raises(TypeError) as caught:
+        testing.check(Keywords(), X, **{keyword: SHARED[keyword]})
+    assert str(caught.value) == (
+        f"{keyword}= is a keyword of check and of what it is to call of Keywords. For "
+        f"the module, write check(module, x, method=lambda m, x: m(x, {keyword}=...)); "
+        f"for check, write check(module, x, {keyword}=..., method=lambda m, x: m(x))."
+    )
+
+
+def test_a_shared_keyword_can_be_given_to_either():
+    report = testing.check(Keywords(), X, method=lambda m, x: m(x, steps=5))
+    assert report.rows[0].shape == (5,)
+    assert details(report)["state"] == "0 leaves, 3 steps"
+    report = testing.check(Keywords(), X, steps=2, method=lambda m, x: m(x))
+    assert report.rows[0].shape == (1,)
+    assert details(report)["state"] == "0 leaves, 2 steps"
+
+
+@pytest.mark.parametrize("name", ["1bad", "a/1bad", "", "a/", "a b"])
+def test_a_name_that_haiku_cannot_have(name):
+    with pytest.raises(ValueError, match=rf"'{name}' is not a valid module name"):
+        testing.check(nn.Dense(3), X, name=name)
+
+
+@pytest.mark.parametrize("name", ["net", "outer/~/net", "outer/~encode/net"])
+def test_full_names(name):
+    assert testing.check(nn.Dense(3), X, name=name).rows[0].haiku_module == name
+
+
 def test_html():
     html = testing.check(nn.Dense(3), X)._repr_html_()
     assert "<td>params/kernel</td><td>dense/kernel</td><td>[4, 3]</td>" in html
@@ -202,6 +299,28 @@ def test_state_that_stands_still_fails(monkeypatch):
     found = failed(Net(), X)
     assert found["state"].startswith("step 1: ['batch_stats']['BatchNorm_0']['mean']")
     assert "outputs" not in found
+
+
+@pytest.mark.parametrize("module", [nn.Dense(3), Net()], ids=["Dense", "Net"])
+def test_a_leaf_of_no_variable_fails(monkeypatch, module):
+    def leak(net, y):
+        hk.set_state("leak", jnp.zeros([]))
+        return y
+
+    patched(monkeypatch, leak)
+    found = failed(module, X, name="net")
+    expected = "Haiku state holds what is no variable: net/leak"
+    assert found["init"] == expected
+    assert found["state"] == f"step 1: {expected}"
+
+
+def test_a_parameter_of_no_variable_fails(monkeypatch):
+    def leak(net, y):
+        return y + hk.Bias(name=hk.experimental.force_name("other"))(y)
+
+    patched(monkeypatch, leak)
+    expected = "Haiku params holds what is no variable: other/b"
+    assert failed(nn.Dense(3), X)["init"] == expected
 
 
 def test_an_error_of_the_bridge_fails(monkeypatch):
