@@ -11,21 +11,32 @@ def is_array(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
+def can_be_traced(value: Any) -> bool:
+    """Whether JAX takes `value` for an array: a number, too."""
+    return is_array(value) or isinstance(value, (bool, int, float, complex))
+
+
 def evaluate(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """`jax.eval_shape`, with whatever is no array handed on as it is.
 
     >>> import jax, jax.numpy as jnp
-    >>> f = lambda x, train: {"y": x.sum() if train else x}
+    >>> f = lambda x, train: {"y": x.sum() if train else x, "text": "a"}
     >>> evaluate(f, jax.ShapeDtypeStruct((2,), jnp.float32), train=True)
-    {'y': ShapeDtypeStruct(shape=(), dtype=float32)}
+    {'text': 'a', 'y': ShapeDtypeStruct(shape=(), dtype=float32)}
     """
     leaves, treedef = jax.tree.flatten((args, kwargs))
     arrays = [leaf if is_array(leaf) else None for leaf in leaves]
+    made: list[Any] = []
 
-    def call(arrays: list[Any]) -> Any:
-        pairs = zip(leaves, arrays, strict=True)
-        inputs = [leaf if array is None else array for leaf, array in pairs]
-        args, kwargs = jax.tree.unflatten(treedef, inputs)
-        return function(*args, **kwargs)
+    def call(arrays: list[Any]) -> list[Any]:
+        args, kwargs = jax.tree.unflatten(treedef, _filled(arrays, leaves))
+        made[:] = jax.tree.flatten(function(*args, **kwargs))
+        return [leaf if can_be_traced(leaf) else None for leaf in made[0]]
 
-    return jax.eval_shape(call, arrays)
+    specs = jax.eval_shape(call, arrays)
+    return jax.tree.unflatten(made[1], _filled(specs, made[0]))
+
+
+def _filled(arrays: list[Any], leaves: list[Any]) -> list[Any]:
+    pairs = zip(arrays, leaves, strict=True)
+    return [leaf if array is None else array for array, leaf in pairs]

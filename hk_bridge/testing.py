@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hk_bridge import _abstract
 from hk_bridge import _diff
 from hk_bridge import _errors
 from hk_bridge import _flax
@@ -173,11 +174,11 @@ def same_grad(pair: Pair) -> str:
     rngs = pair.rngs(0)
 
     def loss(floats: Tree) -> jax.Array:
-        output, _ = pair.haiku_apply(_thaw(floats, params), state, rngs)
+        output, _ = pair.haiku_apply(_filled(floats, params), state, rngs)
         return total(output)
 
     theirs = flax_grad(pair)
-    grads = pair.to_flax(jax.grad(loss)(_freeze(params)), {})
+    grads = pair.to_flax(jax.grad(loss)(_floats(params)), {})
     ours = grads.get(_layout.PARAMS, {})
     assert_identical(jax.tree.leaves(ours), jax.tree.leaves(theirs))
     return _count(theirs, "leaf", "leaves")
@@ -190,10 +191,10 @@ def flax_grad(pair: Pair) -> Tree:
     rngs = pair.rngs(0)
 
     def loss(floats: Tree) -> jax.Array:
-        full = {**variables, _layout.PARAMS: _thaw(floats, params)}
+        full = {**variables, _layout.PARAMS: _filled(floats, params)}
         return total(pair.flax_apply(full, rngs)[0])
 
-    return jax.grad(loss)(_freeze(params))
+    return jax.grad(loss)(_floats(params))
 
 
 def same_state(pair: Pair, steps: int = 3) -> str:
@@ -213,9 +214,8 @@ def same_state(pair: Pair, steps: int = 3) -> str:
 
 def same_jaxpr(pair: Pair) -> str:
     """Bridged and native `apply` trace to the same equations, in the same order."""
-    flax, haiku = _traced(pair.flax_apply), _traced(pair.haiku_apply)
-    theirs = flax(pair.flax_start, pair.rngs(0))
-    ours = haiku(*pair.haiku_start, pair.rngs(0))
+    theirs = _traced(pair.flax_apply, pair.flax_start, pair.rngs(0))
+    ours = _traced(pair.haiku_apply, *pair.haiku_start, pair.rngs(0))
     pairs = zip(equations(ours.jaxpr), equations(theirs.jaxpr), strict=False)
     for i, (a, b) in enumerate(pairs):
         assert a == b, f"equation {i}: {a[0]} {a[1]} in Haiku, {b[0]} {b[1]} in Flax"
@@ -226,13 +226,15 @@ def same_jaxpr(pair: Pair) -> str:
     return f"{counts[0]} equations"
 
 
-def _traced(function: Callable[..., Any]) -> Callable[..., Any]:
-    return jax.make_jaxpr(lambda *args: _arrays(function(*args)))
+def _traced(function: Callable[..., Any], *args: Any) -> Any:
+    arrays = _only(_abstract.can_be_traced, args)
+    run = lambda arrays: _arrays(function(*_filled(arrays, args)))
+    return jax.make_jaxpr(run)(arrays)
 
 
 def total(output: Tree) -> jax.Array:
     """A number that depends on every float of `output`, complex ones in two parts."""
-    floats = [jnp.asarray(x) for x in jax.tree.leaves(_freeze(output))]
+    floats = [jnp.asarray(x) for x in jax.tree.leaves(_floats(output))]
     parts = [part for x in floats for part in _parts(x)]
     sums = (jnp.sum(jnp.sin(part.astype(jnp.float32))) for part in parts)
     return sum(sums, jnp.zeros([]))
@@ -263,20 +265,23 @@ def _has_gradient(leaf: Any) -> bool:
 
 def _arrays(tree: Tree) -> list[Any]:
     """The leaves that JAX can trace."""
-    plain = (bool, int, float, complex)
-    leaves = jax.tree.leaves(tree)
-    return [x for x in leaves if hasattr(x, "dtype") or isinstance(x, plain)]
+    return jax.tree.leaves(_only(_abstract.can_be_traced, tree))
 
 
-def _freeze(tree: Tree) -> Tree:
+def _floats(tree: Tree) -> Tree:
     """`tree` with None for what has no gradient."""
-    return jax.tree.map(lambda x: x if _has_gradient(x) else None, tree)
+    return _only(_has_gradient, tree)
 
 
-def _thaw(floats: Tree, full: Tree) -> Tree:
-    """`floats` with what `_freeze` left out."""
+def _only(keep: Callable[[Any], bool], tree: Tree) -> Tree:
+    """`tree` with None for the other leaves."""
+    return jax.tree.map(lambda x: x if keep(x) else None, tree)
+
+
+def _filled(part: Tree, full: Tree) -> Tree:
+    """`part` with what `_only` left out."""
     fill = lambda x, y: y if x is None else x
-    return jax.tree.map(fill, floats, full, is_leaf=lambda x: x is None)
+    return jax.tree.map(fill, part, full, is_leaf=lambda x: x is None)
 
 
 def _count(tree: Tree, one: str, many: str) -> str:
@@ -523,10 +528,10 @@ def _result(name: str, law: Callable[[Pair], str], pair: Pair) -> Result:
 def _gradients(pair: Pair) -> Result:
     skipped = functools.partial(Result, "gradients", None)
     start, rngs = pair.flax_start, pair.rngs(0)
-    if not jax.tree.leaves(_freeze(start.get(_layout.PARAMS, {}))):
+    if not jax.tree.leaves(_floats(start.get(_layout.PARAMS, {}))):
         return skipped("no parameters are floats")
     outputs = jax.eval_shape(lambda: _arrays(pair.flax_apply(start, rngs)[0]))
-    if not jax.tree.leaves(_freeze(outputs)):
+    if not jax.tree.leaves(_floats(outputs)):
         return skipped("no outputs are floats")
     try:
         jax.eval_shape(lambda: flax_grad(pair))

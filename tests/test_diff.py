@@ -74,6 +74,18 @@ def test_no_weights_are_made(variables):
     assert len(found.missing) == 4
 
 
+def test_a_variable_that_is_no_array():
+    class Text(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            self.variable("notes", "text", lambda: "a")
+            return nn.Dense(3)(x)
+
+    assert diff(Text().init(jax.random.key(0), X), Text(), SPEC).ok
+    (entry, *_) = diff({"params": {}}, Text(), SPEC).missing
+    assert (entry.collection, entry.path, entry.expected) == ("notes", ("text",), "str")
+
+
 def test_a_forgotten_collection(variables):
     found = diff({"params": variables["params"]}, Net(), SPEC, name="outer/~/net")
     assert not found.ok

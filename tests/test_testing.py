@@ -84,6 +84,19 @@ def test_outputs_that_are_no_arrays():
     assert details(testing.check(Words(), X))["outputs"] == "3 arrays"
 
 
+def test_variables_that_are_no_arrays():
+    class Text(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            self.variable("notes", "text", lambda: "a")
+            return nn.Dense(3)(x)
+
+    report = testing.check(Text(), X, name="net")
+    assert all(result.ok for result in report.results)
+    row = testing.Row("notes", ("text",), "net/notes", "text", None, None)
+    assert row in report.rows
+
+
 def test_method_and_name():
     report = testing.check(Net(), X, method=lambda net, x: net(x, False), name="a/~/b")
     assert report.name == "a/~/b"
