@@ -325,6 +325,15 @@ def note_call(owner: str) -> str:
     return f"This happened in hk_bridge.{owner}."
 
 
+def note_field(field: str, haiku_module: Any) -> str:
+    flax = getattr(haiku_module, "flax_class", None)
+    line = f": {field}={flax.__name__}(...)" if flax is not None else ""
+    return (
+        f"Its field {field} is a Haiku module, {_type(haiku_module)}. Where Flax is to "
+        f"run a submodule, write one of Flax{line}."
+    )
+
+
 def note_leaf(
     which: str, module_name: str, name: str, collection: str, path: Sequence[str]
 ) -> str:

@@ -174,6 +174,9 @@ def call(
     except Exception as error:
         if _flax.lacks_key(error) and rngs is None and _haiku.key_source() is None:
             error.add_note(_errors.NOTE_KEY)
+        for field, value in vars(net.module).items():
+            if isinstance(value, _haiku.Module):
+                error.add_note(_errors.note_field(field, value))
         error.add_note(_errors.note_call(_owner(net)))
         raise
 

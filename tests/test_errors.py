@@ -368,6 +368,27 @@ def test_haikus_errors_keep_type_and_text():
     assert type(caught.value).__name__ == "JaxUsageError"
 
 
+@pytest.mark.parametrize(
+    ("make", "note"),
+    [
+        (
+            lambda: hk_bridge.nn.RNN(hk_bridge.nn.LSTMCell(3)),
+            "Its field cell is a Haiku module, hk_bridge.nn.LSTMCell. Where Flax is to "
+            "run a submodule, write one of Flax: cell=LSTMCell(...).",
+        ),
+        (
+            lambda: hk_bridge.FlaxModule(nn.WeightNorm(hk.Linear(3))),
+            "Its field layer_instance is a Haiku module, haiku._src.basic.Linear. "
+            "Where Flax is to run a submodule, write one of Flax.",
+        ),
+    ],
+)
+def test_a_haiku_module_where_flax_wants_its_own(make, note):
+    with pytest.raises(AttributeError) as error:
+        hk.transform(lambda: make()(jnp.ones([2, 4, 3]))).init(KEY)
+    assert note in error.value.__notes__
+
+
 def test_both_sizes_of_groups():
     check(
         ValueError,
