@@ -115,12 +115,18 @@ def own_attributes(cls: type) -> dict[str, Any]:
     for base in reversed(cls.__mro__):
         if base not in of_flax.__mro__:
             found.update(vars(base))
-    made = {"setup", *fields, *vars(type("Empty", (of_flax,), {}))} - {"__call__"}
+    made = {*fields, *_on_every_class(of_flax)}
     return {
         name: value
         for name, value in found.items()
-        if name not in made and (not name.startswith("__") or name == "__call__")
+        if name == "__call__" or not (name in made or name.startswith("__"))
     }
+
+
+@functools.cache
+def _on_every_class(base: type) -> frozenset[str]:
+    """The attributes that Flax itself puts on the subclasses of `base`, or calls."""
+    return frozenset({"setup", *vars(type("Empty", (base,), {}))})
 
 
 def lacks_key(error: Exception) -> bool:
