@@ -325,7 +325,7 @@ class Call:
             # is its address, which the next one may have, too.
             flags["hk_bridge"] = next(_numbers)
         object.__setattr__(self, "flags", core.FrozenDict(flags))
-        object.__setattr__(self, "sown", _Sown(self))
+        object.__setattr__(self, "sown", _Sown())
 
     def runs(self, module: nn.Module) -> bool:
         """Whether `module` runs in this call: not unbound, nor in an `apply` inside.
@@ -397,7 +397,7 @@ class Scope(core.Scope):
         A lifted transform hands on the streams that its `rngs=` or `split_rngs=` names,
         so those are drawn now; there is no way to draw a Haiku key inside it."""
         if self.call.initializing:
-            self.call.sown.watch()
+            self.call.sown.watch(self.call)
         filters = sys._getframe(1).f_locals.get("rng_filters", (True,))
         named = {name for f in filters for name in _names_in(f)}
         for stream in (*_STREAMS, *sorted(named.difference(_STREAMS))):
@@ -833,28 +833,28 @@ class _Sown(set[str]):
     starts with the first lifted transform, and below the interceptors that the module
     itself may have in force by then, which leave from the top."""
 
-    def __init__(self, call: Call):
-        super().__init__()
-        self._call = call
-        self._interceptors: list[Any] | None = None
+    _stop: Callable[[], None] | None = None
 
-    def watch(self) -> None:
+    def watch(self, call: Call) -> None:
         """Sees, from now on until `close`, who sows under lifted transforms."""
-        if self._interceptors is None:
-            self._interceptors = linen_module._global_interceptor_stack._storage
-            self._interceptors.insert(0, self._intercept)
+        if self._stop is not None:
+            return
 
-    def _intercept(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        module = context.module
-        if type(module.scope) is core.Scope and self._call.runs(module):
-            _watch(module.scope, self)
-        return run(*args, **kwargs)
+        def interceptor(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            module = context.module
+            if type(module.scope) is core.Scope and call.runs(module):
+                _watch(module.scope, self)
+            return run(*args, **kwargs)
+
+        interceptors = linen_module._global_interceptor_stack._storage
+        interceptors.insert(0, interceptor)
+        self._stop = lambda: interceptors.remove(interceptor)
 
     def close(self) -> None:
         """Ends watching."""
-        if self._interceptors is not None:
-            self._interceptors.remove(self._intercept)
-            self._interceptors = None
+        if self._stop is not None:
+            self._stop()
+            self._stop = None  # a cycle, which would keep the call alive
 
 
 def _watch(scope: core.Scope, sown: set[str]) -> None:

@@ -21,6 +21,7 @@ What is private in Haiku and used here, since there is no public way (all since 
   `haiku._src.transform.without_state`: that state is refused shows only after the
   network has run, when nothing is known of its modules;
 * `haiku._src.module.interceptor_stack`, `haiku._src.base.param_creator_stack`,
+  `state_creator_stack` and
   `haiku._src.mixed_precision._mixed_precision_interceptor`: nothing public tells
   whether a hook is in force, and what nobody sees should cost nothing;
 * `haiku._src.base.param_getter_stack`: public ones start a getter inside the others;
@@ -56,6 +57,7 @@ native = hk  # Haiku itself, for its own layers in native.py
 transparent = hk.transparent
 camel_to_snake: Callable[[str], str] = functools.cache(utils.camel_to_snake)
 
+INSTANCE = ("_submodules", "_creation_frame_id")  # what modules have, not their class
 Initializer = Callable[..., Any]
 Bundles = dict[str, dict[str, Any]]
 
@@ -75,11 +77,24 @@ def key_source() -> Callable[[], jax.Array] | None:
     return None if hk.maybe_get_rng_sequence_state() is None else hk.next_rng_key
 
 
+class _NoKeys(hk.PRNGSequence):
+    """Keys that are an error to draw, where None would be an answer."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __next__(self) -> jax.Array:
+        raise ValueError("There are no keys.")
+
+    next = __next__
+
+
 def apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, where it is an error to ask Haiku for parameters, state or keys."""
 
     def run(*args: Any) -> Any:
-        result, state = hk.transform_with_state(function).apply({}, {}, None, *args)
+        f = hk.transform_with_state(function)
+        result, state = f.apply({}, {}, _NoKeys(), *args)
         if state:
             raise ValueError("There is no place for state.")
         return result
@@ -303,6 +318,11 @@ def fetch_param(
 def has_creators() -> bool:
     """Whether `hk.custom_creator` is in force for parameters."""
     return bool(base.param_creator_stack)
+
+
+def has_state_creators() -> bool:
+    """Whether `hk.custom_creator` is in force for state."""
+    return bool(base.state_creator_stack)
 
 
 def lift_prefix() -> str:

@@ -47,7 +47,8 @@ def to_haiku(
     _errors.check_name(name)
     params: MutableBundles = {}
     state: MutableBundles = {}
-    check_collections(variables)
+    if not are_variables(variables):
+        raise _errors.variables_type(variables)
     for collection, tree in variables.items():
         tree = unbox(tree)
         if not is_level(tree):
@@ -102,10 +103,9 @@ def to_flax(
     return variables if like is None else rebox(variables, like)
 
 
-def check_collections(variables: Any) -> None:
-    """Raises VariablesError unless `variables` has the names of collections on top."""
-    if not is_level(variables) or not all(isinstance(key, str) for key in variables):
-        raise _errors.variables_type(variables)
+def are_variables(value: Any) -> bool:
+    """Whether `value` is a level of the tree whose names are those of collections."""
+    return is_level(value) and all(isinstance(key, str) for key in value)
 
 
 def is_level(value: Any) -> bool:

@@ -22,6 +22,13 @@ def text_property(text: Callable[[Any], str]) -> property:
     return property(_haiku.transparent(text), _haiku.transparent(lambda *_: None))
 
 
+# What a FlaxModule has, but its class has not.
+INSTANCE = (
+    *("module", "name", "module_name", "_given", "_transient", "_called"),
+    *_haiku.INSTANCE,
+)
+
+
 class FlaxModule(_haiku.Module):
     """A Flax linen module as an `hk.Module`, its variables in Haiku's params and state.
 
@@ -247,8 +254,10 @@ class _Call:
             outcome = once(_layout.insert(self.variables(), fetched))
         if self.initializing:
             _sharding.note_boxes(self.name, outcome.variables)
-            settled = self.settle(outcome)
-            outcome = outcome if settled is None else once(settled)
+            changed = self.settle(outcome)
+            if changed:
+                outcome = once(self.again(outcome.variables, changed))
+                self.write_changed(outcome.variables, changed)
         else:
             self.write_back(outcome.variables)
         self.net._called = True
@@ -434,12 +443,12 @@ class _Call:
 
     # What Flax made or changed goes to Haiku.
 
-    def settle(self, outcome: _flax.Outcome) -> dict[str, Any] | None:
+    def settle(self, outcome: _flax.Outcome) -> dict[tuple[str, _names.Path], Any]:
         """At init: makes the leaves that are new, and writes those that changed.
 
         Parameters made inside a lifted transform and state are made here, after the
-        pass. If a hook of Haiku changed one of them, the variables with which to run
-        again are returned."""
+        pass. Those are returned that a hook of Haiku changed, or the user gave inside a
+        lifted transform: the module has to run again with them."""
         transient = self.net._transient | (outcome.sown - {_layout.PARAMS})
         variables = {
             c: tree for c, tree in outcome.variables.items() if c not in transient
@@ -471,10 +480,10 @@ class _Call:
                 elif value is not start and self.writes(collection):
                     self.set_state(collection, path, value, start)
         _haiku.create_empty(*_layout.empty_bundles(variables, name=self.name))
-        return self.again(variables, changed) if changed else None
+        return changed
 
     def again(
-        self, variables: dict[str, Any], changed: dict[tuple[str, _names.Path], Any]
+        self, variables: Mapping[str, Any], changed: dict[tuple[str, _names.Path], Any]
     ) -> dict[str, Any]:
         """The variables with which to run again: all params, and state as it was.
 
@@ -491,6 +500,17 @@ class _Call:
             if at[0] != _layout.PARAMS and at not in self.started
         }
         return _layout.insert(before, lifted)
+
+    def write_changed(
+        self,
+        variables: Mapping[str, Any],
+        before: Mapping[tuple[str, _names.Path], Any],
+    ) -> None:
+        """Writes to Haiku state what is no longer as it was before."""
+        for collection, path, value in _layout.leaves(variables):
+            old = before.get((collection, path), value)
+            if value is not old and self.writes(collection):
+                self.set_state(collection, path, value, old)
 
     def check_levels(self, variables: Mapping[str, Any]) -> None:
         """Refuses given variables without the level of collections, or with two."""
@@ -514,7 +534,10 @@ class _Call:
         if not self.state:
             return
         old = self.stored()
-        kept = [c for c in self.variables() if self.writes(c)]
+        # Creators may keep the leaves elsewhere, and leave Haiku an empty dict.
+        elsewhere = _haiku.has_state_creators()
+        held = {c for c, _ in old} if elsewhere else self.variables()
+        kept = [c for c in held if self.writes(c)]
         new = _layout.leaves({c: variables[c] for c in kept})
         for collection, path, value in new:
             before = old.pop((collection, path), _flax.MISSING)

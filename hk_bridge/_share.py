@@ -44,7 +44,7 @@ def share_traces() -> Iterator[None]:
     not at all, so the code of a module must not do anything but compute. Sharing steps
     aside by itself: at init and outside of `jax.jit`; for a configuration that has no
     hash or holds arrays, and for outputs that hold them where JAX does not see them;
-    for code that itself asks Haiku for something; with `mutable=` or
+    for code that itself asks Haiku for parameters, state or keys; with `mutable=` or
     `capture_intermediates=`; and while creators of Haiku, or interceptors of Haiku or
     Flax, are in force.
 

@@ -132,6 +132,7 @@ def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
         line = vars(flax_class).get("__firstlineno__")
         namespace |= {} if line is None else {"__firstlineno__": line}
     taken = {name for base in bases for name in dir(base)} - {"__call__"}
+    taken |= {*_module.INSTANCE, *namespace}
     for name, attribute in _flax.own_attributes(flax_class).items():
         if name not in taken:
             namespace[name] = _attribute(name, attribute, _flax.is_nnx_class(cls))
@@ -228,8 +229,13 @@ def _reader(name: str) -> Callable[[Any], Any]:
     def read(self: Any) -> Any:
         try:
             return getattr(self.module, name)
-        except Exception:
-            return getattr(self.module.bind(self.variables), name)
+        except Exception as error:
+            try:
+                bound = self.module.bind(self.variables)
+            except _errors.NotInitializedError as missing:
+                error.add_note(str(missing))
+                raise error from None
+        return getattr(bound, name)
 
     return read
 

@@ -117,8 +117,9 @@ def load(path: Path, *, shardings: Any = None, progress: bool | None = None) -> 
     try:
         with _progress(path, _size(path), progress) as done:
             tree = kind.read(path, shardings, done)
-            if not _layout.is_level(tree):
-                raise TypeError(f"it holds a {type(tree).__name__}, not a dict")
+            if not _layout.are_variables(tree):
+                what = type(tree).__name__
+                raise TypeError(f"it holds a {what}, not a dict of collections")
             return {k: _loaded(v, (k,), shardings) for k, v in tree.items()}
     except (CheckpointError, _errors.VariablesError, ModuleNotFoundError):
         raise
@@ -159,7 +160,8 @@ def save(
     """
     path = pathlib.Path(path)
     kind = _format(path)
-    _layout.check_collections(variables)
+    if not _layout.are_variables(variables):
+        raise _errors.variables_type(variables)
     tree = _savable(variables, (), kind)
     total = sum(getattr(leaf, "nbytes", 0) for _, leaf in _flat(tree))
     if kind is _ORBAX and (path.exists() or path.is_symlink()):
@@ -299,7 +301,7 @@ _FORMATS = {
         None,
         _PLAIN,
         "__msgpack_chunked_array__",  # Flax's mark of an array of more than 1 GiB
-        False,
+        True,
         _read_msgpack,
         _write_msgpack,
     ),
@@ -365,7 +367,7 @@ def _packs(scalar: Any) -> bool:
 def _check_name(name: _names.Part, path: _names.Path, kind: _Format) -> None:
     if isinstance(name, int):
         if not kind.numbers:
-            raise _cannot_hold(kind, path, "a name that is a number")
+            raise _no_numbers(kind, path)
         return
     try:
         name.encode()
@@ -557,6 +559,14 @@ def _cannot_hold(kind: _Format, path: _names.Path, what: str) -> _errors.Variabl
         "written. Make it an array of a dtype that survives (np.asarray(number), "
         "jax.random.key_data(key), leaf.astype(dtype)), a container a dict with string "
         f"keys{hint} or leave it out."
+    )
+
+
+def _no_numbers(kind: _Format, path: _names.Path) -> _errors.VariablesError:
+    others = ", ".join(suffix for suffix, other in _FORMATS.items() if other.numbers)
+    return _errors.VariablesError(
+        f"{kind.name} cannot hold what is at {_where(path)}: its name is a number, not "
+        f"a str. Nothing was written. Save to a file that can: {others}."
     )
 
 

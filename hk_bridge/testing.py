@@ -454,7 +454,11 @@ def check(
         _result("init", same_init, pair),
         _result("outputs", same_apply, pair),
         _gradients(pair),
-        _result("state", functools.partial(same_state, steps=steps or 3), pair),
+        _result(
+            "state",
+            functools.partial(same_state, steps=3 if steps is None else steps),
+            pair,
+        ),
         _result("program", same_jaxpr, pair),
     ]
     report = Report(_flax.describe(module), pair.name, tuple(results), rows)

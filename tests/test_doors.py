@@ -251,9 +251,12 @@ def test_without_state_calls_init_directly():
 
 def test_hooks_in_force_can_be_told():
     def forward():
+        creator = lambda next_creator, *args: next_creator(*args[:3])
         assert not base.param_creator_stack
-        with hk.custom_creator(lambda next_creator, *args: next_creator(*args[:3])):
+        assert not base.state_creator_stack
+        with hk.custom_creator(creator, state=True):
             assert base.param_creator_stack
+            assert base.state_creator_stack
         with hk.intercept_methods(lambda f, args, kwargs, context: f(*args, **kwargs)):
             assert haiku_module.interceptor_stack
 

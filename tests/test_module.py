@@ -3,7 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
 import copy
+import gc
 import itertools
+import weakref
 
 from catalogue import Autoencoder
 from catalogue import Noise
@@ -201,6 +203,37 @@ def test_given_state_is_what_the_one_pass_of_init_starts_from(count):
     assert variables["counts"]["n"] == (1.0 if count is None else count)
     expected, _ = Counts().apply({**variables, "counts": {"n": 0.0}}, X, mutable=True)
     assert_identical(outputs[0][0], expected[0])
+
+
+class Count(nn.Module):
+    @nn.compact
+    def __call__(self):
+        count = self.variable("counts", "n", jnp.zeros, ())
+        count.value += 1.0
+        return count.value
+
+
+def ten_more(creator, shape, dtype, init, context):
+    return creator(shape, dtype, lambda *args: 10.0 + init(*args))
+
+
+@pytest.mark.parametrize("cls", [Count, nn.remat(Count)], ids=["plain", "remat"])
+@pytest.mark.parametrize("hook", [False, True])
+def test_calls_at_init_agree_where_state_starts_elsewhere(cls, hook):
+    outputs = []
+
+    def forward():
+        given = None if hook else {"counts": {"n": jnp.asarray(10.0)}}
+        with hk.custom_creator(ten_more, params=False, state=hook):
+            net = FlaxModule(cls(), name="net", variables=given)
+            outputs.append((net(), net(), net()))
+        return outputs[-1]
+
+    f = hk.transform_with_state(forward)
+    params, state = f.init(None)
+    f.apply(params, state, None)
+    assert outputs[0] == outputs[1]
+    assert outputs[0][2] == state["net/counts"]["n"] + 3.0
 
 
 class Decoder(nn.Module):
@@ -755,6 +788,20 @@ def test_a_configuration_copies():
     assert_identical(
         run(lambda x: FlaxModule(module)(x), X), run(lambda x: FlaxModule(Norm())(x), X)
     )
+
+
+def test_a_call_keeps_nothing_alive():
+    f = hk.transform_with_state(lambda x: FlaxModule(Norm(), name="net")(x))
+    params, state = f.init(KEY, X)
+    gc.collect()
+    gc.disable()
+    try:
+        kept = [weakref.ref(leaf) for leaf in jax.tree.leaves((params, state))]
+        f.apply(params, state, None, X)
+        del params, state
+        assert [ref() for ref in kept] == [None] * len(kept)
+    finally:
+        gc.enable()
 
 
 def test_no_tracer_leaks():

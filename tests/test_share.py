@@ -444,6 +444,11 @@ def with_key(module, x):
     return module(x) * jax.random.normal(hk.next_rng_key(), [1, 4])
 
 
+def with_a_key_if_any(module, x):
+    key = hk.maybe_next_rng_key()
+    return module(x) if key is None else with_key(module, x)
+
+
 def with_state(module, x):
     hk.set_state("mean", x.mean())
     return module(x)
@@ -461,6 +466,7 @@ RIGHT = {
     "linear": by_method(with_linear),
     "parameter": by_method(with_parameter),
     "key": by_method(with_key),
+    "maybe_key": by_method(with_a_key_if_any),
     "state": by_method(with_state),
 }
 

@@ -245,8 +245,9 @@ def test_private_names_and_properties():
         with pytest.raises(AttributeError, match="no_such_thing"):
             _ = net.no_such_thing
         if hk.running_init():
-            with pytest.raises(hk_bridge.NotInitializedError):
+            with pytest.raises(ValueError, match="unbound") as error:
                 _ = net.kernel
+            assert "Call it once before" in error.value.__notes__[0]
         net(x)
         return net.kernel
 
@@ -254,6 +255,45 @@ def test_private_names_and_properties():
     assert_identical(kernel, params["net/layer"]["kernel"])
     assert Sized.total.__doc__ == "The width and the rest."
     assert Sized._SIZES == {"small": 5}
+
+
+def test_what_haiku_needs_wins_over_names_of_flax():
+    class Taken(nn.Module):
+        module = 1
+        _given = 2
+        flax_class = 3
+
+        @property
+        def _called(self):
+            return 4
+
+        @property
+        def _submodules(self):
+            return 5
+
+        @property
+        def own(self):
+            raise ValueError("of the user's own")
+
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(x)
+
+    cls = hk_bridge.wrap(Taken)
+    assert cls.flax_class is Taken
+
+    def forward(x):
+        net = cls(name="net")
+        with pytest.raises(ValueError, match="of the user's own"):
+            _ = net.own
+        y = net(x)
+        with pytest.raises(ValueError, match="of the user's own"):
+            _ = net.own
+        assert type(net.module) is Taken
+        return y
+
+    params, *_ = run(forward, X)
+    assert list(params) == ["net/Dense_0"]
 
 
 def test_a_cell_takes_what_else_its_step_takes():
