@@ -9,8 +9,8 @@ What is private in Haiku and used here, since there is no public way (all since 
 0.0.16; `tests/test_doors.py` names each):
 
 * `haiku._src.base.current_frame` and of it `module_stack`, `params`, `state`,
-  `frame_id`: public functions copy all params of the transform, at every call, and
-  cannot name a leaf;
+  `frame_id`, `rng_stack`: public functions copy all params of the transform, at every
+  call, and cannot name a leaf, nor have keys that are an error to draw;
 * `haiku._src.base.ModuleState`: an entry of that stack;
 * `haiku._src.base.get_lift_prefix`: only creators and getters are told it;
 * `haiku._src.base.context_stack`, `frame_stack`, `haiku._src.typing.LiftingModuleType`:
@@ -92,9 +92,13 @@ class _NoKeys(hk.PRNGSequence):
 def apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, where it is an error to ask Haiku for parameters, state or keys."""
 
+    def without_keys(*args: Any) -> Any:
+        with base.current_frame().rng_stack(_NoKeys()):
+            return function(*args)
+
     def run(*args: Any) -> Any:
-        f = hk.transform_with_state(function)
-        result, state = f.apply({}, {}, _NoKeys(), *args)
+        f = hk.transform_with_state(without_keys)
+        result, state = f.apply({}, {}, None, *args)
         if state:
             raise ValueError("There is no place for state.")
         return result

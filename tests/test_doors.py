@@ -194,6 +194,16 @@ def test_frames():
     assert ids[0] > ids[1]
 
 
+def test_keys_are_drawn_from_the_top_of_their_stack():
+    def forward():
+        assert hk.maybe_next_rng_key() is None
+        with base.current_frame().rng_stack(hk.PRNGSequence(KEY)):
+            return hk.maybe_next_rng_key()
+
+    drawn = hk.transform(forward).apply({}, None)
+    assert jnp.all(drawn == next(hk.PRNGSequence(KEY)))
+
+
 def test_lift_prefix():
     def forward():
         hk.lift(hk.transform(inner).init, name="outer")(None)
