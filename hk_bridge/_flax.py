@@ -841,9 +841,8 @@ class _Sown(set[str]):
             return
 
         def interceptor(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            module = context.module
-            if type(module.scope) is core.Scope and call.runs(module):
-                _watch(module.scope, self)
+            if call.runs(context.module):
+                _watch_modules(context.module, self)
             return run(*args, **kwargs)
 
         interceptors = linen_module._global_interceptor_stack._storage
@@ -855,6 +854,19 @@ class _Sown(set[str]):
         if self._stop is not None:
             self._stop()
             self._stop = None  # a cycle, which would keep the call alive
+
+
+def _watch_modules(value: Any, sown: set[str]) -> None:
+    """Watches the plain Scopes of a module, and of what it holds in its fields."""
+    if isinstance(value, nn.Module):
+        if type(value.scope) is core.Scope:
+            _watch(value.scope, sown)
+        value = _fields(value)
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, (tuple, list)):
+        for held in value:
+            _watch_modules(held, sown)
 
 
 def _watch(scope: core.Scope, sown: set[str]) -> None:

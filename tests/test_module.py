@@ -884,6 +884,30 @@ def test_a_sow_of_the_users_own_is_seen():
     assert_identical(mutated, {"logs": {"value": (X,)}})
 
 
+@pytest.mark.parametrize("lift", [lambda cls: cls, nn.remat, nn.jit])
+def test_sowing_into_a_module_in_a_field_is_seen(lift):
+    class Holds(nn.Module):
+        inner: nn.Module
+
+        @nn.compact
+        def __call__(self, x):
+            self.inner.sow("logs", "x", x)  # before it runs, if ever
+            return x
+
+    class Outer(nn.Module):
+        inner: nn.Module
+
+        @nn.compact
+        def __call__(self, x):
+            self.inner.inner.sow("logs", "x", x)
+            return self.inner(x)
+
+    make = lambda: lift(Outer)(Holds(nn.Dense(2)))
+    forward = lambda x: FlaxModule(make(), name="net")(x)
+    _, state, _, new = run(forward, X)
+    assert state == new == {}
+
+
 def test_who_sows_elsewhere_is_not_the_modules_doing():
     class Sows(nn.Module):
         @nn.compact
