@@ -523,6 +523,21 @@ class _Call:
             and _layout.PARAMS not in params
         ):
             raise _errors.doubled_collection_level(_owner(self.net))
+        if self.given_leaves:
+            self.check_structure(variables)
+
+    def check_structure(self, variables: Mapping[str, Any]) -> None:
+        """Refuses given leaves where the module makes a level, and the reverse."""
+        made = {(c, path): leaf for c, path, leaf in _layout.leaves(variables)}
+        levels = {(c, path[:i]) for c, path in made for i in range(1, len(path))}
+        owner = _owner(self.net)
+        for (c, path), leaf in self.given_leaves.items():
+            if (c, path) in levels:
+                raise _errors.leaf_shape(owner, c, path, _describe(leaf), "a dict")
+            for above in (path[:i] for i in range(1, len(path))):
+                if (c, above) in made:
+                    leaf = _describe(made[c, above])
+                    raise _errors.leaf_shape(owner, c, above, "a dict", leaf)
 
     def stored(self) -> dict[tuple[str, _names.Path], Any]:
         """What Haiku held before the call, by collection and path."""

@@ -146,6 +146,23 @@ def test_state_of_a_wrong_shape():
     )
 
 
+@pytest.mark.parametrize(
+    ("collection", "leaf"), [("params", "bias"), ("batch_stats", "mean")]
+)
+@pytest.mark.parametrize("deeper", [True, False])
+def test_variables_of_another_structure(collection, leaf, deeper):
+    layer = {leaf: {"a": jnp.ones([3])}} if deeper else jnp.ones([3])
+    held, made = ("a dict", "float32[4]") if deeper else ("float32[3]", "a dict")
+    where = f"BatchNorm_0/{leaf}" if deeper else "BatchNorm_0"
+    check(
+        hk_bridge.VariablesError,
+        given({collection: {"BatchNorm_0": layer}}),
+        *WHERE,
+        f"collection '{collection}', path '{where}'",
+        f"they hold {held}, but the module makes {made}",
+    )
+
+
 def test_variables_that_are_shapes():
     check(
         hk_bridge.VariablesError,
