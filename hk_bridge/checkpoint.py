@@ -301,7 +301,7 @@ _FORMATS = {
         None,
         _PLAIN,
         "__msgpack_chunked_array__",  # Flax's mark of an array of more than 1 GiB
-        True,
+        False,  # Flax 0.12.2 writes them, and does not read them
         _read_msgpack,
         _write_msgpack,
     ),

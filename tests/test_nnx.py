@@ -105,14 +105,14 @@ def test_layers_in_a_list_are_modules_like_others():
 def test_numbers_for_names_in_checkpoints(suffix, tmp_path):
     variables = {"params": {"layers": {0: {"w": np.ones(2)}, 1: {}}, "0": {}}}
     path = tmp_path / f"net{suffix}"
-    if suffix:
+    if suffix in (".npz", ".safetensors"):
         hk_bridge.checkpoint.save(path, variables)
         assert_identical(hk_bridge.checkpoint.load(path), variables)
     else:
         with pytest.raises(
             hk_bridge.VariablesError,
-            match="Orbax .*'params', path 'layers/0': its name is a number, not a str. "
-            "Nothing was written. Save to .*: .msgpack, .safetensors, .npz.",
+            match="cannot hold .*'params', path 'layers/0': its name is a number, not "
+            "a str. Nothing was written. Save to a file that can: .safetensors, .npz.",
         ):
             hk_bridge.checkpoint.save(path, variables)
 
