@@ -29,14 +29,15 @@ def evaluate(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     made: list[Any] = []
 
     def call(arrays: list[Any]) -> list[Any]:
-        args, kwargs = jax.tree.unflatten(treedef, _filled(arrays, leaves))
+        args, kwargs = jax.tree.unflatten(treedef, filled(arrays, leaves))
         made[:] = jax.tree.flatten(function(*args, **kwargs))
         return [leaf if can_be_traced(leaf) else None for leaf in made[0]]
 
     specs = jax.eval_shape(call, arrays)
-    return jax.tree.unflatten(made[1], _filled(specs, made[0]))
+    return jax.tree.unflatten(made[1], filled(specs, made[0]))
 
 
-def _filled(arrays: list[Any], leaves: list[Any]) -> list[Any]:
-    pairs = zip(arrays, leaves, strict=True)
-    return [leaf if array is None else array for array, leaf in pairs]
+def filled(part: Any, full: Any) -> Any:
+    """The tree `part`, with what `full` has in the places of None."""
+    fill = lambda x, y: y if x is None else x
+    return jax.tree.map(fill, part, full, is_leaf=lambda x: x is None)

@@ -213,12 +213,8 @@ def _to_flax(tree: Any, args: argparse.Namespace) -> dict[str, Any]:
 
 def _is_haikus(tree: Any) -> bool:
     """Whether `tree` is `{"params": {module name: {name: array}}, "state": ...}`."""
-    parts = list(tree.values())
-    bundles = [x for part in parts if _layout.is_level(part) for x in part.values()]
-    leaves = [x for b in bundles if _layout.is_level(b) for x in b.values()]
-    two_level = all(map(_layout.is_level, [*parts, *bundles]))
-    deeper = any(map(_layout.is_level, leaves))
-    return set(tree) <= {"params", "state"} and two_level and not deeper
+    parts = tree.values()
+    return set(tree) <= {"params", "state"} and all(map(_layout.are_bundles, parts))
 
 
 # verify

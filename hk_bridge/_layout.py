@@ -115,6 +115,13 @@ def is_level(value: Any) -> bool:
     )
 
 
+def are_bundles(value: Any) -> bool:
+    """Whether `value` has the levels of Haiku's params: `{module: {name: leaf}}`."""
+    if not is_level(value) or not all(map(is_level, value.values())):
+        return False
+    return not any(is_level(leaf) for b in value.values() for leaf in b.values())
+
+
 def is_box(value: Any) -> bool:
     """Whether `value` is a `flax.core.meta.AxisMetadata`, told by its methods."""
     return hasattr(type(value), "replace_boxed") and hasattr(type(value), "unbox")

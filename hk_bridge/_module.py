@@ -456,11 +456,9 @@ class _Call:
         self.check_levels(variables)
         old = self.stored()
         changed: dict[tuple[str, _names.Path], Any] = {}
+        self.write_changed(variables, old)
         for collection, path, value in _layout.leaves(variables):
-            if (collection, path) in old:
-                if self.writes(collection) and value is not old[collection, path]:
-                    self.set_state(collection, path, value, old[collection, path])
-            elif (collection, path) not in self.created:
+            if (collection, path) not in old and (collection, path) not in self.created:
                 if collection != _layout.PARAMS:
                     message = _errors.stateless_transform(
                         _owner(self.net), collection, path

@@ -100,11 +100,10 @@ def partition_specs(
 
 
 def _is_haikus(tree: Any) -> bool:
-    """Whether `tree` has two levels, and leaves that are neither levels nor boxes."""
-    if not _layout.is_level(tree) or not all(map(_layout.is_level, tree.values())):
+    """Whether `tree` is of Haiku, whose leaves are no boxes."""
+    if not _layout.are_bundles(tree):
         return False
-    leaves = [leaf for bundle in tree.values() for leaf in bundle.values()]
-    return not any(_layout.is_level(leaf) or _layout.is_box(leaf) for leaf in leaves)
+    return not any(_layout.is_box(leaf) for b in tree.values() for leaf in b.values())
 
 
 def named_shardings(mesh: jax.sharding.Mesh, specs: Any) -> Any:

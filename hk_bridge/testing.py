@@ -174,7 +174,7 @@ def same_grad(pair: Pair) -> str:
     rngs = pair.rngs(0)
 
     def loss(floats: Tree) -> jax.Array:
-        output, _ = pair.haiku_apply(_filled(floats, params), state, rngs)
+        output, _ = pair.haiku_apply(_abstract.filled(floats, params), state, rngs)
         return total(output)
 
     theirs = flax_grad(pair)
@@ -191,7 +191,7 @@ def flax_grad(pair: Pair) -> Tree:
     rngs = pair.rngs(0)
 
     def loss(floats: Tree) -> jax.Array:
-        full = {**variables, _layout.PARAMS: _filled(floats, params)}
+        full = {**variables, _layout.PARAMS: _abstract.filled(floats, params)}
         return total(pair.flax_apply(full, rngs)[0])
 
     return jax.grad(loss)(_floats(params))
@@ -228,7 +228,7 @@ def same_jaxpr(pair: Pair) -> str:
 
 def _traced(function: Callable[..., Any], *args: Any) -> Any:
     arrays = _only(_abstract.can_be_traced, args)
-    run = lambda arrays: _arrays(function(*_filled(arrays, args)))
+    run = lambda arrays: _arrays(function(*_abstract.filled(arrays, args)))
     return jax.make_jaxpr(run)(arrays)
 
 
@@ -276,12 +276,6 @@ def _floats(tree: Tree) -> Tree:
 def _only(keep: Callable[[Any], bool], tree: Tree) -> Tree:
     """`tree` with None for the other leaves."""
     return jax.tree.map(lambda x: x if keep(x) else None, tree)
-
-
-def _filled(part: Tree, full: Tree) -> Tree:
-    """`part` with what `_only` left out."""
-    fill = lambda x, y: y if x is None else x
-    return jax.tree.map(fill, part, full, is_leaf=lambda x: x is None)
 
 
 def _count(tree: Tree, one: str, many: str) -> str:
