@@ -13,10 +13,10 @@ import catalogue
 import flax.linen as nn
 import haiku as hk
 from haiku._src.integration import descriptors as haiku_descriptors
-from haiku_suite.loading import Namespace
 import jax
 import jax.numpy as jnp
 
+from haiku_suite.loading import Namespace
 from hk_bridge import FlaxModule
 import hk_bridge.nn
 

@@ -2,12 +2,12 @@
 
 import re
 
-from haiku_suite import descriptors
-from haiku_suite import loading
-from haiku_suite import suite
 import jax.numpy as jnp
 import pytest
 
+from haiku_suite import descriptors
+from haiku_suite import loading
+from haiku_suite import suite
 import hk_bridge.nn
 
 LEFT_OUT = {
