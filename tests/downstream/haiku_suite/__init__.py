@@ -6,5 +6,5 @@
 Each is first run as it is, with Haiku's own module: the control. What fails then is not
 counted, and is a skip. What passes then and fails with the bridged module stands in
 `expected.py` with a reason, and is a strict expected failure. So pytest's last line has
-the figures: passed, xfailed (those in the list), skipped (not counted).
+the figures: passed, xfailed (those in the list), skipped (not counted; `-rs` says why).
 """

@@ -2,6 +2,7 @@
 
 import builtins
 from collections.abc import Mapping
+from concurrent import futures
 import functools
 import importlib
 import importlib.util
@@ -89,14 +90,17 @@ class Skipped(Exception):
 
 
 def run(cls: type[unittest.TestCase], name: str) -> None:
-    """Runs one test method.
+    """Runs one test method, in a thread of its own.
+
+    Haiku keeps policies and interceptors by thread, and some tests leave theirs behind.
 
     Raises:
       Skipped: the test skips itself.
       AssertionError: it fails; the text is the traceback.
     """
     result = unittest.TestResult()
-    cls(name).run(result)
+    with futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(cls(name).run, result).result()
     problems = [*result.errors, *result.failures]
     if problems:
         raise AssertionError("\n".join(text for _, text in problems))

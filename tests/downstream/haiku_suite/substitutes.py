@@ -2,8 +2,8 @@
 
 Haiku's unit tests use a few layers, and make parameters and state themselves. Here is a
 bridged module for each: a layer with Haiku's signature and its names `w` and `b`, and
-for `get_parameter`, `get_state` and `set_state` a module of one leaf in the place of the
-caller. `uses` tells whether a test has built any.
+for `get_parameter`, `get_state` and `set_state` a module of one leaf in the caller's
+place. `uses` tells whether a test has built any.
 """
 
 from collections.abc import Callable

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import pytest
 
 from haiku_suite import descriptors
+from haiku_suite import expected
 from haiku_suite import loading
 from haiku_suite import suite
 import hk_bridge.nn
 
 LEFT_OUT = {
-    "checkpoint_test": "compares with files of Haiku's repository; the wheel lacks them",
+    "checkpoint_test": "compares with files that the wheel lacks",
     "descriptors_test": "is about the completeness of Haiku's own list",
     "doctest_test": "runs Haiku's docstrings",
     "jax2tf_test": "needs TensorFlow",
@@ -60,9 +61,17 @@ def cases():
             yield suite.Case(f"{file}.{name}", control, bridged[name], name, control_id)
 
 
-@pytest.mark.parametrize("case", suite.parameters(cases()))
+CASES = list(cases())
+
+
+@pytest.mark.parametrize("case", suite.parameters(CASES))
 def test_haiku(case):
     case.check()
+
+
+@pytest.mark.parametrize("pattern", expected.INTEGRATION)
+def test_an_entry_of_the_list_is_about_a_test(pattern):
+    assert any(re.match(pattern, case.id) for case in CASES)
 
 
 def test_every_layer_is_in_the_lists():
