@@ -3,8 +3,9 @@
 `pytest tests/downstream/haiku_suite` runs a fixed part of them, and all of them with
 `HAIKU_SUITE=whole` in the environment. Haiku's wheel ships the tests; none is copied.
 
-Each is first run as it is, with Haiku's own module: the control. What fails then is not
-counted, and is a skip. What passes then and fails with the bridged module stands in
-`expected.py` with a reason, and is a strict expected failure. So pytest's last line has
-the figures: passed, xfailed (those in the list), skipped (not counted; `-rs` says why).
+Each is also run as it is, with Haiku's own module: the control. Where that fails, the
+test is not counted, and is a skip. What passes there and fails with the bridged module
+stands in `expected.py` with a reason, and is a strict expected failure. So pytest's last
+line has the figures: passed, xfailed (those in the list), skipped (not counted; `-rs`
+says why).
 """

@@ -1,4 +1,7 @@
-"""Haiku's tests expect JAX as it is by default, and compile badly and fast."""
+"""Haiku's tests expect JAX as it is by default; they compile badly and fast.
+
+They are a step of their own: a run of all tests leaves them out.
+"""
 
 import jax
 import pytest
@@ -20,6 +23,11 @@ def defaults(cheap_compilation):
     yield
     for flag, value in before.items():
         jax.config.update(flag, value)
+
+
+def pytest_ignore_collect(config):
+    """Whether nobody asked for this folder by name."""
+    return None if any("downstream" in arg for arg in config.args) else True
 
 
 def pytest_collection_modifyitems(items):
