@@ -5,7 +5,7 @@
 
 Each is also run as it is, with Haiku's own module: the control. Where that fails, the
 test is not counted, and is a skip. What passes there and fails with the bridged module
-stands in `expected.py` with a reason, and is a strict expected failure. So pytest's last
-line has the figures: passed, xfailed (those in the list), skipped (not counted; `-rs`
-says why).
+stands in `expected.py` with a reason, and is a strict expected failure. So the figures
+are in pytest's last line: passed, xfailed (those in the list), skipped (not counted;
+`-rs` says why).
 """

@@ -75,7 +75,7 @@ class Case:
             loading.run(self.bridged, self.name)
         except (AssertionError, loading.Skipped) as caught:
             error = caught
-        if not used():
+        if error is None and not used():
             pytest.skip("has no module that could be bridged")
         reason = uncounted(self)
         if reason is not None:
