@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 import dataclasses
 import os
+import re
 import types
 import unittest
 import zlib
@@ -41,7 +42,8 @@ def _run_natively(case: "Case") -> str | None:
     except loading.Skipped as skipped:
         return f"skips itself: {skipped}"
     except AssertionError as error:
-        return f"fails natively: {str(error).strip().splitlines()[-1]}"
+        errors = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", str(error), re.MULTILINE)
+        return f"fails natively: {errors[-1]}"
     return None
 
 
