@@ -16,12 +16,14 @@ from collections.abc import Mapping
 import contextlib
 import dataclasses
 import functools
+import operator
 import threading
 from typing import Any
 
 import flax
 import flax.linen as nn
 import haiku as hk
+import jax
 
 import hk_bridge
 
@@ -143,11 +145,9 @@ def _returns_variables(mutable: Any, kwargs: Mapping[str, Any]) -> bool:
 
 
 def _same_leaves(before: Any, after: Any) -> bool:
-    return before.keys() == after.keys() and all(
-        before[module].keys() == after[module].keys()
-        and all(before[module][k] is after[module][k] for k in before[module])
-        for module in before
-    )
+    leaves = [jax.tree.leaves(tree) for tree in (before, after)]
+    same = jax.tree.structure(before) == jax.tree.structure(after)
+    return same and all(map(operator.is_, *leaves))
 
 
 def _updated(tree: Any, held: Any) -> Any:
