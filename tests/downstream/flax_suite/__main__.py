@@ -27,33 +27,44 @@ HERE = pathlib.Path(__file__).parent
 PATTERNS = ("linen/*_test.py", "nnx/bridge/*_test.py")
 
 
-def run(file: pathlib.Path, route: str) -> list[dict[str, Any]]:
-    """What became of the tests of `file`, a row for each."""
+def tests_of(file: pathlib.Path) -> list[verdict.Test]:
+    """The tests of `file`, run natively and then through Haiku.
+
+    Both compile the same programs, so the second run finds them in JAX's cache.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        report = pathlib.Path(folder, "report")
-        paths = (str(HERE.parents[1]), os.environ.get("PYTHONPATH", ""))
-        environment = os.environ | {
-            "FLAX_SUITE_REPORT": str(report),
-            "FLAX_SUITE_ROUTE": route,
-            # As in Flax's own `run_all_tests.sh`, but compiled badly and fast.
-            "JAX_NUMPY_RANK_PROMOTION": "raise",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        }
-        options = ("-q", "--import-mode=importlib", "-p", "no:cacheprovider")
-        plugin = ("-p", "downstream.flax_suite.plugin")
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, *plugin, str(file)],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        lines = report.read_text().splitlines() if report.exists() else []
-        if not lines:
-            print(f"{file.name} ({route}) ran no test:\n{done.stdout[-2000:]}")
-        return [json.loads(line) for line in lines]
+        rows = [run(file, route, pathlib.Path(folder)) for route in ("native", "haiku")]
+    return verdict.paired(*rows)
+
+
+def run(file: pathlib.Path, route: str, folder: pathlib.Path) -> list[dict[str, Any]]:
+    """What became of the tests of `file`, a row for each."""
+    report = folder / route
+    paths = (str(HERE.parents[1]), os.environ.get("PYTHONPATH", ""))
+    environment = os.environ | {
+        "FLAX_SUITE_REPORT": str(report),
+        "FLAX_SUITE_ROUTE": route,
+        # As in Flax's own `run_all_tests.sh`, but compiled badly and fast.
+        "JAX_NUMPY_RANK_PROMOTION": "raise",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
+    options = ("-q", "--import-mode=importlib", "-p", "no:cacheprovider")
+    plugin = ("-p", "downstream.flax_suite.plugin")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *plugin, str(file)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    lines = report.read_text().splitlines() if report.exists() else []
+    if not lines:
+        print(f"{file.name} ({route}) ran no test:\n{done.stdout[-2000:]}")
+    return [json.loads(line) for line in lines]
 
 
 def groups() -> list[dict[str, Any]]:
@@ -80,12 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{checkout} is no checkout of Flax {flax.__version__}")
     folder = checkout / "tests"
     names = options.files or [p for pattern in PATTERNS for p in folder.glob(pattern)]
-    files = sorted(folder / name for name in names)
+    # The long ones first, which keeps all jobs busy to the end.
+    files = sorted((folder / n for n in names), key=lambda file: -file.stat().st_size)
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        native = pool.map(lambda file: run(file, "native"), files)
-        haiku = pool.map(lambda file: run(file, "haiku"), files)
-        pairs = zip(native, haiku, strict=True)
-        tests = [test for pair in pairs for test in verdict.paired(*pair)]
+        tests = [test for tests in pool.map(tests_of, files) for test in tests]
     if options.json:
         options.json.write_text(json.dumps([vars(test) for test in tests], indent=1))
     expected = listed()

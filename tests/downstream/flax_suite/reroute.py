@@ -31,7 +31,8 @@ Variables = Mapping[str, Any]
 
 NAME = "net"
 # The collections into which Flax's tests sow. All others have to come from Haiku.
-SOWN = {"intermediates", "params_axes", "perturbations", "stats_axes", "test_axes"}
+SOWN = {"foo", "intermediates", "perturbations"}
+SOWN |= {"params_axes", "stats_axes", "test_axes"}  # by flax.linen.partitioning
 
 
 @dataclasses.dataclass
@@ -64,12 +65,12 @@ def _outermost(
     """`native`, which is `through_haiku` if no other call of the two is running."""
 
     @functools.wraps(native)
-    def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if getattr(inside, "call", False):
             return native(self, *args, **kwargs)
         inside.call = True
         try:
-            if self.scope is not None or not _has_counterpart(native, args, kwargs):
+            if not _has_counterpart(native, self, args, kwargs):
                 calls.native += 1
                 return native(self, *args, **kwargs)
             calls.rerouted += 1
@@ -80,11 +81,16 @@ def _outermost(
     return method
 
 
-def _has_counterpart(native: Callable[..., Any], args: Any, kwargs: Any) -> bool:
-    """Whether `FlaxModule` can be called so.
+def _has_counterpart(
+    native: Callable[..., Any], self: Any, args: Any, kwargs: Any
+) -> bool:
+    """Whether `FlaxModule(self)` can be called so.
 
+    A bound module stays where it is, and a class (`Net.init(key, x)`) is no module.
     `rngs=None` is an error in `init`, and asks for Haiku's keys in a `FlaxModule`.
     """
+    if not isinstance(self, nn.Module) or self.scope is not None:
+        return False
     rngs = args[0] if args else kwargs.get("rngs")
     return native.__name__ == "apply" or rngs is not None
 

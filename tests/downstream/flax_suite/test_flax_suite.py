@@ -48,6 +48,12 @@ def test_a_call_without_counterpart_stays_native():
     assert calls == reroute.Calls(rerouted=0, native=1)
 
 
+def test_a_call_of_a_class_stays_native():
+    with reroute.rerouted() as calls, pytest.raises(Exception, match="call .* on an"):
+        Net.init(jax.random.key(0), X)
+    assert calls == reroute.Calls(rerouted=0, native=1)
+
+
 def test_bound_modules_stay_native():
     module = nn.Dense(3)
     bound = module.bind(module.init(jax.random.key(0), X))
