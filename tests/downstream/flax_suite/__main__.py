@@ -89,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checkout = pathlib.Path(os.environ["FLAX_REPO"]).resolve()
     if f"'{flax.__version__}'" not in (checkout / "flax/version.py").read_text():
         parser.error(f"{checkout} is no checkout of Flax {flax.__version__}")
+    expected = listed()
     folder = checkout / "tests"
     names = options.files or [p for pattern in PATTERNS for p in folder.glob(pattern)]
     # The long ones first, which keeps all jobs busy to the end.
@@ -97,7 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tests = [test for tests in pool.map(tests_of, files) for test in tests]
     if options.json:
         options.json.write_text(json.dumps([vars(test) for test in tests], indent=1))
-    expected = listed()
     print(verdict.table(tests, expected))
     for name in verdict.idle(tests, expected):
         print(f"listed, but not counted with this Flax: {name}")
