@@ -163,8 +163,10 @@ def _updated(tree: Any, held: Any) -> Any:
     """
     if isinstance(tree, Mapping) and isinstance(held, Mapping):
         return {k: _updated(v, held[k]) if k in held else v for k, v in tree.items()}
-    is_box = [isinstance(value, nn.meta.AxisMetadata) for value in (tree, held)]
-    return tree.replace_boxed(held) if is_box == [True, False] else held
+    box = nn.meta.AxisMetadata
+    if isinstance(tree, box) and not isinstance(held, box):
+        return tree.replace_boxed(held)
+    return held
 
 
 def _as_flax_returns(variables: Variables) -> Variables:
