@@ -1,7 +1,4 @@
-"""Haiku's tests expect JAX as it is by default; they compile badly and fast.
-
-They are a step of their own: a run of all tests leaves them out.
-"""
+"""Haiku's tests expect JAX as it is by default."""
 
 import jax
 import pytest
@@ -15,7 +12,7 @@ FLAGS = {
 
 
 @pytest.fixture(autouse=True)
-def defaults(cheap_compilation):
+def defaults():
     """JAX's own defaults, whatever the test does to them."""
     before = {flag: getattr(jax.config, flag) for flag in FLAGS}
     for flag, value in FLAGS.items():
@@ -23,11 +20,6 @@ def defaults(cheap_compilation):
     yield
     for flag, value in before.items():
         jax.config.update(flag, value)
-
-
-def pytest_ignore_collect(config):
-    """Whether nobody asked for this folder by name."""
-    return None if any("downstream" in arg for arg in config.args) else True
 
 
 def pytest_collection_modifyitems(items):
