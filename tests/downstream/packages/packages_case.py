@@ -31,16 +31,12 @@ class Haiku:
     """A transformed Haiku network and its call.
 
     Attributes:
-      network: takes a key and gives params and state; or params, state and a key.
+      network: its init and apply.
       args: positional inputs.
-      kwargs: keyword inputs.
-      atol: how far outputs and gradients may be apart; 0 is to the last bit.
     """
 
     network: hk.TransformedWithState
     args: tuple[Any, ...]
-    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    atol: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +46,8 @@ class Case:
     Attributes:
       package: its name in the index.
       network: in a few words.
-      make: builds it; the package is imported in here.
-      fault: why it fails bridged, if it does.
+      make: builds it, and imports the package.
+      fault: of the bridge, in words, if it fails there.
     """
 
     package: str

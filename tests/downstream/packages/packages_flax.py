@@ -1,5 +1,7 @@
 """Flax networks of published packages, small and with random weights."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from packages_case import Catalogue
@@ -9,6 +11,11 @@ from packages_case import ints
 from packages_case import ring
 
 CASES = Catalogue()
+
+
+def spins() -> jax.Array:
+    """Two configurations of four spins."""
+    return jnp.array([[1.0, -1.0, 1.0, 1.0], [-1.0, -1.0, 1.0, -1.0]])
 
 
 @CASES.of("brax", "policy MLP with LayerNorm")
@@ -78,6 +85,31 @@ def _() -> Linen:
     return Linen(net, (edges, nodes, senders, receivers))
 
 
+@CASES.of("e3x", "message passing")
+def _() -> Linen:
+    import e3x
+    import flax.linen as nn
+
+    class Net(nn.Module):
+        """Of layers of e3x, as its tutorials put them together."""
+
+        @nn.compact
+        def __call__(self, atoms: Any, edges: Any, senders: Any, receivers: Any) -> Any:
+            basis = e3x.nn.basis(
+                edges, max_degree=1, num=4, radial_fn=e3x.nn.reciprocal_bernstein
+            )
+            where = {"dst_idx": receivers, "src_idx": senders, "num_segments": 4}
+            x = e3x.nn.Embed(5, 6)(atoms)
+            x = e3x.nn.MessagePass(max_degree=1)(x, basis, **where)
+            x = e3x.nn.silu(e3x.nn.Dense(6)(x))
+            return e3x.nn.TensorDense(3, max_degree=0)(x)
+
+    senders, receivers = ring(4)
+    positions = floats(4, 3)
+    edges = positions[receivers] - positions[senders]
+    return Linen(Net(), (jnp.arange(4), edges, senders, receivers))
+
+
 @CASES.of("evosax", "CNN")
 def _() -> Linen:
     from evosax.problems import networks
@@ -86,6 +118,22 @@ def _() -> Linen:
         (4,), ((3, 3),), ((1, 1),), (8, 3), output_fn=networks.identity_output_fn
     )
     return Linen(net, (floats(2, 6, 6, 1),))
+
+
+@CASES.of("evosax", "EvoTransformer")
+def _() -> Linen:
+    from evosax.algorithms.distribution_based import evotf_es
+
+    net = evotf_es.EvoTransformer(
+        embed_dim=8, num_heads=2, num_latents=3, latent_dim=4, dropout_prob=0.1
+    )
+    batch, steps, population, dims = 2, 3, 4, 2
+    args = (
+        floats(batch, steps, population, dims, 5),
+        floats(batch, steps, population, 3),
+        floats(batch, steps, dims, 4),
+    )
+    return Linen(net, args, {"train": True})
 
 
 @CASES.of("flaxdiff", "UNet")
@@ -111,22 +159,84 @@ def _() -> Linen:
     return Linen(net, (jax.nn.sigmoid(floats(2, 32, 32, 3)),))
 
 
-@CASES.of("flaxmodels", "VGG16")
-def _() -> Linen:
-    import flaxmodels
-
-    net = flaxmodels.VGG16(
-        output="logits", pretrained=None, include_head=False, num_classes=5
-    )
-    return Linen(net, (jax.nn.sigmoid(floats(1, 32, 32, 3)),))
-
-
 @CASES.of("long-range-models", "LRU language model")
 def _() -> Linen:
     import long_range_models as models
 
-    layer = models.LRULayer(dim=8, hidden_dim=8)
-    return Linen(models.SequenceModel(layer, num_tokens=11), (ints(2, 6, below=11),))
+    layer = models.LRULayer(feature_dim=8, state_dim=8)
+    net = models.SequenceModel(layer, num_tokens=11, emb_dim=8)
+    return Linen(net, (ints(2, 6, below=11),))
+
+
+@CASES.of("netket", "autoregressive, dense")
+def _() -> Linen:
+    import netket as nk
+
+    net = nk.models.ARNNDense(
+        hilbert=nk.hilbert.Spin(0.5, 4),
+        layers=2,
+        features=3,
+        param_dtype=jnp.float32,
+    )
+    return Linen(net, (spins(),))
+
+
+@CASES.of("netket", "autoregressive, masked convolutions")
+def _() -> Linen:
+    import netket as nk
+
+    net = nk.models.FastARNNConv1D(
+        hilbert=nk.hilbert.Spin(0.5, 4),
+        layers=2,
+        features=3,
+        kernel_size=2,
+        param_dtype=jnp.float32,
+    )
+    return Linen(net, (spins(),))
+
+
+@CASES.of("netket", "group convolution")
+def _() -> Linen:
+    import netket as nk
+
+    net = nk.models.GCNN(
+        symmetries=nk.graph.Chain(4).translation_group(),
+        layers=2,
+        features=2,
+        mode="irreps",
+        param_dtype=jnp.float32,
+    )
+    return Linen(net, (spins(),))
+
+
+@CASES.of("netket", "complex RBM")
+def _() -> Linen:
+    import netket as nk
+
+    return Linen(nk.models.RBM(alpha=2, param_dtype=jnp.complex64), (spins(),))
+
+
+@CASES.of("ott-jax", "ICNN")
+def _() -> Linen:
+    from ott.neural.networks import icnn
+
+    return Linen(icnn.ICNN(dim_data=3, dim_hidden=[8, 8]), (floats(5, 3),))
+
+
+@CASES.of("ott-jax", "potential MLP")
+def _() -> Linen:
+    from ott.neural.networks import potentials
+
+    return Linen(potentials.PotentialMLP([8, 8]), (floats(5, 3),))
+
+
+@CASES.of("ott-jax", "velocity field (NNX, by its to_linen)")
+def _() -> Linen:
+    from flax import nnx
+    from ott.neural.networks.velocity_field import mlp
+
+    net = nnx.bridge.to_linen(mlp.MLP, dim=3, hidden_dims=[8], cond_dim=2)
+    return Linen(net, (floats(4), floats(4, 3), floats(4, 2)))
 
 
 @CASES.of("recurrentgemma", "Griffin")

@@ -14,9 +14,9 @@ from packages_case import ring
 CASES = Catalogue()
 
 
-def of(function: Callable[..., Any], *args: Any, atol: float = 0.0, **kw: Any) -> Haiku:
+def of(function: Callable[..., Any], *args: Any) -> Haiku:
     """A network that its package leaves to be transformed."""
-    return Haiku(hk.transform_with_state(function), args, kw, atol)
+    return Haiku(hk.transform_with_state(function), args)
 
 
 def of_pure(init: Any, apply: Any, *args: Any) -> Haiku:
@@ -56,6 +56,24 @@ def _() -> Haiku:
         return hk.dynamic_unroll(core, x, core.initial_state(2))
 
     return of(net, floats(5, 2, 3))
+
+
+@CASES.of("deepqmc", "MLP and gated linear unit")
+def _() -> Haiku:
+    from deepqmc import hkext
+
+    def net(x: Any) -> Any:
+        mlp = hkext.MLP(
+            8,
+            hidden_layers=("log", 2),
+            bias="not_last",
+            last_linear=True,
+            activation=hkext.ssp,
+            init="ferminet",
+        )
+        return hkext.GLU(3)(mlp(x), x)
+
+    return of(net, floats(5, 4))
 
 
 @CASES.of("e3nn-jax", "message passing (Haiku)")
