@@ -74,18 +74,6 @@ def _() -> Linen:
     return Linen(net, (TOKENS, MASK, POSITIONS), TRAIN)
 
 
-@CASES.of("transformers", "T5")
-def _() -> Linen:
-    from transformers import T5Config
-    from transformers.models.t5 import modeling_flax_t5 as t5
-
-    config = T5Config(
-        vocab_size=17, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2
-    )
-    net = t5.FlaxT5ForConditionalGenerationModule(config)
-    return Linen(net, (TOKENS, MASK, TOKENS, MASK), TRAIN)
-
-
 @CASES.of("transformers", "ViT")
 def _() -> Linen:
     from transformers import ViTConfig

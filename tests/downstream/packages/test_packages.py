@@ -96,7 +96,8 @@ class Run:
 
     def __init__(self, net: Haiku, carry: Any = None, start: Any = None) -> None:
         key = jax.random.key(0)
-        self.made, self.state = jax.jit(net.network.init)(key, *net.args)
+        init = jax.jit(lambda: net.network.init(key, *net.args))  # not traced: inputs
+        self.made, self.state = init()
         params = self.made
         if start is not None:
             params, self.state = carry(start.made), start.state
