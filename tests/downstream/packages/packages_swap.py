@@ -85,7 +85,7 @@ class Carry:
 
     @property
     def tolerance(self) -> float:
-        """How far results may be apart, relative to the largest number of a leaf.
+        """How far results may be apart, relative to the largest number of a tree.
 
         Nothing, but that linen's LayerNorm multiplies and sums in another order.
         """

@@ -112,8 +112,10 @@ class Run:
 
 def assert_close(ours: Tree, theirs: Tree, tolerance: float) -> None:
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    # Of all leaves: the gradient of an attention's key bias is rounding alone.
+    sizes = (float(np.abs(leaf).max(initial=0)) for leaf in jax.tree.leaves(theirs))
+    atol = tolerance * max(sizes, default=0.0)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        atol = tolerance * float(np.abs(b).max(initial=0))
         np.testing.assert_allclose(a, b, rtol=0, atol=atol)
 
 
