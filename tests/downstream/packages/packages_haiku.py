@@ -146,10 +146,10 @@ def _() -> Haiku:
 
 @CASES.of("surjectors", "transformer conditioner")
 def _() -> Haiku:
-    import surjectors
+    from surjectors import nn
 
     def net(x: Any) -> Any:
-        return surjectors.nn.make_transformer(3, 2, 2, 4)(x, is_training=True)
+        return nn.make_transformer(3, 2, 2, 4)(x, is_training=True)
 
     return of(net, floats(2, 5, 8))
 
