@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from laws import NAME
 from laws import fresh_pairs
+import numpy as np
 import pytest
 
 import hk_bridge
@@ -127,6 +128,113 @@ def test_an_altered_program_is_caught(field):
         testing.same_program(altered(**{field: value}))
     for word in words:
         assert word in str(caught.value)
+
+
+# The words: two sides never read the same.
+
+
+def at_32(value):
+    return jnp.zeros(64).at[32].set(value)
+
+
+def with_partitionable(value):
+    def function(x):
+        with jax.threefry_partitionable(value):
+            return jax.random.bits(jax.random.key(0), x.shape)
+
+    return function
+
+
+def with_inputs(*inputs):
+    return lambda x: jax.jit(lambda x, *unused: x + 1.0)(x, *inputs)
+
+
+TABLES = [at_32(1.0), at_32(2.0)]
+KEYS = [jax.random.key(0), jax.random.key(1)]
+NANS = [np.array(bits, np.uint32).view(np.float32) for bits in (0x7FC00000, 0x7FC00001)]
+WORDS = {
+    "operands": (
+        lambda x: jnp.sin(x) - jnp.sin(2.0 * x),
+        lambda x: jnp.sin(2.0 * x) - jnp.sin(x),
+        "sub: operand 0 is the result of sin of input 0 in Haiku, the result of sin of "
+        "the result of mul in Flax, at ",
+    ),
+    "outputs": (
+        lambda x: (jnp.sin(x), jnp.sin(2.0 * x)),
+        lambda x: (jnp.sin(2.0 * x), jnp.sin(x)),
+        "output 0 is the result of sin of input 0 in Haiku, the result of sin of the ",
+    ),
+    "kinds": (
+        lambda x: jnp.int32(1),
+        lambda x: jnp.uint32(1),
+        "output 0 is the constant 1, int32[] in Haiku, the constant 1, uint32[] in ",
+    ),
+    "large constants": (
+        lambda x: TABLES[0],
+        lambda x: TABLES[1],
+        "output 0 is the constant float32[64] with 1.0 at [32] in Haiku, the constant "
+        "float32[64] with 2.0 at [32] in Flax",
+    ),
+    "payloads": (
+        lambda x: NANS[0],
+        lambda x: NANS[1],
+        "output 0 is the constant nan of bits 7fc00000 in Haiku, the constant nan of "
+        "bits 7fc00001 in Flax",
+    ),
+    "keys": (
+        lambda x: KEYS[0],
+        lambda x: KEYS[1],
+        "output 0 is the constant key<fry>[] with 0 at [1] in Haiku, the constant "
+        "key<fry>[] with 1 at [1] in Flax",
+    ),
+    "context": (
+        with_partitionable(True),
+        with_partitionable(False),
+        "random_seed: the context's threefry_partitionable is True in Haiku, False in",
+    ),
+    "inner inputs": (
+        with_inputs(1.0),
+        with_inputs(1),
+        "in jit: input 1 is ~float32[] in Haiku, ~int32[] in Flax",
+    ),
+    "number of inner inputs": (
+        with_inputs(1.0),
+        with_inputs(),
+        "in jit: there are 2 inputs in Haiku, 1 in Flax",
+    ),
+    "twice in a branch": (
+        lambda x: jax.lax.cond(True, lambda x: jnp.sin(x) + jnp.sin(x), jnp.cos, x),
+        lambda x: jax.lax.cond(True, lambda x: (y := jnp.sin(x)) + y, jnp.cos, x),
+        "sin(float32[2,4]) -> float32[2,4] at ",
+        " is done 2 times in Haiku, 1 in Flax",
+    ),
+    "many operands": (
+        lambda x: jnp.concatenate([x] * 9),
+        lambda x: jnp.stack([x] * 9),
+        "concatenate(float32[2,4], float32[2,4], float32[2,4], float32[2,4], 5 more)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_words(name):
+    one, two, start, *end = WORDS[name]
+    found = difference(one, two)
+    assert found.startswith(start)
+    assert found.endswith(tuple(end) or "")
+
+
+def test_words_of_inputs():
+    many = [X] * 99
+    programs = [
+        jax.make_jaxpr(lambda xs: xs[0])(xs)
+        for xs in ([*many, X], [*many, X.astype(jnp.float16)], many)
+    ]
+    found = [_program.difference(programs[0], other) for other in programs[1:]]
+    assert found == [
+        "input 99 is float32[2,4] in Haiku, float16[2,4] in Flax",
+        "there are 100 inputs in Haiku, 99 in Flax",
+    ]
 
 
 # What XLA gets, and what it makes of that. Numbers do not see the order of equations,
