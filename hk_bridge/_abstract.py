@@ -6,16 +6,25 @@ from typing import NamedTuple
 
 import jax
 from jax.extend import core as jex
+import numpy as np
 
 
 def is_array(value: Any) -> bool:
     """Whether `value` has a shape and a dtype: an array, a tracer or a stand-in."""
-    return hasattr(value, "shape") and hasattr(value, "dtype")
+    is_like = hasattr(value, "shape") and hasattr(value, "dtype")
+    return is_like and not isinstance(value, type)  # as np.float32 has both
 
 
 def can_be_traced(value: Any) -> bool:
     """Whether JAX takes `value` for an array: a number, too."""
-    return is_array(value) or isinstance(value, (bool, int, float, complex))
+    return _is_traced(value) or isinstance(value, (bool, int, float, complex))
+
+
+def _is_traced(value: Any) -> bool:
+    """Whether `value` is an array of numbers or keys, and not of text or objects."""
+    if not is_array(value):
+        return False
+    return not isinstance(value.dtype, np.dtype) or value.dtype.kind not in "OSUMm"
 
 
 def evaluate(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -31,8 +40,9 @@ def evaluate(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     def call(arrays: list[Any]) -> list[Any]:
         args, kwargs = jax.tree.unflatten(treedef, filled(arrays, leaves))
-        made[:] = jax.tree.flatten(function(*args, **kwargs))
-        return [leaf if can_be_traced(leaf) else None for leaf in made[0]]
+        given, out = jax.tree.flatten(function(*args, **kwargs))
+        made[:] = [None if can_be_traced(leaf) else leaf for leaf in given], out
+        return [leaf if can_be_traced(leaf) else None for leaf in given]
 
     specs = jax.eval_shape(call, arrays)
     return jax.tree.unflatten(made[1], filled(specs, made[0]))
@@ -52,7 +62,7 @@ class Traced(NamedTuple):
     def path(self, position: int) -> str:
         """Where in the output an array is, by its position among the arrays."""
         leaves = jax.tree_util.tree_leaves_with_path(self.output)
-        path, _ = [(path, leaf) for path, leaf in leaves if is_array(leaf)][position]
+        path, _ = [(path, leaf) for path, leaf in leaves if _is_traced(leaf)][position]
         return jax.tree_util.keystr(path) or "the output"
 
 
@@ -70,7 +80,8 @@ def trace(function: Callable[..., Any], *args: Any) -> Traced:
 
     def call(arrays: list[Any]) -> list[Any]:
         output = function(*jax.tree.unflatten(treedef, filled(arrays, leaves)))
-        arrays, *made[:] = _split(output)
+        arrays, given, out = _split(output)
+        made[:] = [None if _is_traced(leaf) else leaf for leaf in given], out
         return arrays
 
     program, specs = jax.make_jaxpr(call, return_shape=True)(arrays)
@@ -88,17 +99,23 @@ def are_equal(one: Any, two: Any) -> bool:
 
 
 def _is_equal(one: Any, two: Any) -> bool:
-    if is_array(one) and is_array(two):
+    if _is_traced(one) and _is_traced(two):
         return True
+    if type(one) is not type(two):
+        return False
+    if isinstance(one, (float, complex)):
+        return repr(one) == repr(two)  # nan is nan, and 0.0 is not -0.0
+    if isinstance(one, np.ndarray):
+        same: bool = one.shape == two.shape
+        return same and all(map(_is_equal, one.flat, two.flat))
     plain: Any = object.__eq__
-    own = type(one).__eq__ is not plain
-    return type(one) is type(two) and (not own or bool(one == two))
+    return type(one).__eq__ is plain or bool(one == two)
 
 
 def _split(tree: Any) -> tuple[list[Any], list[Any], Any]:
     """The leaves of `tree`, None for what is no array; all of them; the structure."""
     leaves, treedef = jax.tree.flatten(tree)
-    return [leaf if is_array(leaf) else None for leaf in leaves], leaves, treedef
+    return [leaf if _is_traced(leaf) else None for leaf in leaves], leaves, treedef
 
 
 def filled(part: Any, full: Any) -> Any:

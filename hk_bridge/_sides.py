@@ -247,7 +247,9 @@ def floats(tree: Tree) -> Tree:
 
 
 def _has_gradient(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.inexact))
+    if _abstract.is_array(leaf):
+        return bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
+    return isinstance(leaf, (float, complex))
 
 
 # Programs.

@@ -84,6 +84,60 @@ def test_outputs_that_are_no_arrays():
     assert details(testing.check(Words(), X))["outputs"] == "3 arrays"
 
 
+class Thing:
+    """Has no equality."""
+
+
+OUTPUTS = {
+    "numbers": lambda: (float("nan"), -0.0, complex("nan"), True, 2**80),
+    "objects": lambda: Thing(),
+    "functions": lambda: lambda x: x,
+    "types": lambda: (jnp.float32, np.float32, jnp.dtype("int32"), nn.Dense(2)),
+    "arrays of objects": lambda: np.array(["a", None, 1.5], object),
+    "texts": lambda: (np.array(["a", "b"]), np.str_("c"), b"d"),
+    "keys": lambda: (jax.random.key(1), jax.random.key(1, impl="unsafe_rbg")),
+    "nothing": lambda: (None, (), {}),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_of_odd_kinds(name):
+    class Odd(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(x), OUTPUTS[name]()
+
+    report = testing.check(Odd(), X)
+    assert [result.ok for result in report.results] == [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "which"),
+    [
+        (0.0, -0.0, {"outputs", "program"}),
+        (np.array(["a", 1], object), np.array(["a", 2], object),
+         {"outputs", "program"}),
+        (jax.random.key(0, impl="rbg"), jax.random.key(0, impl="unsafe_rbg"),
+         {"outputs", "program"}),
+    ],
+    ids=["zeros", "objects", "keys"],
+)  # fmt: skip
+def test_another_odd_output_fails(monkeypatch, one, other, which):
+    class Odd(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(x), one
+
+    patched(monkeypatch, lambda net, y: (y[0], other))
+    assert set(failed(Odd(), X)) == which
+
+
+def test_nothing_leaks_from_a_check():
+    with jax.checking_leaks():
+        report = testing.check(Net(), X)
+    assert [result.ok for result in report.results] == [True] * 5
+
+
 def test_variables_that_are_no_arrays():
     class Text(nn.Module):
         @nn.compact
