@@ -41,12 +41,15 @@ def plain(
     Args:
       value: a parameter, or a part of one.
       program: what is equal for equal programs.
-      within: ids of functions, if `value` is something that they close over. Whatever
-        holds more than plain data counts by its type there: it may be the tracers and
-        the scopes of one trace.
+      within: ids of what `value` is inside of, if that is what a function closes over.
+        Whatever holds more than plain data counts by its type there: it may be the
+        tracers and the scopes of one trace.
     """
-    again = functools.partial(plain, program=program, within=within)
     name = type(value).__name__
+    if id(value) in within:
+        return "again", name
+    deeper = within | {id(value)} if within else within
+    again = functools.partial(plain, program=program, within=deeper)
     if isinstance(value, float):
         return "float", value.hex()  # 0.0 == -0.0, and nan is not nan
     if isinstance(value, complex):
@@ -55,6 +58,8 @@ def plain(
         return name, value
     if isinstance(value, jax.core.Tracer):
         return "Tracer"
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return name, value.shape, again([*value.flat])
     if isinstance(value, (np.ndarray, np.generic, jax.Array)):
         return bits(value)
     if is_row(value):
@@ -68,16 +73,22 @@ def plain(
     if isinstance(value, types.FunctionType):
         return _function(value, program, within)
     if isinstance(value, types.MethodType):
-        return name, again(value.__func__), _owner(value, program, within)
+        return name, again(value.__func__), _held(value.__self__, program, within)
+    if hasattr(value, "__wrapped__"):
+        return name, again(value.__wrapped__)  # a jitted function, say
     if dataclasses.is_dataclass(value) and (not within or _is_frozen(value)):
         fields = [getattr(value, f.name, None) for f in dataclasses.fields(value)]
         return name, again(fields)
+    if (
+        callable(value)
+        and not dataclasses.is_dataclass(value)
+        and hasattr(value, "__dict__")
+    ):
+        return _held(value, program, within)
     if within:
         return name
     if is_program(value):
         return program(value)
-    if hasattr(value, "__wrapped__"):  # a jitted function, say
-        return name, again(value.__wrapped__)
     if _has_equality(value) and name not in _FRESH:
         return name, value
     return name, getattr(value, "__qualname__", None) or getattr(value, "name", None)
@@ -97,6 +108,8 @@ def bits(value: Any) -> Hashable:
     """An array by its dtype, shape and bits."""
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return str(value.dtype), bits(jax.random.key_data(value))
+    if isinstance(value, jax.Array) and value.is_deleted():
+        return str(value.dtype), value.shape
     array = np.asarray(value)
     return array.dtype.name, array.shape, array.tobytes()
 
@@ -107,8 +120,6 @@ def _function(
     within: frozenset[int],
 ) -> Hashable:
     """A function by its code, its defaults and what it closes over."""
-    if id(function) in within:
-        return "function", function.__qualname__
     held = [cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)]
     inside = [function.__defaults__, function.__kwdefaults__, held]
     deeper = within | {id(function)}
@@ -118,19 +129,17 @@ def _function(
     )
 
 
-def _owner(
-    method: types.MethodType,
-    program: Callable[[Any], Hashable],
-    within: frozenset[int],
+def _held(
+    owner: Any, program: Callable[[Any], Hashable], within: frozenset[int]
 ) -> Hashable:
-    """The object of a method by what it holds; a dataclass by its type.
+    """What has code of its own, by its type and attributes; a dataclass by its type.
 
     A Flax module is one: it holds the scope of one trace.
     """
-    owner = method.__self__
-    kept = {} if dataclasses.is_dataclass(owner) else getattr(owner, "__dict__", {})
-    held = None if isinstance(owner, type) else dict(kept)
-    return type(owner).__name__, plain(held, program, within | {id(method.__func__)})
+    if isinstance(owner, type) or dataclasses.is_dataclass(owner):
+        return type(owner).__name__
+    held = dict(getattr(owner, "__dict__", {}))
+    return type(owner).__name__, plain(held, program, within | {id(owner)})
 
 
 def _is_full(cell: types.CellType) -> bool:
