@@ -1,0 +1,136 @@
+"""Running a function as a program: what it computes, what its code saw, its error."""
+
+from collections.abc import Callable
+import copy
+import dataclasses
+from typing import Any
+
+from flax.core import meta
+import haiku as hk
+import jax
+import numpy as np
+
+from .cases import LOG
+from .cases import X
+from .cases import Case
+from .numbering import number
+
+
+@dataclasses.dataclass
+class Run:
+    """A traced function.
+
+    Attributes:
+      outputs: by path in what it returned, the number and the type of each array.
+      inputs: the same of its arguments.
+      saw: what the code of the module saw.
+      error: what it raised.
+    """
+
+    outputs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    inputs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    saw: list[Any] = dataclasses.field(default_factory=list)
+    error: Exception | None = None
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+    """The leaves of `tree` by path; empty dicts do not count."""
+    found, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in found}
+
+
+def trace(function: Callable[..., Any], *args: Any) -> Run:
+    """Traces `function(*args)`; `args` are trees of arrays or shapes."""
+    run = Run()
+    del LOG[:]
+    try:
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    except Exception as error:
+        run.error = error
+        return run
+    run.saw = list(LOG)
+    numbers = number(closed.jaxpr, closed.consts)
+    outputs = by_path(shapes)
+    assert len(outputs) == len(numbers)
+    run.outputs = {
+        path: (n, spec.shape, spec.dtype)
+        for n, (path, spec) in zip(numbers, outputs.items(), strict=True)
+    }
+    run.inputs = {path: ("in", i) for i, path in enumerate(by_path(args))}
+    return run
+
+
+def same(ours: Run, theirs: Run) -> None:
+    """Both raise the same, or compute the same programs and saw the same."""
+    if theirs.error is not None or ours.error is not None:
+        same_error(ours.error, theirs.error)
+        return
+    extra, missing = (
+        sorted(set(a) - set(b))
+        for a, b in ((ours.outputs, theirs.outputs), (theirs.outputs, ours.outputs))
+    )
+    assert not extra, f"not in Flax's: {extra}, but missing: {missing}"
+    assert not missing, f"missing: {missing}"
+    shapes = {p: (ours.outputs[p][1:], theirs.outputs[p][1:]) for p in ours.outputs}
+    differ = {p: pair for p, pair in shapes.items() if pair[0] != pair[1]}
+    assert not differ, f"other types: {differ}"
+    assert ours.saw == theirs.saw, f"the code saw {ours.saw}, natively {theirs.saw}"
+    differ = [p for p in ours.outputs if ours.outputs[p] != theirs.outputs[p]]
+    assert not differ, f"another program for {differ}"
+
+
+def same_error(ours: Exception | None, theirs: Exception | None) -> None:
+    """Both are of one type."""
+    if theirs is None:
+        assert ours is not None
+        raise AssertionError(f"raises, natively not: {tell(ours)}") from ours
+    assert ours is not None, f"does not raise, natively {tell(theirs)}"
+    message = f"raises {tell(ours)}, natively {tell(theirs)}"
+    assert type(ours) is type(theirs), message
+
+
+def tell(error: Exception) -> str:
+    notes = getattr(error, "__notes__", [])
+    return f"{type(error).__name__}: " + " | ".join([str(error)[:300], *notes])
+
+
+def open_boxes(tree: Any) -> Any:
+    return meta.unbox(tree)
+
+
+def copied(tree: Any) -> Any:
+    """`tree` with new dicts."""
+    return copy.deepcopy(jax.tree.map(lambda x: x, tree))
+
+
+class Watched:
+    """A caller's tree, which must stay as it is."""
+
+    def __init__(self, tree: Any):
+        self.tree = tree
+        self.before = list(by_path(tree).items())
+
+    def check(self) -> None:
+        after = list(by_path(self.tree).items())
+        assert [p for p, _ in after] == [p for p, _ in self.before], "structure"
+        changed = [
+            path
+            for (path, new), (_, old) in zip(after, self.before, strict=True)
+            if new is not old
+        ]
+        assert not changed, f"the caller's tree was changed at {changed}"
+
+
+def in_haiku(case: Case, function: Callable[[], Any]) -> Any:
+    """What `function` gives, in a transform of Haiku if the module asks for one."""
+    if not case.asks_haiku:
+        return function()
+    return hk.transform_with_state(function).init(jax.random.key(1))
+
+
+def shape_of(spec: Any) -> Any:
+    return (np.shape(spec), getattr(spec, "dtype", type(spec)))
+
+
+def inputs(case: Case) -> Any:
+    return X

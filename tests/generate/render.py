@@ -1,0 +1,170 @@
+"""A program as Python: what the search runs, and the script that a stranger can run."""
+
+import ast
+import builtins
+from collections.abc import Iterator
+import contextlib
+import itertools
+import pathlib
+import string
+from typing import Any
+
+from .spec import ALL
+from .spec import Block
+from .spec import Program
+
+HERE = pathlib.Path(__file__).parent
+# Where the names come from that a script uses, in the order in which it has them.
+SOURCES = ("cases", "numbering", "hooks", "uses", "compare", "flax_laws", "haiku_laws")
+HEADER = """\
+import contextlib
+import copy
+import dataclasses
+import functools
+import gc
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import haiku as hk
+import jax
+from jax.extend import core
+import jax.numpy as jnp
+import jmp
+import numpy as np
+
+import hk_bridge
+"""
+
+
+def indent(text: str, by: int) -> list[str]:
+    return [" " * by + line for line in text.splitlines()]
+
+
+class _Renderer:
+    """Writes the classes of a program, the innermost first."""
+
+    def __init__(self) -> None:
+        self.count = itertools.count()
+        self.blocks = itertools.count()
+        self.lines: list[str] = []
+
+    def block(self, block: Block) -> str:
+        """Writes `block` and gives the name of its class."""
+        name = f"Block{next(self.blocks)}"
+        fields: list[tuple[str, str]] = []
+        makes: list[str] = []
+        body: list[str] = []
+        for part in block.parts:
+            piece, i = ALL[part.kind], str(next(self.count))
+            inner = self.block(part.inside) if part.inside is not None else ""
+            # The choices first: they have places of their own.
+            chosen = {k: v for k, v in part.choices}
+            made = f"self.v{i}" if block.setup else f"v{i}"
+            places = {"i": i, "v": made, "B": inner, **chosen}
+
+            def fill(text: str, places: dict[str, str] = places) -> str:
+                for _ in range(2):
+                    text = text.replace("make_$B", f"make_{places['B']}")
+                    text = string.Template(text).safe_substitute(places)
+                return text
+
+            if piece.field:
+                fields.append((f"f{i}", fill(piece.field)))
+            if piece.make:
+                makes += fill(f"$v = {piece.make}").splitlines()
+            body += fill(piece.body).splitlines()
+        self.write(name, block, fields, makes, body)
+        return name
+
+    def write(
+        self,
+        name: str,
+        block: Block,
+        fields: list[tuple[str, str]],
+        makes: list[str],
+        body: list[str],
+    ) -> None:
+        lines = [
+            f"class {name}(nn.Module):",
+            "    train: bool = True",
+            "    variant: int = 0",
+        ]
+        lines += [f"    {field}: Any = None" for field, _ in fields]
+        if block.setup:
+            # What an initialiser would take from the input.
+            made = [line.replace("x.shape", "X.shape") for line in makes]
+            lines += ["", "    def setup(self):", *indent("\n".join(made) or "pass", 8)]
+        else:
+            body = [*makes, *body]
+        lines += ["", "    @nn.compact", "    def __call__(self, x):"]
+        lines += [*indent("\n".join(body), 8), "        return x"]
+        if name == "Block0":
+            lines += ["", "    def other(self, x):", "        return self(x) * 2.0"]
+        given = "".join(f", {field}={value}" for field, value in fields)
+        lines += ["", "", f"def make_{name}(train=True, variant=0, cls=None):"]
+        lines += [
+            f"    return (cls or {name})(train=train, variant=variant{given})",
+            *("", ""),
+        ]
+        self.lines += lines
+
+
+def module(program: Program) -> str:
+    """The source of the module and the case."""
+    renderer = _Renderer()
+    name = renderer.block(program.block)
+    options = ""
+    if program.sown:
+        options += f", sown={program.sown}"
+    if program.method != "None":
+        options += f", method={program.method}"
+    if program.asks_haiku:
+        options += ", asks_haiku=True"
+    return "\n".join([*renderer.lines, f"CASE = Case(make_{name}{options})", ""])
+
+
+def law(program: Program) -> str:
+    """The source of the law that is held."""
+    options = "".join(f", {name}={value}" for name, value in program.options)
+    call = f"{program.law}(CASE{options})"
+    return f"with {program.around}:\n    {call}\n" if program.around else f"{call}\n"
+
+
+def script(program: Program) -> str:
+    """A script that fails as the program does, by itself."""
+    text = module(program) + "\n" + law(program)
+    needed = _names(ast.parse(text))
+    definitions = list(_definitions())
+    before = -1
+    while len(needed) > before:
+        before = len(needed)
+        for _, names, used in definitions:
+            needed |= used if needed & names else set()
+    sources = [source for source, names, _ in definitions if needed & names]
+    return "\n\n\n".join([HEADER.rstrip(), *sources, text])
+
+
+def _names(tree: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+
+
+def _definitions() -> Iterator[tuple[str, set[str], set[str]]]:
+    """`(source, what it defines, what it uses)` of each statement of the sources."""
+    for name in SOURCES:
+        text = (HERE / f"{name}.py").read_text()
+        lines = text.splitlines()
+        for node in ast.parse(text).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                defined = {node.name}
+                first = min([node.lineno, *[d.lineno for d in node.decorator_list]])
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                defined = {n for target in targets for n in _names(target)}
+                first = node.lineno
+            else:
+                continue
+            source = "\n".join(lines[first - 1 : node.end_lineno])
+            yield source, defined, _names(node) - set(dir(builtins))
