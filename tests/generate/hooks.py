@@ -145,3 +145,11 @@ def policy(cls: type) -> Any:
     """Mixed precision: parameters in float32, computed in bfloat16."""
     types = {"param_dtype": jnp.float32, "compute_dtype": jnp.bfloat16}
     return hk.mixed_precision.push_policy(cls, jmp.Policy(output_dtype=jnp.float32, **types))
+
+
+# What the hooks make of each parameter.
+MAPS = {
+    halving_getter: halved,
+    freezing_getter: stopped,
+    policy: cast,
+}

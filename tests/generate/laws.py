@@ -28,10 +28,37 @@ MUTABLE = ("None",) * 4 + (
     "['params', 'stats', 'batch_stats', 'cache']",
     "nn.DenyList('params')",
 )
+USES = (
+    *("plain", "twice", "by_two_names", "in_constructor", "in_method", "in_scope"),
+    *("in_forced_scope", "under_renaming", "under_watching", "shown", "in_sequence"),
+    *("rematted", "scanned", "conditional", "vmapped", "in_layer_stack", "reentrant"),
+    *("caught", "then_own_leaf", "without_repr", "differentiated", "jitted"),
+)
+HOOKS = (
+    *("none", "none", "looking", "halving_getter", "halving_state_getter"),
+    *("casting_state_getter", "freezing_getter", "halving_setter", "stacking"),
+    *("own_leaf", "policy"),
+)
 LAWS: dict[str, Law] = {
     "same_init": Law(),
     "same_apply": Law({"train": BOTH, "mutable": MUTABLE}),
     "same_again": Law({"change": ("wider", "shifted")}),
     "keys_of_haiku": Law({"train": BOTH}),
     "nothing_is_kept": Law(methods=False),
+    "like_haiku": Law({"use": USES, "hook": HOOKS, "train": BOTH}, methods=False),
+    "hooked_values": Law(
+        {"hook": ("halving_getter", "freezing_getter", "policy"), "train": BOTH}
+    ),
+    "own_leaves": Law(
+        {"use": ("plain",), "hook": ("none", "own_leaf")},
+        methods=False,
+        allows_haiku=True,
+    ),
+    "same_shared": Law(
+        {"variants": ("(0, 0, 0)", "(0, 1, 2)", "(0, 1, 0, 1)"), "train": BOTH},
+        methods=False,
+        allows_haiku=True,
+    ),
+    "traced_once": Law({"train": BOTH}, methods=False),
+    "given": Law({"part": ("zeros", "numbers")}, methods=False),
 }

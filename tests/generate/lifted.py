@@ -2,7 +2,7 @@
 
 from .pieces import Piece
 
-PART = "make_$B(self.train, self.variant)"
+PART = "make_$B(self.train)"
 RUN = "lambda m, x: m(x)"
 KEYS = "split_rngs={'params': True, 'dropout': True, 'noise': True}"
 SOWN = "'intermediates': 0, 'losses': 0, 'perturbations': 0"
@@ -13,7 +13,7 @@ LIFTED: dict[str, Piece] = {
         body="x = $how(x)",
         choices={
             "how": (
-                "make_$B(self.train, self.variant, nn.remat($B))",
+                "make_$B(self.train, cls=nn.remat($B))",
                 f"(lambda x: nn.remat({RUN})({PART}, x))",
             )
         },
@@ -23,7 +23,7 @@ LIFTED: dict[str, Piece] = {
         body="x = $how(x)",
         choices={
             "how": (
-                "make_$B(self.train, self.variant, nn.jit($B))",
+                "make_$B(self.train, cls=nn.jit($B))",
                 f"(lambda x: nn.jit({RUN})({PART}, x))",
             )
         },
@@ -80,7 +80,7 @@ LIFTED: dict[str, Piece] = {
     "switch": Piece(
         body=(
             f"{BRANCHES}nn.switch(\n"
-            f"    jnp.int32(self.variant), [{RUN}, lambda m, x: x], part$i, x\n)"
+            f"    jnp.int32(0), [{RUN}, lambda m, x: x], part$i, x\n)"
         ),
         inside=True,
     ),
@@ -127,7 +127,7 @@ LIFTED: dict[str, Piece] = {
             "    variable_axes={'params': 0},\n"
             "    metadata_params={nn.PARTITION_NAME: 'layers'},\n"
             ")\n"
-            "x = make_$B(self.train, self.variant, lifted$i)(x)"
+            "x = make_$B(self.train, cls=lifted$i)(x)"
         ),
         inside=True,
     ),

@@ -1,7 +1,7 @@
 """Features of a module, each a few lines of Python with places for choices.
 
 In a text `$i` is the number of the piece, `$v` what it made, `$B` the class of the block
-inside it, `make_$B(self.train, self.variant)` that block, and any other `$name` a
+inside it, `make_$B(self.train)` that block, and any other `$name` a
 choice. Each text takes `x`, of shape [2, 4] and float32, and leaves such an `x`.
 """
 
@@ -100,7 +100,7 @@ PIECES: dict[str, Piece] = {
         body="x = x + total(self.param('p$i', lambda key: jnp.zeros($shape)))",
         choices={
             "col": KEPT,
-            "shape": ("SETTINGS.width", "$v.value.shape", "[self.variant + 4]"),
+            "shape": ("SETTINGS.width", "$v.value.shape", "X[0].shape"),
         },
     ),
     "reader": Piece(
@@ -134,10 +134,10 @@ PIECES: dict[str, Piece] = {
     ),
     "memory": Piece(
         body=(
-            "if not self.has_variable('$col', 'c$i'):\n"
-            "    self.put_variable('$col', 'c$i', jnp.zeros_like(x))\n"
-            "last$i = self.get_variable('$col', 'c$i')\n"
-            "self.put_variable('$col', 'c$i', x)\n"
+            "if not self.has_variable('$col', 'm$i'):\n"
+            "    self.put_variable('$col', 'm$i', jnp.zeros_like(x))\n"
+            "last$i = self.get_variable('$col', 'm$i')\n"
+            "self.put_variable('$col', 'm$i', x)\n"
             "x = x + last$i"
         ),
         choices={"col": KEPT},
@@ -241,10 +241,10 @@ PIECES: dict[str, Piece] = {
     ),
     # Parts.
     "part": Piece(
-        make="make_$B(self.train, self.variant)", body="x = $v(x)", inside=True
+        make="make_$B(self.train)", body="x = $v(x)", inside=True
     ),
     "part_twice": Piece(
-        make="make_$B(self.train, self.variant)", body="x = $v($v(x))", inside=True
+        make="make_$B(self.train)", body="x = $v($v(x))", inside=True
     ),
     "adopted": Piece(
         field="make_$B(train, variant)", body="x = self.f$i(x)", inside=True
@@ -252,16 +252,16 @@ PIECES: dict[str, Piece] = {
     "parts": Piece(
         make="$group",
         body="for part in $v:\n    x = part(x)",
-        choices={"group": ("[make_$B(self.train, self.variant), nn.Dense(4)]",)},
+        choices={"group": ("[make_$B(self.train), nn.Dense(4)]",)},
         inside=True,
     ),
     "parts_by_name": Piece(
-        make="{'a': make_$B(self.train, self.variant), 'b': nn.Dense(4)}",
+        make="{'a': make_$B(self.train), 'b': nn.Dense(4)}",
         body="for part in $v.values():\n    x = part(x)",
         inside=True,
     ),
     "shared_scope": Piece(
-        make="make_$B(self.train, self.variant)",
+        make="make_$B(self.train)",
         body="nn.share_scope(self, $v)\nx = $v(x)",
         inside=True,
     ),

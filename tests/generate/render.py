@@ -15,7 +15,7 @@ from .spec import Program
 
 HERE = pathlib.Path(__file__).parent
 # Where the names come from that a script uses, in the order in which it has them.
-SOURCES = ("cases", "numbering", "hooks", "uses", "compare", "flax_laws", "haiku_laws")
+SOURCES = ("cases", "numbering", "hooks", "uses", "compare", "twin", "flax_laws", "haiku_laws")
 HEADER = """\
 import contextlib
 import copy
@@ -90,7 +90,6 @@ class _Renderer:
         lines = [
             f"class {name}(nn.Module):",
             "    train: bool = True",
-            "    variant: int = 0",
         ]
         lines += [f"    {field}: Any = None" for field, _ in fields]
         if block.setup:
@@ -106,7 +105,7 @@ class _Renderer:
         given = "".join(f", {field}={value}" for field, value in fields)
         lines += ["", "", f"def make_{name}(train=True, variant=0, cls=None):"]
         lines += [
-            f"    return (cls or {name})(train=train, variant=variant{given})",
+            f"    return (cls or {name})(train=train{given})",
             *("", ""),
         ]
         self.lines += lines

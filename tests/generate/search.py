@@ -24,11 +24,15 @@ import numpy as np
 from . import cases
 from . import compare
 from . import flax_laws
+from . import haiku_laws
+from . import hooks
 from . import render
 from . import spec
+from . import twin
+from . import uses
 from .laws import LAWS
 
-MODULES = (cases, compare, flax_laws)
+MODULES = (cases, compare, hooks, uses, twin, flax_laws, haiku_laws)
 
 
 def namespace() -> dict[str, Any]:

@@ -1,0 +1,277 @@
+"""What Haiku defines: a bridged module does what plain Haiku modules do."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+import hk_bridge
+
+from .cases import KEY
+from .cases import LOG
+from .cases import SETTINGS
+from .cases import X
+from .cases import Case
+from .compare import Run
+from .compare import by_path
+from .compare import open_boxes
+from .compare import same
+from .compare import trace
+from .flax_laws import runs
+from .hooks import HOOKS
+from .hooks import MAPS
+from .twin import Twin
+from .twin import changes
+from .twin import outer
+from .twin import twin
+from .uses import CALLS
+from .uses import OPAQUE
+
+
+def network(build: Any, cls: type, use: Any, hook: Any) -> Any:
+    """The use of a network under a hook; starts with nothing noted."""
+
+    def forward(x: Any) -> Any:
+        del HOOKS[:], CALLS[:]
+        with hook(cls):
+            return use(build, x)
+
+    return hk.transform_with_state(forward)
+
+
+def bridge(case: Case, train: bool) -> Any:
+    return lambda name="net": hk_bridge.FlaxModule(case.make(train), name=name)
+
+
+def leaves(tree: Any) -> dict[str, Any]:
+    """Haiku's leaves by name, those that are arrays."""
+    return {
+        f"{module}/{name}": (leaf.shape, str(leaf.dtype))
+        for module, bundle in tree.items()
+        for name, leaf in bundle.items()
+        if hasattr(leaf, "shape")
+    }
+
+
+def like_haiku(case: Case, use: Any, hook: Any, train: bool = True) -> None:
+    """Leaves, names, what hooks are asked and what is written: as in plain Haiku."""
+    case = outer(case)
+    natively = runs(case, train)[1]
+    if natively.error is not None:
+        return
+    how = changes(case, natively)
+    written = {path for path, change in how.items() if change != "read"}
+    f = network(twin(case, written), Twin, use, hook)
+    try:
+        theirs = jax.eval_shape(f.init, KEY, X)
+    except Exception:
+        return  # Haiku's own modules cannot be used so
+    wanted = asked(theirs)
+    g = network(bridge(case, train), hk_bridge.FlaxModule, use, hook)
+    ours = jax.eval_shape(g.init, KEY, X)
+    same_names(leaves(ours[0]), leaves(theirs[0]), "params")
+    same_names(leaves(ours[1]), leaves(theirs[1]), "state")
+    same_asked(asked(ours), wanted, "init")
+    natively = trace(lambda p, s, k: f.apply(p, s, k, X), *theirs, KEY)
+    if natively.error is not None:
+        return
+    wanted = asked(theirs)
+    found = trace(lambda p, s, k: g.apply(p, s, k, X), *ours, KEY)
+    assert found.error is None, f"apply raises {found.error!r}" 
+    same_asked(asked(ours), wanted, "apply")
+    if use not in OPAQUE and hook not in MAPS:
+        same_written(found, natively, how)
+
+
+def asked(trees: Any) -> Any:
+    """What hooks were asked about leaves that are arrays."""
+    names = {**leaves(trees[0]), **leaves(trees[1])}
+    return Counter(
+        entry
+        for entry in HOOKS
+        if entry[0] in ("params_dict", "state_dict") or entry[1] in names
+    )
+
+
+def same_names(ours: Any, theirs: Any, kind: str) -> None:
+    extra, missing = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
+    assert not extra, f"{kind} not in Haiku's: {extra}, missing: {missing}"
+    assert not missing, f"{kind} missing: {missing}"
+    differ = {k: (ours[k], theirs[k]) for k in ours if ours[k] != theirs[k]}
+    assert not differ, f"{kind} of other types: {differ}"
+
+
+def same_asked(ours: Any, theirs: Any, when: str) -> None:
+    extra, missing = ours - theirs, theirs - ours
+    assert not extra, f"at {when} hooks were asked {[*extra][:3]}, not {[*missing][:3]}"
+    assert not missing, f"at {when} hooks were not asked {[*missing][:3]}"
+
+
+def same_written(ours: Run, theirs: Run, how: Any) -> None:
+    """State that native code reads, or counts up, ends as in Haiku."""
+    told = {"written"}
+    for path in theirs.outputs:
+        names = path.split("'")[1::2]
+        ways = [change for where, change in how.items() if where[-1] == names[-1]]
+        if not path.startswith("[1]") or not ways or told & set(ways):
+            continue
+        assert ours.outputs.get(path) == theirs.outputs[path], (
+            f"state that is {ways[0]} ends otherwise: {path} "
+            f"{ours.outputs.get(path)} != {theirs.outputs[path]}"
+        )
+
+
+def hooked_values(case: Case, hook: Any, train: bool = True) -> None:
+    """Under a getter the module computes with what the getter gives."""
+    natively = trace(
+        lambda variables, rngs: case.make(train).apply(
+            open_boxes({**variables, "params": MAPS[hook](variables["params"])}),
+            X,
+            rngs=rngs,
+            mutable=[c for c in variables if c != "params"],
+            method=case.method,
+        )[0],
+        {"params": {}, **open_boxes(case.specs)},
+        case.rngs(),
+    )
+
+    def ours(variables: Any, rngs: Any) -> Any:
+        params, state = hk_bridge.to_haiku(variables, name="net")
+
+        def forward(rngs: Any) -> Any:
+            with hook(hk_bridge.FlaxModule):
+                net = hk_bridge.FlaxModule(case.make(train), name="net")
+                return net(X, rngs=rngs, method=case.method)
+
+        f = hk.transform_with_state(forward)
+        return f.apply(params, state, None, rngs)[0]
+
+    start = {"params": {}, **open_boxes(case.specs)}
+    same(trace(ours, start, case.rngs()), natively)
+
+
+def own_leaves(case: Case, use: Any, hook: Any) -> None:
+    """Leaves that Flax did not make are not among its variables."""
+    natively = trace(lambda rngs: case.make().init(rngs, X), case.rngs(init=True))
+    found: list[Any] = []
+
+    def build(name: str = "net") -> Any:
+        net = hk_bridge.FlaxModule(case.make(), name="net")
+
+        def run(x: Any) -> Any:
+            del LOG[:]
+            y = net(x)
+            found.append((paths_of(net.variables), list(LOG)))
+            return y
+
+        return run
+
+    f = network(build, hk_bridge.FlaxModule, lambda build, x: build()(x), hook)
+    params, state = jax.eval_shape(f.init, KEY, X)
+    run = trace(lambda p, s, k: f.apply(p, s, k, X)[0], params, state, KEY)
+    assert run.error is None, f"apply raises {run.error!r}"
+    if natively.error is None:
+        kept = {p for p in natively.outputs if not p.startswith(sown_paths(case))}
+        for when, (paths, _) in zip(("init", "apply"), found, strict=False):
+            extra = sorted(set(paths) - kept)
+            assert not extra, f"variables at {when} hold leaves not of Flax: {extra}"
+    sees = [[entry for entry in log if "at_init" not in entry] for _, log in found]
+    lengths = [len(log) for log in sees]
+    assert len(set(lengths)) == 1, f"the code saw {sees}"
+
+
+def sown_paths(case: Case) -> tuple[str, ...]:
+    return tuple(f"['{c}']" for c in case.sown)
+
+
+def paths_of(tree: Any) -> list[str]:
+    return list(by_path(tree))
+
+
+def same_shared(case: Case, variants: Any, train: bool = True) -> None:
+    """Sharing traces changes nothing."""
+    shift = SETTINGS.shift
+
+    def run(sharing: bool) -> Run:
+        def forward(x: Any) -> Any:
+            def all_of(x: Any) -> Any:
+                for variant in variants:
+                    SETTINGS.shift = 0.5 + variant
+                    x = hk_bridge.FlaxModule(case.make(train, variant), name="net")(x)
+                return x
+
+            if not sharing:
+                return all_of(x)
+            with hk_bridge.share_traces():
+                return all_of(x)
+
+        f = hk.transform_with_state(forward)
+        params, state = jax.eval_shape(f.init, KEY, X)
+        return trace(f.apply, params, state, KEY, X)
+
+    try:
+        natively = run(False)
+        ours = run(True)
+    finally:
+        SETTINGS.shift = shift
+    if natively.error is None:
+        ours.saw = natively.saw
+    same(ours, natively)
+
+
+def traced_once(case: Case, train: bool = True) -> None:
+    """A second init or apply runs what is jitted no more often than natively."""
+
+    def seen(init: Callable[[], Any]) -> int:
+        init()
+        del LOG[:]
+        init()
+        return len(LOG)
+
+    def ours() -> Any:
+        f = hk.transform_with_state(lambda: bridge(case, train)()(X))
+        return f.init(KEY)
+
+    def count(init: Callable[[], Any]) -> Any:
+        found: list[int] = []
+        run = trace(lambda: found.append(seen(init)))
+        return run.error, found
+
+    error, natively = count(lambda: case.make(train).init(case.rngs(init=True), X))
+    if error is None:
+        error, again = count(ours)
+        assert error is not None or again <= natively, (
+            f"the second init ran {again} things, natively {natively}"
+        )
+
+
+def given(case: Case, part: Any) -> None:
+    """`variables=` gives initial values, whole or in part."""
+    start = open_boxes(case.specs)
+    values = jax.tree.map(part, start)
+
+    def forward(rngs: Any) -> Any:
+        net = hk_bridge.FlaxModule(case.make(), variables=values, name="net")
+        return net(X, rngs=rngs)
+
+    f = hk.transform_with_state(forward)
+    params, state = jax.eval_shape(f.init, None, case.rngs(init=True))
+    made = hk_bridge.to_flax(params, state, name="net")
+    assert set(by_path(made)) == set(by_path(start))
+
+
+def zeros(spec: Any) -> Any:
+    if jnp.issubdtype(spec.dtype, jax.dtypes.extended):
+        return jax.random.key(0)
+    return jnp.zeros(spec.shape, spec.dtype)
+
+
+def numbers(spec: Any) -> Any:
+    """Python numbers for scalars."""
+    is_number = spec.shape == () and spec.dtype == jnp.float32
+    return 0.5 if is_number else zeros(spec)
+
+
