@@ -141,6 +141,13 @@ def bump(tree: Any) -> Any:
     return jax.tree.map(up, tree)
 
 
+def zeros(spec: Any) -> Any:
+    """An array of this shape and type."""
+    if jnp.issubdtype(spec.dtype, jax.dtypes.extended):
+        return jnp.broadcast_to(jax.random.key(0), spec.shape)
+    return jnp.zeros(spec.shape, spec.dtype)
+
+
 def paths(tree: Any) -> tuple[str, ...]:
     """Where the leaves of `tree` are."""
     found, _ = jax.tree_util.tree_flatten_with_path(tree)

@@ -6,13 +6,9 @@ import dataclasses
 from typing import Any
 
 from flax.core import meta
-import haiku as hk
 import jax
-import numpy as np
 
 from .cases import LOG
-from .cases import X
-from .cases import Case
 from .numbering import number
 
 
@@ -119,18 +115,3 @@ class Watched:
             if new is not old
         ]
         assert not changed, f"the caller's tree was changed at {changed}"
-
-
-def in_haiku(case: Case, function: Callable[[], Any]) -> Any:
-    """What `function` gives, in a transform of Haiku if the module asks for one."""
-    if not case.asks_haiku:
-        return function()
-    return hk.transform_with_state(function).init(jax.random.key(1))
-
-
-def shape_of(spec: Any) -> Any:
-    return (np.shape(spec), getattr(spec, "dtype", type(spec)))
-
-
-def inputs(case: Case) -> Any:
-    return X

@@ -134,6 +134,8 @@ def own_leaf(cls: type) -> Any:
     """A getter that makes a parameter of its own beside each one."""
 
     def get(next_getter: Any, value: Any, context: Any) -> Any:
+        if context.full_name.split("/")[-1].startswith("gain_"):
+            return next_getter(value)
         note("get", context)
         gain = hk.get_parameter(f"gain_{context.name}", [], jnp.float32, jnp.ones)
         return next_getter(floats(lambda v: v * gain.astype(v.dtype), value))

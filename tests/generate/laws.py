@@ -50,8 +50,7 @@ LAWS: dict[str, Law] = {
         {"hook": ("halving_getter", "freezing_getter", "policy"), "train": BOTH}
     ),
     "own_leaves": Law(
-        {"use": ("plain",), "hook": ("none", "own_leaf")},
-        methods=False,
+        {"hook": ("none", "own_leaf")},
         allows_haiku=True,
     ),
     "same_shared": Law(

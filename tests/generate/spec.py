@@ -91,7 +91,7 @@ AROUND = (
     "jax.checking_leaks()",
     "jax.enable_x64()",
     "jax.debug_key_reuse(True)",
-    "jax.numpy_dtype_promotion('standard')",
+    "jax.numpy_rank_promotion('raise')",
 )
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from .cases import Case
 from .cases import bump
 from .cases import total
+from .cases import zeros
 from .compare import Run
 from .compare import open_boxes
 from .compare import trace
@@ -90,11 +91,6 @@ def use_params(tree: Any, x: Any) -> Any:
 
 
 def use_state(name: str, spec: Any, written: bool) -> Any:
-    zeros = lambda spec: (
-        jax.random.key(0)
-        if jnp.issubdtype(spec.dtype, jax.dtypes.extended)
-        else jnp.zeros(spec.shape, spec.dtype)
-    )
     init = lambda *_: jax.tree.map(zeros, spec)
     shape, dtype = getattr(spec, "shape", ()), getattr(spec, "dtype", None)
     value = hk.get_state(name, shape, dtype, init)
