@@ -149,9 +149,5 @@ def policy(cls: type) -> Any:
     return hk.mixed_precision.push_policy(cls, jmp.Policy(output_dtype=jnp.float32, **types))
 
 
-# What the hooks make of each parameter.
-MAPS = {
-    halving_getter: halved,
-    freezing_getter: stopped,
-    policy: cast,
-}
+# What a hook makes of each parameter.
+MAPS = {halving_getter: halved, freezing_getter: stopped}

@@ -47,7 +47,7 @@ LAWS: dict[str, Law] = {
     "nothing_is_kept": Law(methods=False),
     "like_haiku": Law({"use": USES, "hook": HOOKS, "train": BOTH}, methods=False),
     "hooked_values": Law(
-        {"hook": ("halving_getter", "freezing_getter", "policy"), "train": BOTH}
+        {"hook": ("halving_getter", "freezing_getter"), "train": BOTH}
     ),
     "own_leaves": Law(
         {"hook": ("none", "own_leaf")},

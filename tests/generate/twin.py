@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .cases import Case
+from .cases import FailsNatively
 from .cases import bump
 from .cases import total
 from .cases import zeros
@@ -102,7 +103,15 @@ def use_state(name: str, spec: Any, written: bool) -> Any:
 def twin(case: Case, written: Any) -> Any:
     """What builds the twin."""
     tree = open_boxes(case.specs)
+    if any("/" in part for part in names_in(tree)):
+        raise FailsNatively  # no Haiku module has such a name
     return lambda name="net": Twin(tree, written, name)
+
+
+def names_in(tree: Any) -> set[str]:
+    """The names at all levels of `tree`."""
+    found = set(map(str, tree))
+    return found.union(*(names_in(v) for v in tree.values() if is_level(v)))
 
 
 def changes(case: Case, run: Run) -> dict[Any, str]:

@@ -1,0 +1,51 @@
+"""`python -m tests.generate --seconds 600 --seed 0`: searches on for faults.
+
+Prints the faults that are known, and after how many programs each was found. A failure
+of no known reason is printed as a script that fails by itself, and ends the search."""
+
+import argparse
+import pathlib
+import sys
+
+from . import known
+from . import render
+from .search import Found
+from .search import search
+
+
+def report(found: Found) -> None:
+    minutes = max(found.seconds, 1e-9) / 60
+    speed = found.programs / minutes
+    print(f"{found.programs} programs, {speed:.0f} a minute")
+    for fault in known.FAULTS:
+        after, _ = found.first.get(fault.name, (None, None))
+        told = "not found" if after is None else f"after {after}"
+        count = found.count.get(fault.name, 0)
+        print(f"{told:>12} {count:5} times  {fault.name}: {fault.reason}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests.generate", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--scripts", type=pathlib.Path, help="where to write a script for each fault"
+    )
+    args = parser.parse_args()
+    found = search(args.seed, seconds=args.seconds)
+    report(found)
+    if args.scripts is not None:
+        args.scripts.mkdir(parents=True, exist_ok=True)
+        for name, (_, program) in found.first.items():
+            file = args.scripts / f"{name.replace(' ', '_')}.py"
+            file.write_text(render.script(program))
+    if found.unexplained is None:
+        return 0
+    program, error = found.unexplained
+    print(f"seed {args.seed}: {type(error).__name__}: {error}\n\n{program}\n")
+    print(render.script(program))
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
