@@ -26,6 +26,8 @@ from .flax_laws import native_init
 from .flax_laws import runs
 from .hooks import HOOKS
 from .hooks import MAPS
+from .hooks import cast
+from .hooks import policy
 from .twin import Twin
 from .twin import changes
 from .twin import outer
@@ -63,7 +65,7 @@ def like_haiku(case: Case, use: Any, hook: Any, train: bool = True) -> None:
     """Leaves, names, what hooks are asked and what is written: as in plain Haiku."""
     case = outer(case)
     natively = runs(case, train)[1]
-    if natively.error is not None:
+    if natively.error is not None or (hook is policy and not runs_cast(case, train)):
         return
     how = changes(case, natively)
     written = {path for path, change in how.items() if change != "read"}
@@ -98,6 +100,22 @@ def asked(trees: Any) -> Any:
         for entry in HOOKS
         if entry[0] in ("params_dict", "state_dict") or entry[1] in names
     )
+
+
+def runs_cast(case: Case, train: bool) -> bool:
+    """Whether Flax runs the module with inputs and parameters of a policy."""
+
+    def apply(variables: Any, rngs: Any) -> Any:
+        module = case.make(train)
+        return module.apply(cast(variables), cast(X), rngs=rngs, mutable=True)
+
+    def init(rngs: Any) -> Any:
+        return case.make(train).init(rngs, cast(X))
+
+    start = open_boxes(case.specs)
+    if trace(init, case.rngs(init=True)).error is not None:
+        return False
+    return trace(apply, start, case.rngs()).error is None
 
 
 def strong(specs: Any) -> Any:
@@ -183,7 +201,7 @@ def own_leaves(case: Case, hook: Any) -> None:
     def use(build: Any, rngs: Any) -> Any:
         net = build()
         y = net(X, rngs=rngs, method=case.method)
-        found.append(by_path(net.variables))
+        found.append(set(by_path(net.variables)))
         return y
 
     f = network(bridge(case, True), hk_bridge.FlaxModule, use, hook)
@@ -193,7 +211,7 @@ def own_leaves(case: Case, hook: Any) -> None:
     applied = trace(lambda p, s, k, r: f.apply(p, s, k, r)[0], params, state, KEY, rngs)
     assert applied.error is None, f"apply raises {applied.error!r}"
     for when, paths in (("init", found[0]), ("apply", found[-1])):
-        extra = sorted(set(paths) - set(natively[0].outputs))
+        extra = sorted(paths - set(natively[0].outputs))
         assert not extra, f"variables at {when} hold leaves not of Flax: {extra}"
     if not case.asks_haiku:
         pairs = zip((made, applied), natively, strict=True)

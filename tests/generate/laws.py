@@ -14,11 +14,13 @@ class Law:
       options: for each argument the sources of its values.
       methods: whether it runs other methods than `__call__`.
       allows_haiku: whether the module may ask Haiku for things.
+      weight: how often it is drawn.
     """
 
     options: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     methods: bool = True
     allows_haiku: bool = False
+    weight: int = 2
 
 
 MUTABLE = ("None",) * 4 + (
@@ -41,11 +43,13 @@ HOOKS = (
 )
 LAWS: dict[str, Law] = {
     "same_init": Law(),
-    "same_apply": Law({"train": BOTH, "mutable": MUTABLE}),
+    "same_apply": Law({"train": BOTH, "mutable": MUTABLE}, weight=4),
     "same_again": Law({"change": ("wider", "shifted")}),
     "keys_of_haiku": Law({"train": BOTH}),
-    "nothing_is_kept": Law(methods=False),
-    "like_haiku": Law({"use": USES, "hook": HOOKS, "train": BOTH}, methods=False),
+    "nothing_is_kept": Law(methods=False, weight=1),
+    "like_haiku": Law(
+        {"use": USES, "hook": HOOKS, "train": BOTH}, methods=False, weight=10
+    ),
     "hooked_values": Law(
         {"hook": ("halving_getter", "freezing_getter"), "train": BOTH}
     ),
@@ -57,7 +61,12 @@ LAWS: dict[str, Law] = {
         {"variants": ("(0, 0, 0)", "(0, 1, 2)", "(0, 1, 0, 1)"), "train": BOTH},
         methods=False,
         allows_haiku=True,
+        weight=4,
     ),
     "traced_once": Law({"train": BOTH}, methods=False),
+    "wrapped_cell": Law(
+        {"method": ("None", "'step'", "Cell.step"), "train": BOTH}, methods=False
+    ),
+    "wrapped_class": Law({"cls": ("Cell", "Silent")}, methods=False, weight=1),
     "given": Law({"part": ("zeros", "numbers")}, methods=False),
 }

@@ -15,7 +15,10 @@ from .spec import Program
 
 HERE = pathlib.Path(__file__).parent
 # Where the names come from that a script uses, in the order in which it has them.
-SOURCES = ("cases", "numbering", "hooks", "uses", "compare", "twin", "flax_laws", "haiku_laws")
+SOURCES = (
+    *("cases", "numbering", "hooks", "uses", "compare", "twin"),
+    *("flax_laws", "haiku_laws", "wrap_laws"),
+)
 HEADER = """\
 import contextlib
 import copy

@@ -27,10 +27,14 @@ from . import render
 from . import spec
 from . import twin
 from . import uses
+from . import wrap_laws
 from .laws import LAWS
 from .spec import Program
 
-MODULES = (cases, compare, hooks, uses, twin, flax_laws, haiku_laws)
+MODULES = (
+    *(cases, compare, hooks, uses, twin),
+    *(flax_laws, haiku_laws, wrap_laws),
+)
 BATCH = 50
 
 

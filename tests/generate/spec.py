@@ -84,6 +84,8 @@ def choices(options: Any) -> st.SearchStrategy[Choices]:
 LEAF_KINDS = sorted(k for k, p in ALL.items() if not p.inside and not p.asks_haiku)
 HAIKU_KINDS = sorted(k for k, p in ALL.items() if p.asks_haiku)
 INNER_KINDS = sorted(k for k, p in ALL.items() if p.inside)
+OFTEN = 4 * ["layer"] + 2 * ["param", "param_of_any_kind", "reader", "counter"]
+DEPTH = 2  # of blocks inside others
 METHODS = ("None", "None", "'other'", "lambda m, x: m(x) + 1.0", "Block0.other")
 AROUND = (
     *[""] * 12,
@@ -97,7 +99,7 @@ AROUND = (
 
 def parts(depth: int, haiku: bool) -> st.SearchStrategy[Part]:
     leaves = LEAF_KINDS + (HAIKU_KINDS if haiku else [])
-    kinds: list[str] = leaves + 4 * ["layer"] + (2 * INNER_KINDS if depth else [])
+    kinds: list[str] = leaves + OFTEN + (2 * INNER_KINDS if depth else [])
 
     def of(kind: str) -> st.SearchStrategy[Part]:
         piece = ALL[kind]
@@ -109,7 +111,8 @@ def parts(depth: int, haiku: bool) -> st.SearchStrategy[Part]:
 
 def blocks(depth: int, haiku: bool = False) -> st.SearchStrategy[Block]:
     """Modules that nest at most `depth` deep."""
-    several = st.lists(parts(depth, haiku), min_size=1, max_size=3).map(tuple)
+    most = 3 if depth == DEPTH else 2
+    several = st.lists(parts(depth, haiku), min_size=1, max_size=most).map(tuple)
     return st.builds(Block, several, st.booleans())
 
 
@@ -121,7 +124,7 @@ def programs(laws: Any) -> st.SearchStrategy[Program]:
         return st.builds(
             Program,
             st.booleans().flatmap(
-                lambda haiku: blocks(2, haiku and law.allows_haiku)
+                lambda haiku: blocks(DEPTH, haiku and law.allows_haiku)
             ),
             st.just(name),
             choices(law.options),
@@ -129,4 +132,5 @@ def programs(laws: Any) -> st.SearchStrategy[Program]:
             st.sampled_from(AROUND),
         )
 
-    return st.sampled_from(sorted(laws)).flatmap(of)
+    names = [name for name in sorted(laws) for _ in range(laws[name].weight)]
+    return st.sampled_from(names).flatmap(of)
