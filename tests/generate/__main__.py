@@ -9,8 +9,12 @@ import sys
 
 from . import known
 from . import render
+from .found import FOUND
+from .reduce import smallest
 from .search import Found
+from .search import failure
 from .search import search
+from .spec import Program
 
 
 def report(found: Found) -> None:
@@ -24,6 +28,26 @@ def report(found: Found) -> None:
         print(f"{told:>12} {count:5} times  {fault.name}: {fault.reason}")
 
 
+def pin(found: Found, file: pathlib.Path) -> None:
+    """Writes the smallest program of each known fault; the others stay as they are."""
+    programs = dict(FOUND)
+    for fault in known.FAULTS:
+        if fault.name in found.first:
+            programs[fault.name] = smallest_of(fault.name, found.first[fault.name][1])
+    names = [fault.name for fault in known.FAULTS if fault.name in programs]
+    entries = "".join(f"    {name!r}: {programs[name]!r},\n" for name in names)
+    head = file.read_text().partition("FOUND")[0]
+    file.write_text(f"{head}FOUND: dict[str, Program] = {{\n{entries}}}\n")
+
+
+def smallest_of(name: str, program: Program) -> Program:
+    def fails(candidate: Program) -> bool:
+        error = failure(candidate)
+        return error is not None and known.explain(candidate, error) == name
+
+    return smallest(program, fails)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.generate", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
@@ -31,9 +55,14 @@ def main() -> int:
     parser.add_argument(
         "--scripts", type=pathlib.Path, help="where to write a script for each fault"
     )
+    parser.add_argument(
+        "--pin", type=pathlib.Path, help="the file `found.py`, to be written anew"
+    )
     args = parser.parse_args()
     found = search(args.seed, seconds=args.seconds)
     report(found)
+    if args.pin is not None:
+        pin(found, args.pin)
     if args.scripts is not None:
         args.scripts.mkdir(parents=True, exist_ok=True)
         for name, (_, program) in found.first.items():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import dataclasses
 from typing import Any
 
+from .laws import LAWS
 from .lifted import LIFTED
 from .spec import Program
 
@@ -67,6 +68,11 @@ def has(explains: Callable[[Program, str], bool], *kinds: str) -> Any:
 
 LIFTED_KINDS = (*LIFTED, "nn.remat", "nn.vmap", "nn.RNN")
 FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "parameter that is None",
+        "a parameter that is None is made at init and not found at apply",
+        has(of("|".join(LAWS), "A stored leaf has no need"), "None"),
+    ),
     Fault(
         "number in a field",
         "a NumPy array in a field has no text: its truth value is asked for",
@@ -153,7 +159,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "mapping as a leaf",
         "a leaf that is a Mapping is turned into dicts",
-        has(of("same_init|same_apply|like_haiku|own_leaves"), "Fields"),
+        has(
+            of(
+                "same_init|same_apply|same_again|like_haiku|own_leaves",
+                "not in Flax's|not of Flax|Fields|other types",
+            ),
+            "Fields",
+        ),
     ),
     Fault(
         "leaf made while reading",

@@ -34,7 +34,7 @@ USES = (
     *("plain", "twice", "by_two_names", "in_constructor", "in_method", "in_scope"),
     *("in_forced_scope", "under_renaming", "under_watching", "shown", "in_sequence"),
     *("rematted", "scanned", "conditional", "vmapped", "in_layer_stack", "reentrant"),
-    *("caught", "then_own_leaf", "without_repr", "differentiated", "jitted"),
+    *("caught", "then_own_leaf", "without_repr", "differentiated"),
 )
 HOOKS = (
     *("none", "none", "looking", "halving_getter", "halving_state_getter"),

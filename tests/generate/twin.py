@@ -93,7 +93,7 @@ def use_params(tree: Any, x: Any) -> Any:
 
 def use_state(name: str, spec: Any, written: bool) -> Any:
     init = lambda *_: jax.tree.map(zeros, spec)
-    shape, dtype = getattr(spec, "shape", ()), getattr(spec, "dtype", None)
+    shape, dtype = getattr(spec, "shape", ()), getattr(spec, "dtype", jnp.float32)
     value = hk.get_state(name, shape, dtype, init)
     if written and not hk.running_init():
         hk.set_state(name, bump(value))

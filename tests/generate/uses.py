@@ -188,10 +188,5 @@ def differentiated(build: Build, x: Any) -> Any:
     return hk.grad(lambda x: net(x).sum())(x)
 
 
-def jitted(build: Build, x: Any) -> Any:
-    net = build()
-    return net(x) if hk.running_init() else hk.jit(net)(x)
-
-
 # Where numbers of values do not tell anything: the program is inside another.
-OPAQUE = (scanned, conditional, vmapped, in_layer_stack, jitted, differentiated)
+OPAQUE = (scanned, conditional, vmapped, in_layer_stack, differentiated)

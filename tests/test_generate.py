@@ -1,0 +1,128 @@
+"""Generated modules hold the laws, but for the faults that are known.
+
+`python -m tests.generate` searches on."""
+
+import subprocess
+import sys
+
+from generate import found
+from generate import known
+from generate import render
+from generate.search import failure
+from generate.search import search
+from generate.spec import Block
+from generate.spec import Part
+from generate.spec import Program
+import haiku as hk
+import jax.numpy as jnp
+import pytest
+
+import hk_bridge
+
+DENSE = Part("layer", (("layer", "nn.Dense(4)"),))
+COUNTER = Part(
+    "counter",
+    (("col", "stats"), ("leaf", "jnp.zeros([])"), ("when", "self.train")),
+)
+READER = Part("reader", (("col", "stats"), ("leaf", "jnp.zeros([])")))
+TRAIN = ("train", "True")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_programs_hold_the_laws(seed):
+    result = search(seed, programs=60)
+    if result.unexplained is not None:
+        program, error = result.unexplained
+        pytest.fail(f"{program}\n{error}\n\n{render.script(program)}")
+    assert result.programs >= 50
+
+
+@pytest.mark.parametrize("fault", known.FAULTS, ids=lambda fault: fault.name)
+def test_known_faults_are_there(fault):
+    program = found.FOUND[fault.name]
+    error = failure(program)
+    mended = f"{fault.name!r} is mended: take it out of known.py and found.py"
+    assert error is not None, mended
+    assert known.explain(program, error) == fault.name
+
+
+def test_each_program_has_its_fault():
+    assert set(found.FOUND) == {fault.name for fault in known.FAULTS}
+
+
+def test_a_script_fails_by_itself(tmp_path):
+    script = render.script(found.FOUND["number in a field"])
+    file = tmp_path / "script.py"
+    file.write_text(script)
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "truth value of an array" in done.stderr
+
+
+# The laws can fail: a bridge with a fault of its own is caught.
+
+
+class Shifted(hk_bridge.FlaxModule):
+    def __call__(self, *args, **kwargs):
+        return super().__call__(*args, **kwargs) * (1.0 + 1e-6)
+
+
+class Doubled(hk_bridge.FlaxModule):
+    def __call__(self, *args, **kwargs):
+        super().__call__(*args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+
+class Renamed(hk_bridge.FlaxModule):
+    def __init__(self, *args, name=None, **kwargs):
+        super().__init__(*args, name=f"{name}_", **kwargs)
+
+
+class Writing(hk_bridge.FlaxModule):
+    """Writes a leaf that nobody changed."""
+
+    def __call__(self, *args, **kwargs):
+        y = super().__call__(*args, **kwargs)
+        if not hk.running_init():
+            part = self.variables["stats"]["part"]["r1"]
+            with hk.name_scope(hk.experimental.force_name("net/stats/part")):
+                hk.set_state("r1", part * 1.0)
+        return y
+
+
+class Changing(hk_bridge.FlaxModule):
+    """Is not deterministic: a test of the test of two traces."""
+
+    calls = 0
+
+    def __call__(self, x, *args, **kwargs):
+        Changing.calls += 1
+        return super().__call__(x + jnp.float32(Changing.calls), *args, **kwargs)
+
+
+def like_haiku(*parts):
+    options = (("hook", "none"), TRAIN, ("use", "plain"))
+    return Program(Block(parts), "like_haiku", options)
+
+
+def same_apply(*parts):
+    return Program(Block(parts), "same_apply", (("mutable", "None"), TRAIN))
+
+
+@pytest.mark.parametrize(
+    ("bridge", "program", "words"),
+    [
+        (Shifted, same_apply(DENSE), "another program for"),
+        (Doubled, same_apply(DENSE, COUNTER), "another program for"),
+        (Doubled, like_haiku(DENSE, COUNTER), "ends otherwise"),
+        (Renamed, like_haiku(DENSE), "params not in Haiku's"),
+        (Writing, like_haiku(DENSE, READER), "state that is read ends otherwise"),
+        (Changing, same_apply(DENSE), "another program for"),
+    ],
+)
+def test_a_planted_fault_is_found(bridge, program, words, monkeypatch):
+    assert failure(program) is None
+    monkeypatch.setattr(hk_bridge, "FlaxModule", bridge)
+    error = failure(program)
+    assert words in str(error)
+    assert known.explain(program, error) is None
