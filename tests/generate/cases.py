@@ -79,6 +79,19 @@ class Filled:
     def __call__(self, key: Any) -> Any:
         return jnp.ones([self.settings.width])
 
+    def method(self, key: Any) -> Any:
+        return jnp.zeros([self.settings.width])
+
+
+def doubled(function: Any) -> Any:
+    """`function` with a decorator."""
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        return function(*args) * 2.0
+
+    return run
+
 
 class Shifted:
     """An object with a method that a module may be given as a function."""
@@ -89,18 +102,22 @@ class Shifted:
     def method(self, x: Any) -> Any:
         return x + self.shift
 
-    def wrapped(self, x: Any) -> Any:
-        return functools.wraps(Shifted.method)(lambda x: x * 1.0 + self.shift)(x)
-
-    def decorated(self) -> Any:
-        @functools.wraps(self.method)
-        def run(x: Any) -> Any:
-            return self.method(x) * 2.0
-
-        return run
+    @doubled
+    def decorated(self, x: Any) -> Any:
+        return x + self.shift
 
     def __call__(self, x: Any) -> Any:
         return self.method(x)
+
+
+SHIFTED = Shifted(0.5)
+FILLED = Filled(SETTINGS)
+TABLE = {"a": 0.5}
+
+
+def set_shift(shift: float) -> None:
+    """Changes what modules may look at: a global, an object, a dict."""
+    SETTINGS.shift = SHIFTED.shift = TABLE["a"] = shift
 
 
 class Label(str):

@@ -12,10 +12,10 @@ import hk_bridge
 
 from .cases import KEY
 from .cases import LOG
-from .cases import SETTINGS
 from .cases import X
 from .cases import Case
 from .cases import FailsNatively
+from .cases import set_shift
 from .cases import zeros
 from .compare import Run
 from .compare import by_path
@@ -34,6 +34,7 @@ from .twin import outer
 from .twin import twin
 from .uses import CALLS
 from .uses import OPAQUE
+from .uses import vmapped
 
 
 def network(build: Any, cls: type, use: Any, hook: Any) -> Any:
@@ -68,6 +69,8 @@ def like_haiku(case: Case, use: Any, hook: Any, train: bool = True) -> None:
     if natively.error is not None or (hook is policy and not runs_cast(case, train)):
         return
     how = changes(case, natively)
+    if use is vmapped and "written" in how.values():
+        return  # hk.vmap takes no state that depends on the batch
     written = {path for path, change in how.items() if change != "read"}
     f = network(twin(case, written), Twin, use, hook)
     try:
@@ -191,9 +194,8 @@ def own_leaves(case: Case, hook: Any) -> None:
         return native_init(case, rngs)
 
     rngs = case.rngs(init=True)
-    natively = [trace(in_haiku(case, init), rngs), runs(case)[1]]
-    if case.asks_haiku:
-        natively[1] = natively[0]
+    natively = [trace(in_haiku(case, init), rngs)]
+    natively.append(natively[0] if case.asks_haiku else runs(case)[1])
     if any(run.error is not None for run in natively):
         return
     found: list[Any] = []
@@ -234,13 +236,12 @@ def in_haiku(case: Case, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def same_shared(case: Case, variants: Any, train: bool = True) -> None:
     """Sharing traces changes nothing."""
-    shift = SETTINGS.shift
 
     def run(sharing: bool) -> Run:
         def forward(x: Any) -> Any:
             def all_of(x: Any) -> Any:
                 for variant in variants:
-                    SETTINGS.shift = 0.5 + variant
+                    set_shift(0.5 + variant)
                     x = hk_bridge.FlaxModule(case.make(train, variant), name="net")(x)
                 return x
 
@@ -257,11 +258,8 @@ def same_shared(case: Case, variants: Any, train: bool = True) -> None:
         natively = run(False)
     except Exception as error:
         raise FailsNatively from error
-    try:
-        SETTINGS.shift = shift
-        ours = run(True)
-    finally:
-        SETTINGS.shift = shift
+    ours = run(True)
+    set_shift(0.5)
     ours.saw = natively.saw  # what is shared runs less often
     same(ours, natively)
 

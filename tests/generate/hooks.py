@@ -15,7 +15,8 @@ HOOKS: list[Any] = []  # what the hooks were asked
 def note(kind: str, context: Any) -> None:
     shape = getattr(context, "original_shape", None)
     dtype = getattr(context, "original_dtype", None)
-    HOOKS.append((kind, context.full_name, tuple(shape or ()), str(dtype)))
+    shape = tuple(shape) if isinstance(shape, (tuple, list)) else "of a tree"
+    HOOKS.append((kind, context.full_name, shape, str(dtype)))
 
 
 def floats(function: Any, tree: Any) -> Any:
@@ -118,13 +119,13 @@ def stacking(cls: type) -> Iterator[None]:
         note("create", context)
 
         def stacked(shape: Any, dtype: Any) -> Any:
-            return jnp.stack([init(shape[1:], dtype)] * 3)
+            return jax.tree.map(lambda v: jnp.stack([v] * 3), init(shape[1:], dtype))
 
         return next_creator((3, *shape), dtype, stacked)
 
     def get(next_getter: Any, value: Any, context: Any) -> Any:
         note("get", context)
-        return next_getter(value[0])
+        return next_getter(jax.tree.map(lambda v: v[0], value))
 
     with hk.custom_creator(create), hk.custom_getter(get):
         yield

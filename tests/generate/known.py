@@ -71,12 +71,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "parameter that is None",
         "a parameter that is None is made at init and not found at apply",
-        has(of("|".join(LAWS), "A stored leaf has no need"), "None"),
+        has(of("|".join(LAWS), "A stored leaf has no need|cannot be `None`"), "None"),
     ),
     Fault(
         "number in a field",
         "a NumPy array in a field has no text: its truth value is asked for",
-        has(of("like_haiku", "truth value of an array"), "numpy"),
+        has(of("like_haiku|wrapped_class", "truth value of an array"), "numpy"),
     ),
     Fault(
         "text of an unfinished module",
@@ -99,7 +99,15 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "caller's state changed",
         "a dict with keys that are no names is changed in the caller's own state",
-        has(of("same_apply|same_again", "the caller's tree was changed"), "jnp"),
+        has(
+            of(
+                "same_apply|same_again|same_shared",
+                "the caller's tree was changed|another program",
+                "[(0, 1)]|[1.5]",
+            ),
+            "{(0, 1)",
+            "{1.5",
+        ),
     ),
     Fault(
         "shared trace asks Haiku",
@@ -139,7 +147,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "shared scope of a grandchild",
         "a scope's path is that before `share_scope`",
-        has(of("same_init|same_apply", "not in Flax's"), "shared_scope"),
+        has(of("same_init|same_apply", "not in Flax's|raises"), "shared_scope", "shared_scope_of_field"),
     ),
     Fault(
         "names in an interceptor",
@@ -154,15 +162,15 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "shape that was asked for",
         "getters are told the stored shape",
-        of("like_haiku", "apply raises|at apply hooks were asked", hook="stacking"),
+        of("like_haiku", "retrieved shape|at apply hooks were asked", hook="stacking"),
     ),
     Fault(
         "mapping as a leaf",
         "a leaf that is a Mapping is turned into dicts",
         has(
             of(
-                "same_init|same_apply|same_again|like_haiku|own_leaves",
-                "not in Flax's|not of Flax|Fields|other types",
+                "same_init|same_apply|same_again|like_haiku|own_leaves|wrapped_cell",
+                "not in Flax's|not of Flax|Fields|other types|not in Haiku's",
             ),
             "Fields",
         ),
@@ -215,6 +223,6 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "boxes",
         "code that looks at its variables at apply does not see the boxes",
-        has(of("same_apply|same_again|keys_of_haiku", "Partitioned"), "Partitioned"),
+        has(of("|".join(LAWS), "the code saw", "Partitioned"), "partition", "Partition"),
     ),
 )

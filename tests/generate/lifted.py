@@ -14,20 +14,24 @@ LIFTED: dict[str, Piece] = {
         choices={
             "how": (
                 "make_$B(self.train, cls=nn.remat($B))",
+                "make_$B(self.train, cls=Remat$B)",
                 f"(lambda x: nn.remat({RUN})({PART}, x))",
             )
         },
         inside=True,
+        top="Remat$B = nn.remat($B)",
     ),
     "jit": Piece(
         body="x = $how(x)",
         choices={
             "how": (
+                "make_$B(self.train, cls=Jitted$B)",
                 "make_$B(self.train, cls=nn.jit($B))",
                 f"(lambda x: nn.jit({RUN})({PART}, x))",
             )
         },
         inside=True,
+        top="Jitted$B = nn.jit($B)",
     ),
     "scan": Piece(
         body=(

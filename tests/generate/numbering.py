@@ -7,7 +7,9 @@ from jax.extend import core
 import numpy as np
 
 # What runs its inside as it is: the inside is looked through.
-TRANSPARENT = {"jit", "pjit", "closed_call", "core_call", "remat", "checkpoint"}
+TRANSPARENT = {"jit", "pjit", "closed_call", "core_call"}
+# The same, but that it is one of these counts; what passes through stays what it was.
+MARKED = {"remat", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
 INSIDE = ("jaxpr", "call_jaxpr")
 IGNORED = {
     *("name", "inline", "in_shardings", "out_shardings", "donated_invars"),
@@ -42,18 +44,39 @@ def number(jaxpr: Any, consts: Any, given: Any = None) -> tuple[Any, ...]:
 
     for eqn in jaxpr.eqns:
         inputs = [read(atom) for atom in eqn.invars]
+        name = eqn.primitive.name
         inside = next((eqn.params[n] for n in INSIDE if n in eqn.params), None)
-        if eqn.primitive.name in TRANSPARENT and inside is not None:
+        if name in TRANSPARENT | MARKED and inside is not None:
             closed = isinstance(inside, core.ClosedJaxpr)
             body, held = (inside.jaxpr, inside.consts) if closed else (inside, ())
             outputs = number(body, held, inputs)
+            if name in MARKED:
+                outputs = tuple(
+                    out if out in inputs else (short((name, out)), 0)
+                    for out in outputs
+                )
         else:
             params = {k: v for k, v in eqn.params.items() if k not in IGNORED}
             params = {k: inner_jaxprs(v) for k, v in params.items()}
-            whole = (eqn.primitive.name, tuple(params.items()), tuple(inputs))
-            outputs = tuple((short(whole), i) for i, _ in enumerate(eqn.outvars))
+            whole = (name, tuple(params.items()), tuple(inputs))
+            outputs = tuple(
+                passed(eqn, params, inputs, i) or (short(whole), i)
+                for i, _ in enumerate(eqn.outvars)
+            )
         known.update(zip(eqn.outvars, outputs, strict=True))
     return tuple(map(read, jaxpr.outvars))
+
+
+def passed(eqn: Any, params: Any, inputs: list[Any], i: int) -> Any:
+    """The number of the input that is handed on as output `i` untouched, if one is."""
+    if eqn.primitive.name == "scan" and i < eqn.params["num_carry"]:
+        place = eqn.params["num_consts"] + i
+        return inputs[place] if params["jaxpr"][1 + i] == ("in", place) else None
+    if eqn.primitive.name == "cond":
+        outputs = {branch[1 + i] for branch in params["branches"]}
+        kind, *place = outputs.pop() if len(outputs) == 1 else ("",)
+        return inputs[1 + place[0]] if kind == "in" else None
+    return None
 
 
 def constant(value: Any) -> Any:

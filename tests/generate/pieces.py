@@ -19,6 +19,7 @@ class Piece:
       field: what a field of the module is built with; it may look at `variant`.
       choices: the texts that a name in the others may stand for.
       inside: whether it holds a block.
+      top: lines after the class of that block.
       sown: the collections that it sows into; these may be choices.
       asks_haiku: whether it needs a Haiku transform around it.
     """
@@ -28,6 +29,7 @@ class Piece:
     field: str = ""
     choices: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     inside: bool = False
+    top: str = ""
     sown: tuple[str, ...] = ()
     asks_haiku: bool = False
 
@@ -57,7 +59,7 @@ INITIALISERS = (
     "nn.initializers.normal(), (4,)",
     "nn.initializers.ones, ()",
     "nn.initializers.zeros, (SETTINGS.width,), jnp.bfloat16",
-    "Filled(SETTINGS)",
+    "FILLED",
     "lambda key: jnp.ones([SETTINGS.width])",
     "lambda key, s=SETTINGS: jax.random.normal(key, [s.width])",
     "lambda key: X[0]",
@@ -72,8 +74,9 @@ FUNCTIONS = (
     "functools.partial(jnp.add, 1.0 + variant)",
     "Shifted(1.0 + variant)",
     "Shifted(1.0 + variant).method",
-    "Shifted(1.0 + variant).wrapped",
-    "Shifted(1.0 + variant).decorated()",
+    "SHIFTED",
+    "SHIFTED.method",
+    "SHIFTED.decorated",
     "jax.jit(lambda x: x * (1.0 + variant))",
     "jax.checkpoint(Shifted(1.0 + variant).method)",
 )
@@ -202,7 +205,7 @@ PIECES: dict[str, Piece] = {
         choices={
             "function": (
                 "{'a': 1.0 + variant}.get",
-                "{'a': 1.0 + variant}.__getitem__",
+                "TABLE.get",
             )
         },
     ),
@@ -218,6 +221,12 @@ PIECES: dict[str, Piece] = {
         },
     ),
     "global": Piece(body="x = x * SETTINGS.shift"),
+    "param_by_field": Piece(
+        field="$filled",
+        make="self.param('p$i', self.f$i)",
+        body="x = x + total($v)",
+        choices={"filled": ("FILLED", "Filled(SETTINGS)", "FILLED.method")},
+    ),
     # Asking Haiku.
     "haiku_layer": Piece(
         field="lambda x: hk.Linear(4$name)(x)",
@@ -258,6 +267,11 @@ PIECES: dict[str, Piece] = {
     "parts_by_name": Piece(
         make="{'a': make_$B(self.train), 'b': nn.Dense(4)}",
         body="for part in $v.values():\n    x = part(x)",
+        inside=True,
+    ),
+    "shared_scope_of_field": Piece(
+        field="make_$B(train, variant)",
+        body="nn.share_scope(self, self.f$i)\nx = self.f$i(x)",
         inside=True,
     ),
     "shared_scope": Piece(

@@ -70,10 +70,13 @@ class _Renderer:
 
             def fill(text: str, places: dict[str, str] = places) -> str:
                 for _ in range(2):
-                    text = text.replace("make_$B", f"make_{places['B']}")
+                    for word in ("make_", "Remat", "Jitted"):
+                        text = text.replace(f"{word}$B", f"{word}{places['B']}")
                     text = string.Template(text).safe_substitute(places)
                 return text
 
+            if piece.top:
+                self.lines += [fill(piece.top), "", ""]
             if piece.field:
                 fields.append((f"f{i}", fill(piece.field)))
             if piece.make:

@@ -53,7 +53,8 @@ def failure(program: Program) -> Exception | None:
     """What the law raises for `program`, if anything."""
     scope = dict(namespace())
     del hooks.HOOKS[:], uses.CALLS[:], cases.LOG[:]
-    cases.SETTINGS.width, cases.SETTINGS.shift = 4, 0.5
+    cases.SETTINGS.width = 4
+    cases.set_shift(0.5)
     try:
         with (
             jax.numpy_dtype_promotion("standard"),

@@ -136,7 +136,9 @@ def conditional(build: Build, x: Any) -> Any:
 
 def vmapped(build: Build, x: Any) -> Any:
     net = build()
-    run = hk.vmap(net, in_axes=0, out_axes=0, split_rng=not hk.running_init())
+    if hk.running_init():
+        return net(x)
+    run = hk.vmap(net, in_axes=0, out_axes=0, split_rng=True)
     return run(jnp.stack([x, x])).sum(0)
 
 
@@ -178,7 +180,9 @@ def then_own_leaf(build: Build, x: Any) -> Any:
 
 def without_repr(build: Build, x: Any) -> Any:
     with hk.config.context(module_auto_repr=False):
-        return build()(x)
+        net = build()
+        assert repr(net)
+        return under_watching(lambda: net, x)
 
 
 def differentiated(build: Build, x: Any) -> Any:
