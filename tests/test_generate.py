@@ -112,12 +112,12 @@ def same_apply(*parts):
 @pytest.mark.parametrize(
     ("bridge", "program", "words"),
     [
-        (Shifted, same_apply(DENSE), "another program for"),
-        (Doubled, same_apply(DENSE, COUNTER), "another program for"),
+        (Shifted, same_apply(DENSE), "another program: "),
+        (Doubled, same_apply(DENSE, COUNTER), "another program: "),
         (Doubled, like_haiku(DENSE, COUNTER), "ends otherwise"),
         (Renamed, like_haiku(DENSE), "params not in Haiku's"),
         (Writing, like_haiku(DENSE, READER), "state that is read ends otherwise"),
-        (Changing, same_apply(DENSE), "another program for"),
+        (Changing, same_apply(DENSE), "another program: "),
     ],
 )
 def test_a_planted_fault_is_found(bridge, program, words, monkeypatch):

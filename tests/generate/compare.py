@@ -8,7 +8,10 @@ from typing import Any
 from flax.core import meta
 import jax
 
+from hk_bridge import _program
+
 from .cases import LOG
+from .numbering import TRANSPARENT
 from .numbering import number
 
 
@@ -21,12 +24,14 @@ class Run:
       inputs: the same of its arguments.
       saw: what the code of the module saw.
       error: what it raised.
+      program: what JAX traced.
     """
 
     outputs: dict[str, Any] = dataclasses.field(default_factory=dict)
     inputs: dict[str, Any] = dataclasses.field(default_factory=dict)
     saw: list[Any] = dataclasses.field(default_factory=list)
     error: Exception | None = None
+    program: Any = None
 
 
 def by_path(tree: Any) -> dict[str, Any]:
@@ -44,7 +49,7 @@ def trace(function: Callable[..., Any], *args: Any) -> Run:
     except Exception as error:
         run.error = error
         return run
-    run.saw = list(LOG)
+    run.saw, run.program = list(LOG), closed
     numbers = number(closed.jaxpr, closed.consts)
     outputs = by_path(shapes)
     assert len(outputs) == len(numbers)
@@ -71,8 +76,13 @@ def same(ours: Run, theirs: Run) -> None:
     differ = {p: pair for p, pair in shapes.items() if pair[0] != pair[1]}
     assert not differ, f"other types: {differ}"
     assert ours.saw == theirs.saw, f"the code saw {ours.saw}, natively {theirs.saw}"
-    differ = [p for p in ours.outputs if ours.outputs[p] != theirs.outputs[p]]
-    assert not differ, f"another program for {differ}"
+    differ = _program.difference(
+        ours.program,
+        theirs.program,
+        outputs=lambda i: list(ours.outputs)[i],
+        transparent=TRANSPARENT,
+    )
+    assert differ is None, f"another program: {differ}"
 
 
 def same_error(ours: Exception | None, theirs: Exception | None) -> None:

@@ -39,6 +39,7 @@ import jmp
 import numpy as np
 
 import hk_bridge
+from hk_bridge import _program
 """
 
 
