@@ -1,19 +1,16 @@
 """What Flax defines: the bridge does what native Flax does."""
 
 from collections.abc import Callable
-import gc
 from typing import Any
-import weakref
 
-import flax.linen as nn
 import haiku as hk
 import jax
 
 import hk_bridge
 
 from .cases import SETTINGS
-from .cases import X
 from .cases import Case
+from .cases import X
 from .cases import set_shift
 from .compare import Run
 from .compare import Watched
@@ -115,45 +112,3 @@ def keys_of_haiku(case: Case, train: bool = True) -> None:
         assert found.saw == natively.saw, (
             f"with keys of Haiku the code saw {found.saw}, natively {natively.saw}"
         )
-
-
-def nothing_is_kept(case: Case) -> None:
-    """What initialisers hold dies with its owner, if it does natively."""
-
-    class Held:
-        """What a closure holds."""
-
-    def alive(start: Any, bridge: bool) -> bool:
-        held = Held()
-
-        class Net(nn.Module):
-            @nn.compact
-            def __call__(self, x: Any) -> Any:
-                def ones(key: Any, held: Any = held) -> Any:
-                    return X[0] + (held is None)
-
-                return case.make()(x) + self.param("w", ones)[None]
-
-        outer = Case(lambda train=True, variant=0: Net(), case.streams, case.sown)
-        ours, theirs = (None, None)
-        if bridge:
-            f = bridged(outer)
-            params, state = f.init(None, outer.rngs(init=True))
-            f.apply(params, state, None, outer.rngs())
-        else:
-            made = Net().init(outer.rngs(init=True), X)
-            Net().apply(made, X, rngs=outer.rngs(), mutable=True)
-        dead = weakref.ref(held)
-        del held, Net, outer, ours, theirs
-        gc.collect()
-        return dead() is not None
-
-    def run(bridge: bool) -> Any:
-        found = []
-        traced = trace(lambda: found.append(alive(None, bridge)))
-        return traced.error, found
-
-    error, natively = run(False)
-    if error is None:
-        _, ours = run(True)
-        assert ours == natively or natively == [True], "what an initialiser holds lives"

@@ -62,9 +62,7 @@ def setter(change: Any) -> Any:
 
 
 def creator(**where: bool) -> Any:
-    def hook(
-        next_creator: Any, shape: Any, dtype: Any, init: Any, context: Any
-    ) -> Any:
+    def hook(next_creator: Any, shape: Any, dtype: Any, init: Any, context: Any) -> Any:
         note("create", context)
         return next_creator(shape, dtype, init)
 
@@ -147,7 +145,9 @@ def own_leaf(cls: type) -> Any:
 def policy(cls: type) -> Any:
     """Mixed precision: parameters in float32, computed in bfloat16."""
     types = {"param_dtype": jnp.float32, "compute_dtype": jnp.bfloat16}
-    return hk.mixed_precision.push_policy(cls, jmp.Policy(output_dtype=jnp.float32, **types))
+    return hk.mixed_precision.push_policy(
+        cls, jmp.Policy(output_dtype=jnp.float32, **types)
+    )
 
 
 # What a hook makes of each parameter.

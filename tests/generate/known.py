@@ -146,7 +146,11 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "shared scope of a grandchild",
         "a scope's path is that before `share_scope`",
-        has(of("same_init|same_apply", "not in Flax's|raises"), "shared_scope", "shared_scope_of_field"),
+        has(
+            of("same_init|same_apply", "not in Flax's|raises"),
+            "shared_scope",
+            "shared_scope_of_field",
+        ),
     ),
     Fault(
         "names in an interceptor",
@@ -222,6 +226,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "boxes",
         "code that looks at its variables at apply does not see the boxes",
-        has(of("|".join(LAWS), "the code saw", "Partitioned"), "partition", "Partition"),
+        has(
+            of("|".join(LAWS), "the code saw", "Partitioned"), "partition", "Partition"
+        ),
     ),
 )

@@ -52,8 +52,7 @@ def number(jaxpr: Any, consts: Any, given: Any = None) -> tuple[Any, ...]:
             outputs = number(body, held, inputs)
             if name in MARKED:
                 outputs = tuple(
-                    out if out in inputs else (short((name, out)), 0)
-                    for out in outputs
+                    out if out in inputs else (short((name, out)), 0) for out in outputs
                 )
         else:
             params = {k: v for k, v in eqn.params.items() if k not in IGNORED}

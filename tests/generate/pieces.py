@@ -1,8 +1,8 @@
 """Features of a module, each a few lines of Python with places for choices.
 
-In a text `$i` is the number of the piece, `$v` what it made, `$B` the class of the block
-inside it, `make_$B(self.train)` that block, and any other `$name` a
-choice. Each text takes `x`, of shape [2, 4] and float32, and leaves such an `x`.
+In a text `$i` is the number of the piece, `$v` what it made, `$B` the class of the
+block inside it, `make_$B(self.train)` that block, and any other `$name` a choice. Each
+text takes `x`, of shape [2, 4] and float32, and leaves such an `x`.
 """
 
 from collections.abc import Mapping
@@ -249,12 +249,8 @@ PIECES: dict[str, Piece] = {
         asks_haiku=True,
     ),
     # Parts.
-    "part": Piece(
-        make="make_$B(self.train)", body="x = $v(x)", inside=True
-    ),
-    "part_twice": Piece(
-        make="make_$B(self.train)", body="x = $v($v(x))", inside=True
-    ),
+    "part": Piece(make="make_$B(self.train)", body="x = $v(x)", inside=True),
+    "part_twice": Piece(make="make_$B(self.train)", body="x = $v($v(x))", inside=True),
     "adopted": Piece(
         field="make_$B(train, variant)", body="x = self.f$i(x)", inside=True
     ),

@@ -1,13 +1,11 @@
 """A program as Python: what the search runs, and the script that a stranger can run."""
 
 import ast
-import builtins
 from collections.abc import Iterator
-import contextlib
 import itertools
 import pathlib
 import string
-from typing import Any
+import symtable
 
 from .spec import ALL
 from .spec import Block
@@ -17,7 +15,7 @@ HERE = pathlib.Path(__file__).parent
 # Where the names come from that a script uses, in the order in which it has them.
 SOURCES = (
     *("cases", "numbering", "hooks", "uses", "compare", "twin"),
-    *("flax_laws", "haiku_laws", "wrap_laws"),
+    *("flax_laws", "haiku_laws", "wrap_laws", "cost_laws"),
 )
 HEADER = """\
 import contextlib
@@ -26,11 +24,13 @@ import dataclasses
 import functools
 import gc
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
+from flax.core import meta
 import haiku as hk
 import jax
 from jax.extend import core
@@ -65,7 +65,7 @@ class _Renderer:
             piece, i = ALL[part.kind], str(next(self.count))
             inner = self.block(part.inside) if part.inside is not None else ""
             # The choices first: they have places of their own.
-            chosen = {k: v for k, v in part.choices}
+            chosen = dict(part.choices)
             made = f"self.v{i}" if block.setup else f"v{i}"
             places = {"i": i, "v": made, "B": inner, **chosen}
 
@@ -142,7 +142,7 @@ def law(program: Program) -> str:
 def script(program: Program) -> str:
     """A script that fails as the program does, by itself."""
     text = module(program) + "\n" + law(program)
-    needed = _names(ast.parse(text))
+    needed = _names(text)
     definitions = list(_definitions())
     before = -1
     while len(needed) > before:
@@ -153,8 +153,17 @@ def script(program: Program) -> str:
     return "\n\n\n".join([HEADER.rstrip(), *sources, text])
 
 
-def _names(tree: ast.AST) -> set[str]:
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+def _names(source: str) -> set[str]:
+    """The names that `source` takes from outside of it, or defines there."""
+    found: set[str] = set()
+    tables = [symtable.symtable(source, "<source>", "exec")]
+    while tables:
+        table = tables.pop()
+        is_top = table.get_type() == "module"
+        symbols = (s for s in table.get_symbols() if is_top or s.is_global())
+        found |= {symbol.get_name() for symbol in symbols}
+        tables += table.get_children()
+    return found
 
 
 def _definitions() -> Iterator[tuple[str, set[str], set[str]]]:
@@ -167,10 +176,12 @@ def _definitions() -> Iterator[tuple[str, set[str], set[str]]]:
                 defined = {node.name}
                 first = min([node.lineno, *[d.lineno for d in node.decorator_list]])
             elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                defined = {n for target in targets for n in _names(target)}
+                targets = (
+                    node.targets if isinstance(node, ast.Assign) else [node.target]
+                )
+                defined = {t.id for t in targets if isinstance(t, ast.Name)}
                 first = node.lineno
             else:
                 continue
             source = "\n".join(lines[first - 1 : node.end_lineno])
-            yield source, defined, _names(node) - set(dir(builtins))
+            yield source, defined, _names(source) - defined

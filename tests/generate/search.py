@@ -19,6 +19,7 @@ import numpy as np
 
 from . import cases
 from . import compare
+from . import cost_laws
 from . import flax_laws
 from . import haiku_laws
 from . import hooks
@@ -34,7 +35,7 @@ from .spec import Program
 
 MODULES = (
     *(cases, compare, hooks, uses, twin),
-    *(flax_laws, haiku_laws, wrap_laws),
+    *(flax_laws, haiku_laws, wrap_laws, cost_laws),
 )
 BATCH = 100
 

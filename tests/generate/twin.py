@@ -1,4 +1,4 @@
-"""A plain Haiku module with the leaves of a Flax module, which is what Haiku defines."""
+"""A plain Haiku module with the leaves of a Flax module: what Haiku defines."""
 
 from typing import Any
 

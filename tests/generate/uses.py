@@ -193,4 +193,4 @@ def differentiated(build: Build, x: Any) -> Any:
 
 
 # Where numbers of values do not tell anything: the program is inside another.
-OPAQUE = (scanned, conditional, vmapped, in_layer_stack, differentiated)
+OPAQUE = ("scanned", "conditional", "vmapped", "in_layer_stack", "differentiated")

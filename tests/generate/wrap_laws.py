@@ -8,9 +8,9 @@ import jax
 
 import hk_bridge
 
-from .cases import X
 from .cases import Case
 from .cases import FailsNatively
+from .cases import X
 from .compare import open_boxes
 from .compare import same
 from .compare import trace
