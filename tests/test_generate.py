@@ -10,40 +10,35 @@ from generate import known
 from generate import render
 from generate.search import failure
 from generate.search import search
-from generate.spec import Block
-from generate.spec import Part
-from generate.spec import Program
+from generate.spec import part
+from generate.spec import program
 import haiku as hk
 import jax.numpy as jnp
 import pytest
 
 import hk_bridge
 
-DENSE = Part("layer", (("layer", "nn.Dense(4)"),))
-COUNTER = Part(
-    "counter",
-    (("col", "stats"), ("leaf", "jnp.zeros([])"), ("when", "self.train")),
-)
-READER = Part("reader", (("col", "stats"), ("leaf", "jnp.zeros([])")))
-TRAIN = ("train", "True")
+DENSE = part("layer")
+COUNTER = part("counter", leaf="jnp.zeros([])", when="self.train")
+READER = part("reader")
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_programs_hold_the_laws(seed):
     result = search(seed, programs=60)
     if result.unexplained is not None:
-        program, error = result.unexplained
-        pytest.fail(f"{program}\n{error}\n\n{render.script(program)}")
+        failing, error = result.unexplained
+        pytest.fail(f"{failing}\n{error}\n\n{render.script(failing)}")
     assert result.programs >= 50
 
 
 @pytest.mark.parametrize("fault", known.FAULTS, ids=lambda fault: fault.name)
 def test_known_faults_are_there(fault):
-    program = found.FOUND[fault.name]
-    error = failure(program)
+    held = found.FOUND[fault.name]
+    error = failure(held)
     mended = f"{fault.name!r} is mended: take it out of known.py and found.py"
     assert error is not None, mended
-    assert known.explain(program, error) == fault.name
+    assert known.explain(held, error) == fault.name
 
 
 def test_each_program_has_its_fault():
@@ -91,7 +86,7 @@ class Writing(hk_bridge.FlaxModule):
 
 
 class Changing(hk_bridge.FlaxModule):
-    """Is not deterministic: a test of the test of two traces."""
+    """Does not compute twice the same."""
 
     calls = 0
 
@@ -100,29 +95,24 @@ class Changing(hk_bridge.FlaxModule):
         return super().__call__(x + jnp.float32(Changing.calls), *args, **kwargs)
 
 
-def like_haiku(*parts):
-    options = (("hook", "none"), TRAIN, ("use", "plain"))
-    return Program(Block(parts), "like_haiku", options)
-
-
-def same_apply(*parts):
-    return Program(Block(parts), "same_apply", (("mutable", "None"), TRAIN))
-
-
 @pytest.mark.parametrize(
-    ("bridge", "program", "words"),
+    ("bridge", "held", "words"),
     [
-        (Shifted, same_apply(DENSE), "another program: "),
-        (Doubled, same_apply(DENSE, COUNTER), "another program: "),
-        (Doubled, like_haiku(DENSE, COUNTER), "ends otherwise"),
-        (Renamed, like_haiku(DENSE), "params not in Haiku's"),
-        (Writing, like_haiku(DENSE, READER), "state that is read ends otherwise"),
-        (Changing, same_apply(DENSE), "another program: "),
+        (Shifted, program("same_apply", DENSE), "another program: "),
+        (Doubled, program("same_apply", DENSE, COUNTER), "another program: "),
+        (Doubled, program("like_haiku", DENSE, COUNTER), "ends otherwise"),
+        (Renamed, program("like_haiku", DENSE), "params not in Haiku's"),
+        (Writing, program("like_haiku", DENSE, READER), "state that is read ends"),
+            Writing,
+            program("like_haiku", DENSE, READER),
+            "state that is read ends otherwise",
+        ),
+        (Changing, program("same_apply", DENSE), "another program: "),
     ],
 )
-def test_a_planted_fault_is_found(bridge, program, words, monkeypatch):
-    assert failure(program) is None
+def test_a_planted_fault_is_found(bridge, held, words, monkeypatch):
+    assert failure(held) is None
     monkeypatch.setattr(hk_bridge, "FlaxModule", bridge)
-    error = failure(program)
+    error = failure(held)
     assert words in str(error)
-    assert known.explain(program, error) is None
+    assert known.explain(held, error) is None

@@ -15,6 +15,7 @@ from .search import Found
 from .search import failure
 from .search import search
 from .spec import Program
+from .spec import written
 
 
 def report(found: Found) -> None:
@@ -35,7 +36,7 @@ def pin(found: Found, file: pathlib.Path) -> None:
         if fault.name in found.first:
             programs[fault.name] = smallest_of(fault.name, found.first[fault.name][1])
     names = [fault.name for fault in known.FAULTS if fault.name in programs]
-    entries = "".join(f"    {name!r}: {programs[name]!r},\n" for name in names)
+    entries = "".join(f"    {name!r}: {written(programs[name])},\n" for name in names)
     head = file.read_text().partition("FOUND")[0]
     file.write_text(f"{head}FOUND: dict[str, Program] = {{\n{entries}}}\n")
 

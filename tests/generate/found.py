@@ -4,287 +4,50 @@ Written by `python -m tests.generate --pin tests/generate/found.py`, and `ruff f
 The search does not look at them: they tell when a fault is mended."""
 
 from .spec import Program
+from .spec import part
+from .spec import program
 
 FOUND: dict[str, Program] = {
-    "number in a field": Program(
-        block=Block(parts=(Part(kind="numpy", choices=(), inside=None),), setup=False),
-        law="like_haiku",
-        options=(("hook", "none"), ("train", "True"), ("use", "shown")),
-        method="None",
-        around="",
+    "number in a field": program("like_haiku", part("numpy"), use="shown"),
+    "text of an unfinished module": program(
+        "like_haiku", part("param_of_any_kind"), use="under_watching"
     ),
-    "text of an unfinished module": Program(
-        block=Block(
-            parts=(
-                Part(
-                    kind="param_of_any_kind",
-                    choices=(("leaf", "jnp.full([4], 0.5)"),),
-                    inside=None,
-                ),
-            ),
-            setup=False,
-        ),
-        law="like_haiku",
-        options=(("hook", "none"), ("train", "True"), ("use", "under_watching")),
-        method="None",
-        around="",
+    "read state rewritten": program(
+        "like_haiku",
+        part("while", part("reader", leaf="(jnp.zeros([]), jnp.ones([4]))")),
+        hook="casting_state_getter",
     ),
-    "read state rewritten": Program(
-        block=Block(
-            parts=(
-                Part(
-                    kind="while",
-                    choices=(),
-                    inside=Block(
-                        parts=(
-                            Part(
-                                kind="reader",
-                                choices=(
-                                    ("col", "stats"),
-                                    ("leaf", "(jnp.zeros([]), jnp.ones([4]))"),
-                                ),
-                                inside=None,
-                            ),
-                        ),
-                        setup=False,
-                    ),
-                ),
-            ),
-            setup=False,
-        ),
-        law="like_haiku",
-        options=(("hook", "casting_state_getter"), ("train", "True"), ("use", "plain")),
-        method="None",
-        around="",
+    "equal values written": program("like_haiku", part("same")),
+    "caller's state changed": program(
+        "same_apply", part("counter", leaf="{1.5: jnp.zeros([]), 2.5: jnp.ones([4])}")
     ),
-    "equal values written": Program(
-        block=Block(
-            parts=(
-                Part(
-                    kind="same",
-                    choices=(("col", "stats"), ("leaf", "jnp.full([4], 0.5)")),
-                    inside=None,
-                ),
-            ),
-            setup=False,
-        ),
-        law="like_haiku",
-        options=(("hook", "none"), ("train", "True"), ("use", "plain")),
-        method="None",
-        around="",
+    "leaves of others": program(
+        "own_leaves", part("param_of_any_kind"), hook="own_leaf"
     ),
-    "caller's state changed": Program(
-        block=Block(
-            parts=(
-                Part(
-                    kind="counter",
-                    choices=(
-                        ("col", "stats"),
-                        ("leaf", "{1.5: jnp.zeros([]), 2.5: jnp.ones([4])}"),
-                        ("when", "not self.is_initializing()"),
-                    ),
-                    inside=None,
-                ),
-            ),
-            setup=False,
-        ),
-        law="same_apply",
-        options=(("mutable", "None"), ("train", "True")),
-        method="None",
-        around="",
+    "stale shapes": program("same_again", part("param_by_attribute"), setup=True),
+    "method of a cell": program("wrapped_cell", part("noise_if_any"), run="'step'"),
+    "names in an interceptor": program(
+        "like_haiku", part("counter"), use="under_renaming"
     ),
-    "leaves of others": Program(
-        block=Block(
-            parts=(
-                Part(
-                    kind="param_of_any_kind",
-                    choices=(("leaf", "jnp.full([4], 0.5)"),),
-                    inside=None,
-                ),
-            ),
-            setup=False,
-        ),
-        law="own_leaves",
-        options=(("hook", "own_leaf"),),
-        method="None",
-        around="",
+    "tables of a holder": program(
+        "like_haiku", part("param_by_attribute"), use="in_sequence"
     ),
-    "stale shapes": Program(
-        block=Block(
-            parts=(Part(kind="param_by_attribute", choices=(), inside=None),),
-            setup=True,
-        ),
-        law="same_again",
-        options=(("change", "wider"),),
-        method="None",
-        around="",
+    "shape that was asked for": program("like_haiku", part("layer"), hook="stacking"),
+    "leaf made while reading": program(
+        "like_haiku", part("param"), use="then_own_leaf"
     ),
-    "method of a cell": Program(
-        block=Block(
-            parts=(
-                Part(kind="noise_if_any", choices=(("stream", "noise"),), inside=None),
-            ),
-            setup=False,
-        ),
-        law="wrapped_cell",
-        options=(("method", "'step'"), ("train", "True")),
-        method="None",
-        around="",
+    "leaf made for a tree": program(
+        "like_haiku",
+        part("param_of_any_kind", leaf="(None, jnp.ones([4]))"),
+        hook="own_leaf",
     ),
-    "names in an interceptor": Program(
-        block=Block(
-            parts=(
-                Part(
-                    kind="counter",
-                    choices=(
-                        ("col", "stats"),
-                        ("leaf", "jnp.full([4], 0.5)"),
-                        ("when", "not self.is_initializing()"),
-                    ),
-                    inside=None,
-                ),
-            ),
-            setup=False,
-        ),
-        law="like_haiku",
-        options=(("hook", "none"), ("train", "True"), ("use", "under_renaming")),
-        method="None",
-        around="",
+    "caught exception": program("like_haiku", part("memory"), use="caught"),
+    "initialisers kept": program("nothing_is_kept", part("builtin")),
+    "numbers given": program(
+        "given",
+        part("counter", leaf="{'a': jnp.zeros([4]), 'b': {'c': jnp.ones([])}}"),
+        part="numbers",
     ),
-    "tables of a holder": Program(
-        block=Block(
-            parts=(Part(kind="param_by_attribute", choices=(), inside=None),),
-            setup=False,
-        ),
-        law="like_haiku",
-        options=(("hook", "none"), ("train", "True"), ("use", "in_sequence")),
-        method="None",
-        around="",
-    ),
-    "shape that was asked for": Program(
-        block=Block(
-            parts=(
-                Part(kind="layer", choices=(("layer", "nn.Dense(4)"),), inside=None),
-            ),
-            setup=False,
-        ),
-        law="like_haiku",
-        options=(("hook", "stacking"), ("train", "True"), ("use", "plain")),
-        method="None",
-        around="",
-    ),
-    "leaf made while reading": Program(
-        block=Block(
-            parts=(
-                Part(
-                    kind="param",
-                    choices=(("init", "nn.initializers.normal(), (4,)"),),
-                    inside=None,
-                ),
-            ),
-            setup=False,
-        ),
-        law="like_haiku",
-        options=(("hook", "none"), ("train", "True"), ("use", "then_own_leaf")),
-        method="None",
-        around="",
-    ),
-    "leaf made for a tree": Program(
-        block=Block(
-            parts=(
-                Part(
-                    kind="param_of_any_kind",
-                    choices=(("leaf", "(None, jnp.ones([4]))"),),
-                    inside=None,
-                ),
-            ),
-            setup=False,
-        ),
-        law="like_haiku",
-        options=(("hook", "own_leaf"), ("train", "True"), ("use", "plain")),
-        method="None",
-        around="",
-    ),
-    "caught exception": Program(
-        block=Block(
-            parts=(Part(kind="memory", choices=(("col", "stats"),), inside=None),),
-            setup=False,
-        ),
-        law="like_haiku",
-        options=(("hook", "none"), ("train", "True"), ("use", "caught")),
-        method="None",
-        around="",
-    ),
-    "initialisers kept": Program(
-        block=Block(
-            parts=(
-                Part(
-                    kind="builtin",
-                    choices=(("function", "{'a': 1.0 + variant}.get"),),
-                    inside=None,
-                ),
-            ),
-            setup=False,
-        ),
-        law="nothing_is_kept",
-        options=(),
-        method="None",
-        around="",
-    ),
-    "numbers given": Program(
-        block=Block(
-            parts=(
-                Part(
-                    kind="counter",
-                    choices=(
-                        ("col", "stats"),
-                        ("leaf", "{'a': jnp.zeros([4]), 'b': {'c': jnp.ones([])}}"),
-                        ("when", "not self.is_initializing()"),
-                    ),
-                    inside=None,
-                ),
-            ),
-            setup=False,
-        ),
-        law="given",
-        options=(("part", "numbers"),),
-        method="None",
-        around="",
-    ),
-    "name of a wrapped class": Program(
-        block=Block(
-            parts=(
-                Part(
-                    kind="builtin",
-                    choices=(("function", "{'a': 1.0 + variant}.get"),),
-                    inside=None,
-                ),
-            ),
-            setup=False,
-        ),
-        law="wrapped_class",
-        options=(("cls", "Cell"),),
-        method="None",
-        around="",
-    ),
-    "wrapped without call": Program(
-        block=Block(
-            parts=(
-                Part(
-                    kind="counter",
-                    choices=(
-                        ("col", "stats"),
-                        ("leaf", "jnp.full([4], 0.5)"),
-                        ("when", "not self.is_initializing()"),
-                    ),
-                    inside=None,
-                ),
-            ),
-            setup=False,
-        ),
-        law="wrapped_class",
-        options=(("cls", "Silent"),),
-        method="None",
-        around="",
-    ),
+    "name of a wrapped class": program("wrapped_class", part("builtin")),
+    "wrapped without call": program("wrapped_class", part("counter"), cls="Silent"),
 }

@@ -136,7 +136,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "method of a cell",
         "a wrapped cell with `method=` swaps what the method returns",
-        of("wrapped_cell", "another program", method="'step'|Cell.step"),
+        of("wrapped_cell", "another program", run="'step'|Cell.step"),
     ),
     Fault(
         "streams inside lifted code",

@@ -65,7 +65,7 @@ LAWS: dict[str, Law] = {
     ),
     "traced_once": Law({"train": BOTH}, methods=False),
     "wrapped_cell": Law(
-        {"method": ("None", "'step'", "Cell.step"), "train": BOTH}, methods=False
+        {"run": ("None", "'step'", "Cell.step"), "train": BOTH}, methods=False
     ),
     "wrapped_class": Law({"cls": ("Cell", "Silent")}, methods=False, weight=1),
     "given": Law({"part": ("zeros", "numbers")}, methods=False),

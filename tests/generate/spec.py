@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from . import lifted
 from . import pieces
+from .laws import LAWS
 from .layers import LAYER
 
 ALL = {**pieces.PIECES, **lifted.LIFTED, "layer": LAYER}
@@ -72,6 +73,45 @@ class Program:
             for name in ALL[part.kind].sown:
                 found.add(chosen.get(name.removeprefix("$"), name))
         return tuple(sorted(found))
+
+
+def part(kind: str, *inside: Part, setup: bool = False, **chosen: str) -> Part:
+    """A part by what differs from the first choices."""
+    options = {name: values[0] for name, values in ALL[kind].choices.items()}
+    block = Block(inside, setup) if inside else None
+    return Part(kind, tuple(sorted((options | chosen).items())), block)
+
+
+def program(
+    law: str,
+    *parts: Part,
+    setup: bool = False,
+    method: str = "None",
+    around: str = "",
+    **chosen: str,
+) -> Program:
+    """A program by what differs from the first choices."""
+    options = {name: values[0] for name, values in LAWS[law].options.items()}
+    chosen = dict(sorted((options | chosen).items()))
+    return Program(Block(parts, setup), law, tuple(chosen.items()), method, around)
+
+
+def written(value: Program | Part) -> str:
+    """The source of `value`, by `part` and `program`."""
+    if isinstance(value, Program):
+        first, options, block = value.law, LAWS[value.law].options, value.block
+        chosen, plain = value.options, Program(value.block, value.law)
+        more = {k: getattr(value, k) for k in ("method", "around")}
+        more = {k: v for k, v in more.items() if v != getattr(plain, k)}
+    else:
+        first, options, block = value.kind, ALL[value.kind].choices, value.inside
+        chosen, more = value.choices, {}
+    inner = [] if block is None else [*map(written, block.parts)]
+    if block is not None and block.setup:
+        more["setup"] = True
+    more |= {k: v for k, v in chosen if v != options[k][0]}
+    words = [repr(first), *inner, *(f"{k}={v!r}" for k, v in more.items())]
+    return f"{type(value).__name__.lower()}({', '.join(words)})"
 
 
 def choices(options: Any) -> st.SearchStrategy[Choices]:

@@ -45,7 +45,7 @@ class Silent(nn.Module):
         return self.part(x)
 
 
-def wrapped_cell(case: Case, method: Any, train: bool = True) -> None:
+def wrapped_cell(case: Case, run: Any, train: bool = True) -> None:
     """A wrapped cell gives what Flax's gives; its call in Haiku's order."""
     rngs = case.rngs(init=True)
     cell = Cell(case.make(train))
@@ -57,16 +57,16 @@ def wrapped_cell(case: Case, method: Any, train: bool = True) -> None:
 
     def theirs(variables: Any, rngs: Any) -> Any:
         kept = [c for c in variables if c != "params"]
-        options = {"mutable": kept, "method": method}
+        options = {"mutable": kept, "method": run}
         result, _ = cell.apply(variables, X, X, rngs=rngs, **options)
-        return result[::-1] if method is None else result
+        return result[::-1] if run is None else result
 
     def ours(variables: Any, rngs: Any) -> Any:
         params, state = hk_bridge.to_haiku(variables, name="net")
 
         def forward(rngs: Any) -> Any:
             net: Any = hk_bridge.wrap(Cell)(case.make(train), name="net")
-            return net(X, X, rngs=rngs, method=method)
+            return net(X, X, rngs=rngs, method=run)
 
         f = hk.transform_with_state(forward)
         return f.apply(params, state, None, rngs)[0]
