@@ -8,11 +8,11 @@ import pathlib
 import sys
 
 from . import known
-from . import render
 from .found import FOUND
 from .reduce import smallest
 from .search import Found
 from .search import failure
+from .search import script
 from .search import search
 from .spec import Program
 from .spec import written
@@ -68,12 +68,12 @@ def main() -> int:
         args.scripts.mkdir(parents=True, exist_ok=True)
         for name, (_, program) in found.first.items():
             file = args.scripts / f"{name.replace(' ', '_')}.py"
-            file.write_text(render.script(program))
+            file.write_text(script(program))
     if found.unexplained is None:
         return 0
     program, error = found.unexplained
     print(f"seed {args.seed}: {type(error).__name__}: {error}\n\n{program}\n")
-    print(render.script(program))
+    print(script(program))
     return 1
 
 

@@ -104,6 +104,13 @@ def asked(trees: Any) -> Any:
     )
 
 
+def runs_in_haiku(case: Case, use: Any, hook: Any, train: bool = True) -> None:
+    """Init and apply raise nothing: all that some scripts need of `like_haiku`."""
+    g = network(bridge(outer(case), train), hk_bridge.FlaxModule, use, hook)
+    params, state = jax.eval_shape(g.init, KEY, X)
+    jax.eval_shape(g.apply, params, state, KEY, X)
+
+
 def runs_cast(case: Case, train: bool) -> bool:
     """Whether Flax runs the module with inputs and parameters of a policy."""
 

@@ -14,7 +14,7 @@ class Law:
       options: for each argument the sources of its values.
       methods: whether it runs other methods than `__call__`.
       allows_haiku: whether the module may ask Haiku for things.
-      weight: how often it is drawn.
+      weight: how often it is drawn; one of weight 0 is for scripts alone.
     """
 
     options: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
@@ -50,6 +50,7 @@ LAWS: dict[str, Law] = {
     "like_haiku": Law(
         {"use": USES, "hook": HOOKS, "train": BOTH}, methods=False, weight=10
     ),
+    "runs_in_haiku": Law({"use": USES, "hook": HOOKS, "train": BOTH}, weight=0),
     "hooked_values": Law(
         {"hook": ("halving_getter", "freezing_getter"), "train": BOTH}
     ),

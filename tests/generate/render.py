@@ -17,30 +17,29 @@ SOURCES = (
     *("cases", "numbering", "hooks", "uses", "compare", "twin"),
     *("flax_laws", "haiku_laws", "wrap_laws", "cost_laws"),
 )
-HEADER = """\
-import contextlib
-import copy
-import dataclasses
-import functools
-import gc
-import weakref
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
-
-import flax.linen as nn
-import flax.struct
-from flax.core import meta
-import haiku as hk
-import jax
-from jax.extend import core
-import jax.numpy as jnp
-import jmp
-import numpy as np
-
-import hk_bridge
-from hk_bridge import _program
-"""
+# What a script imports, if it uses it, by name.
+IMPORTS = {
+    **{name: f"import {name}" for name in ("contextlib", "copy", "dataclasses")},
+    **{name: f"import {name}" for name in ("functools", "gc", "weakref")},
+    "Counter": "from collections import Counter",
+    "Callable": "from collections.abc import Callable",
+    "Iterator": "from collections.abc import Iterator",
+    "Mapping": "from collections.abc import Mapping",
+    "Any": "from typing import Any",
+    "NamedTuple": "from typing import NamedTuple",
+    "meta": "from flax.core import meta",
+    "nn": "import flax.linen as nn",
+    "nnx": "from flax import nnx",
+    "flax": "import flax.struct",
+    "hk": "import haiku as hk",
+    "hk_bridge": "import hk_bridge",
+    "_program": "from hk_bridge import _program",
+    "jax": "import jax",
+    "core": "from jax.extend import core",
+    "jnp": "import jax.numpy as jnp",
+    "jmp": "import jmp",
+    "np": "import numpy as np",
+}
 
 
 def indent(text: str, by: int) -> list[str]:
@@ -150,7 +149,8 @@ def script(program: Program) -> str:
         for _, names, used in definitions:
             needed |= used if needed & names else set()
     sources = [source for source, names, _ in definitions if needed & names]
-    return "\n\n\n".join([HEADER.rstrip(), *sources, text])
+    imports = [line for name, line in IMPORTS.items() if name in needed]
+    return "\n\n\n".join(["\n".join(imports), *sources, text])
 
 
 def _names(source: str) -> set[str]:
