@@ -136,7 +136,8 @@ def own_leaf(cls: type) -> Any:
         if context.full_name.split("/")[-1].startswith("gain_"):
             return next_getter(value)
         note("get", context)
-        gain = hk.get_parameter(f"gain_{context.name}", [], jnp.float32, jnp.ones)
+        name = f"gain_{context.name.replace('%', '')}"
+        gain = hk.get_parameter(name, [], jnp.float32, jnp.ones)
         return next_getter(floats(lambda v: v * gain.astype(v.dtype), value))
 
     return hk.custom_getter(get)

@@ -34,7 +34,8 @@ USES = (
     *("plain", "twice", "by_two_names", "in_constructor", "in_method", "in_scope"),
     *("in_forced_scope", "under_renaming", "under_watching", "shown", "in_sequence"),
     *("rematted", "scanned", "conditional", "vmapped", "in_layer_stack", "reentrant"),
-    *("caught", "then_own_leaf", "without_repr", "differentiated"),
+    *("reentrant", "caught", "caught", "then_own_leaf", "without_repr"),
+    *("differentiated", "under_printing"),
 )
 HOOKS = (
     *("none", "none", "looking", "halving_getter", "halving_state_getter"),
@@ -45,10 +46,10 @@ LAWS: dict[str, Law] = {
     "same_init": Law(),
     "same_apply": Law({"train": BOTH, "mutable": MUTABLE}, weight=4),
     "same_again": Law({"change": ("wider", "shifted")}),
-    "keys_of_haiku": Law({"train": BOTH}),
+    "keys_of_haiku": Law({"train": BOTH}, weight=4),
     "nothing_is_kept": Law(methods=False, weight=1),
     "like_haiku": Law(
-        {"use": USES, "hook": HOOKS, "train": BOTH}, methods=False, weight=10
+        {"use": USES, "hook": HOOKS, "train": BOTH}, methods=False, weight=14
     ),
     "runs_in_haiku": Law({"use": USES, "hook": HOOKS, "train": BOTH}, weight=0),
     "hooked_values": Law(
@@ -64,7 +65,7 @@ LAWS: dict[str, Law] = {
         allows_haiku=True,
         weight=4,
     ),
-    "traced_once": Law({"train": BOTH}, methods=False),
+    "traced_once": Law({"cls": ("Jitted", "Counted")}, methods=False, weight=1),
     "wrapped_cell": Law(
         {"run": ("None", "'step'", "Cell.step"), "train": BOTH}, methods=False
     ),

@@ -124,7 +124,12 @@ def choices(options: Any) -> st.SearchStrategy[Choices]:
 LEAF_KINDS = sorted(k for k, p in ALL.items() if not p.inside and not p.asks_haiku)
 HAIKU_KINDS = sorted(k for k, p in ALL.items() if p.asks_haiku)
 INNER_KINDS = sorted(k for k, p in ALL.items() if p.inside)
-OFTEN = 4 * ["layer"] + 2 * ["param", "param_of_any_kind", "reader", "counter"]
+OFTEN = [
+    *(4 * ["layer"]),
+    *(2 * ["param", "param_of_any_kind", "reader", "counter", "noise_if_any"]),
+    *("noise_if_any", "numpy", "looks_at_variables"),
+]
+INNER_OFTEN = 2 * ["remat", "jit", "shared_scope_of_field", "adopted"]
 DEPTH = 2  # of blocks inside others
 METHODS = ("None", "None", "'other'", "lambda m, x: m(x) + 1.0", "Block0.other")
 AROUND = (
@@ -138,8 +143,8 @@ AROUND = (
 
 
 def parts(depth: int, haiku: bool) -> st.SearchStrategy[Part]:
-    leaves = LEAF_KINDS + (HAIKU_KINDS if haiku else [])
-    kinds: list[str] = leaves + OFTEN + (2 * INNER_KINDS if depth else [])
+    leaves = LEAF_KINDS + (6 * HAIKU_KINDS if haiku else [])
+    kinds: list[str] = leaves + OFTEN + (2 * INNER_KINDS + INNER_OFTEN if depth else [])
 
     def of(kind: str) -> st.SearchStrategy[Part]:
         piece = ALL[kind]
