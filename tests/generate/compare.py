@@ -1,7 +1,6 @@
 """Running a function as a program: what it computes, what its code saw, its error."""
 
 from collections.abc import Callable
-import copy
 import dataclasses
 from typing import Any
 
@@ -102,11 +101,6 @@ def tell(error: Exception) -> str:
 
 def open_boxes(tree: Any) -> Any:
     return meta.unbox(tree)
-
-
-def copied(tree: Any) -> Any:
-    """`tree` with new dicts."""
-    return copy.deepcopy(jax.tree.map(lambda x: x, tree))
 
 
 class Watched:
