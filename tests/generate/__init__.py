@@ -2,7 +2,7 @@
 
 `spec` says what a program is and draws one, from the features in `pieces`, `layers` and
 `lifted`; `render` writes it as Python. The laws are in `flax_laws`, `haiku_laws`,
-`wrap_laws` and `cost_laws`, and `laws` has what they may be asked. They run a program as
+`wrap_laws` and `cost_laws`; `laws` has what they may be asked. They run a program as
 `uses` and `hooks` say, beside native Flax (`compare`) or a `twin` of plain Haiku
 modules. `search` draws, runs and counts, and `reduce` makes a failure small. Faults
 that are known are in `known`, each with a program in `found`.

@@ -121,7 +121,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "leaves of others",
         "leaves that a getter or a Haiku layer made are taken for Flax's variables",
-        of("own_leaves", "leaves not of Flax|the code saw|tuple index"),
+        of("own_leaves|like_haiku", "leaves not of Flax|the code saw|tuple index out"),
     ),
     Fault(
         "stale shapes",
@@ -172,7 +172,7 @@ FAULTS: tuple[Fault, ...] = (
         "a leaf that is a Mapping is turned into dicts",
         has(
             of(
-                "same_init|same_apply|same_again|like_haiku|own_leaves|wrapped_cell",
+                "same_init|same_apply|same_again|like_haiku|own_leaves|wrapped_cell|given",
                 "not in Flax's|not of Flax|Fields|other types|not in Haiku's",
             ),
             "Fields",
