@@ -49,14 +49,15 @@ def trace(function: Callable[..., Any], *args: Any) -> Run:
         run.error = error
         return run
     run.saw, run.program = list(LOG), closed
-    numbers = number(closed.jaxpr, closed.consts)
+    given = {path: ("in", path) for path in by_path(args)}
+    numbers = number(closed.jaxpr, closed.consts, list(given.values()))
     outputs = by_path(shapes)
     assert len(outputs) == len(numbers)
     run.outputs = {
         path: (n, spec.shape, spec.dtype)
         for n, (path, spec) in zip(numbers, outputs.items(), strict=True)
     }
-    run.inputs = {path: ("in", i) for i, path in enumerate(by_path(args))}
+    run.inputs = given
     return run
 
 

@@ -11,18 +11,19 @@ FOUND: dict[str, Program] = {
     "parameter that is None": program(
         "like_haiku", part("param_of_any_kind", leaf="None")
     ),
-    "number in a field": program("like_haiku", part("numpy"), use="shown"),
+    "number in a field": program("like_haiku", part("numpy"), use="in_sequence"),
     "text of an unfinished module": program(
-        "like_haiku", part("numpy"), use="under_printing"
+        "like_haiku", part("counter"), use="under_printing"
     ),
     "read state rewritten": program(
         "like_haiku",
-        part("jit", part("layer", layer="nn.BatchNorm(use_running_average=True)")),
-        hook="casting_state_getter",
+        part("jit", part("counter", when="self.train")),
+        hook="halving_setter",
+        train="False",
     ),
     "equal values written": program("like_haiku", part("same")),
     "caller's state changed": program(
-        "same_apply", part("counter", leaf="{(0, 1): jnp.zeros([4])}")
+        "same_apply", part("changed_in_place", leaf="{(0, 1): jnp.zeros([4])}")
     ),
     "shared trace asks Haiku": program(
         "same_shared",
@@ -32,8 +33,12 @@ FOUND: dict[str, Program] = {
         "same_shared", part("builtin", function="TABLE.get"), variants="(0, 1, 0, 1)"
     ),
     "leaves of others": program("own_leaves", part("haiku_layer")),
-    "stale shapes": program("same_again", part("param_by_variable")),
+    "stale shapes": program("same_again", part("param_by_field")),
+    "re-entrant calls": program("like_haiku", part("counter"), use="reentrant"),
     "method of a cell": program("wrapped_cell", part("global"), run="Cell.step"),
+    "streams inside lifted code": program(
+        "keys_of_haiku", part("add_metadata_axis", part("noise_if_any"))
+    ),
     "shared scope of a grandchild": program(
         "same_apply",
         part(
@@ -51,17 +56,20 @@ FOUND: dict[str, Program] = {
         "like_haiku", part("parts", part("global")), hook="stacking"
     ),
     "mapping as a leaf": program(
-        "same_init", part("counter", leaf="Fields(jnp.zeros([]), jnp.ones([4]))")
+        "like_haiku",
+        part("param_of_any_kind", leaf="Fields(jnp.zeros([]), jnp.ones([4]))"),
     ),
     "leaf made while reading": program(
-        "like_haiku", part("param_of_any_kind"), use="then_own_leaf"
+        "like_haiku", part("layer"), use="then_own_leaf"
     ),
     "leaf made for a tree": program(
         "like_haiku",
         part("param_of_any_kind", leaf="(None, jnp.ones([4]))"),
         hook="own_leaf",
     ),
-    "caught exception": program("like_haiku", part("reader"), use="caught"),
+    "caught exception": program(
+        "like_haiku", part("add_metadata_axis", part("param_by_field")), use="caught"
+    ),
     "initialisers kept": program("nothing_is_kept", part("param_of_any_kind")),
     "jitted anew": program("traced_once", part("builtin")),
     "numbers given": program(

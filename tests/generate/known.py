@@ -191,7 +191,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "caught exception",
         "leaves made before an exception at init are lost if state or lifted",
-        of("like_haiku", "missing: ", use="caught"),
+        of("like_haiku", "missing: |apply raises Scope", use="caught"),
     ),
     Fault(
         "initialisers kept",
