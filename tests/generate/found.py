@@ -11,9 +11,9 @@ FOUND: dict[str, Program] = {
     "parameter that is None": program(
         "like_haiku", part("param_of_any_kind", leaf="None")
     ),
-    "number in a field": program("like_haiku", part("numpy"), use="in_sequence"),
+    "number in a field": program("like_haiku", part("numpy"), use="under_renaming"),
     "text of an unfinished module": program(
-        "like_haiku", part("counter"), use="under_printing"
+        "like_haiku", part("changed_in_place"), use="under_printing"
     ),
     "read state rewritten": program(
         "like_haiku",
@@ -49,15 +49,11 @@ FOUND: dict[str, Program] = {
     "names in an interceptor": program(
         "like_haiku", part("param"), use="under_renaming"
     ),
-    "tables of a holder": program(
-        "like_haiku", part("param_by_attribute"), use="in_sequence"
-    ),
-    "shape that was asked for": program(
-        "like_haiku", part("parts", part("global")), hook="stacking"
-    ),
+    "tables of a holder": program("like_haiku", part("layer"), use="in_sequence"),
+    "shape that was asked for": program("like_haiku", part("layer"), hook="stacking"),
     "mapping as a leaf": program(
         "like_haiku",
-        part("param_of_any_kind", leaf="Fields(jnp.zeros([]), jnp.ones([4]))"),
+        part("changed_in_place", leaf="Fields(jnp.zeros([]), jnp.ones([4]))"),
     ),
     "leaf made while reading": program(
         "like_haiku", part("layer"), use="then_own_leaf"
@@ -67,16 +63,27 @@ FOUND: dict[str, Program] = {
         part("param_of_any_kind", leaf="(None, jnp.ones([4]))"),
         hook="own_leaf",
     ),
-    "caught exception": program(
-        "like_haiku", part("add_metadata_axis", part("param_by_field")), use="caught"
-    ),
+    "caught exception": program("like_haiku", part("counter"), use="caught"),
     "initialisers kept": program("nothing_is_kept", part("param_of_any_kind")),
     "jitted anew": program("traced_once", part("builtin")),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"
     ),
+    "no text wanted": program(
+        "like_haiku", part("looks_at_variables"), use="without_repr"
+    ),
     "name of a wrapped class": program("wrapped_class", part("builtin")),
     "wrapped without call": program(
         "wrapped_class", part("looks_around"), cls="Silent"
+    ),
+    # No search found it yet: put together by hand, of the same pieces.
+    "boxes": program(
+        "same_apply",
+        part("param", init="nn.with_partitioning(nn.initializers.ones, ('a',)), (4,)"),
+        part(
+            "looks_at_variables",
+            what="{k: type(v).__name__ for k, v in "
+            "dict(self.variables.get('params', {})).items()}",
+        ),
     ),
 }

@@ -121,7 +121,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "leaves of others",
         "leaves that a getter or a Haiku layer made are taken for Flax's variables",
-        of("own_leaves|like_haiku", "leaves not of Flax|the code saw|tuple index out"),
+        of(
+            "own_leaves|like_haiku",
+            "leaves not of Flax|the code saw|tuple index out|ScopeParamShapeError",
+        ),
     ),
     Fault(
         "stale shapes",
