@@ -53,6 +53,15 @@ def test_a_script_fails_by_itself(tmp_path):
     assert "truth value of an array" in done.stderr
 
 
+def test_a_fault_that_is_not_known_ends_the_search(monkeypatch):
+    monkeypatch.setattr(known, "FAULTS", ())
+    result = search(0, programs=60)
+    assert result.unexplained is not None
+    failing, error = result.unexplained
+    assert type(failure(failing)) is type(error)
+    assert len(list(failing.block.walk())) <= 2  # it was made small
+
+
 # The laws can fail: a bridge with a fault of its own is caught.
 
 
