@@ -59,6 +59,11 @@ class Case:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def compiles(self) -> bool:
+        """Whether JAX compiles it: arrays go in and come out, and none is looked at."""
+        return not self.eager and "state_keeps_its_structure" not in self.skip
+
     def rngs(self, seed: int, init: bool = False) -> dict[str, jax.Array]:
         streams = ("params", *self.streams) if init else self.streams
         return {

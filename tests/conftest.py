@@ -47,5 +47,5 @@ def few_programs():
     crashes while it compiles the next one.
     """
     yield
-    if next(_tests) % 150 == 0:
+    if next(_tests) % 1000 == 0:
         jax.clear_caches()

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import functools
 from typing import Any
 
 from catalogue import Case
@@ -40,16 +41,12 @@ def assert_same_leaves(ours: Tree, theirs: Tree) -> None:
 
 
 def assert_same_program(
-    one: Callable[..., Any],
-    two: Callable[..., Any],
-    *args: Any,
-    transparent: Collection[str] = (),
+    one: _abstract.Traced, two: _abstract.Traced, transparent: Collection[str] = ()
 ) -> None:
-    """Two functions of arrays give the same, for all arrays like those in `args`."""
-    first, second = (_abstract.trace(function, *args) for function in (one, two))
-    assert _abstract.are_equal(first.output, second.output)
+    """Two traced functions give the same, for all arrays."""
+    assert _abstract.are_equal(one.output, two.output)
     difference = _program.difference(
-        first.program, second.program, outputs=second.path, transparent=transparent
+        one.program, two.program, outputs=two.path, transparent=transparent
     )
     assert difference is None, difference
 
@@ -57,19 +54,51 @@ def assert_same_program(
 # The case, natively and bridged.
 
 
-_last: dict[Any, list[testing.Pair]] = {}
+class Sides:
+    """A case on both sides, and the programs that its laws compare others with."""
+
+    def __init__(self, case: Case):
+        self.case = case
+        self.pairs = fresh_pairs(case)
+
+    @functools.cached_property
+    def init(self) -> _abstract.Traced:
+        """What makes Haiku's params and state of keys."""
+        init = lambda rngs: transform(self.case).init(None, self.case.train, rngs)
+        return _abstract.trace(init, self.case.rngs(0, init=True))
+
+    @functools.cached_property
+    def apply(self) -> _abstract.Traced:
+        """What makes an output and new state of variables and keys, in training."""
+        return _abstract.trace(self.run, self.spec, self.case.rngs(1))
+
+    @property
+    def spec(self) -> Tree:
+        """The variables that Haiku holds at the start, by shape and dtype."""
+        return variables(*self.pairs[0].haiku_spec)
+
+    def run(self, tree: Tree, rngs: Any) -> tuple[Tree, Tree]:
+        """One call in training, from variables to variables."""
+        trees = hk_bridge.to_haiku(tree, name=NAME)
+        output, state = transform(self.case).apply(*trees, None, self.case.train, rngs)
+        return output, variables({}, state)
 
 
-def pairs(case: Case) -> list[testing.Pair]:
-    """How the case is called in training and, if it says how, in evaluation.
+_last: dict[Any, Sides] = {}
 
-    They keep what they started with, and the last ones are kept: the laws of a case run
-    one after the other."""
+
+def sides(case: Case) -> Sides:
+    """The last one is kept, with what it traced: the laws of a case run in a row."""
     key = (case.name, case.bridge)
     if key not in _last:
         _last.clear()
-        _last[key] = fresh_pairs(case)
+        _last[key] = Sides(case)
     return _last[key]
+
+
+def pairs(case: Case) -> list[testing.Pair]:
+    """How the case is called in training and, if it says how, in evaluation."""
+    return sides(case).pairs
 
 
 def fresh_pairs(case: Case) -> list[testing.Pair]:
@@ -117,22 +146,6 @@ def transform(case: Case) -> hk.TransformedWithState:
 
 def haiku_init(case: Case) -> tuple[Tree, Tree]:
     return copy_of_dicts(pairs(case)[0].haiku_start)
-
-
-def initial(case: Case) -> Callable[[Any], tuple[Tree, Tree]]:
-    """What makes Haiku's params and state of keys."""
-    return lambda rngs: transform(case).init(None, case.train, rngs)
-
-
-def applied(case: Case) -> Callable[[Tree, Any], tuple[Tree, Tree]]:
-    """What makes an output and new state of variables and keys, in training."""
-
-    def apply(tree: Tree, rngs: Any) -> tuple[Tree, Tree]:
-        trees = hk_bridge.to_haiku(tree, name=NAME)
-        output, state = transform(case).apply(*trees, None, case.train, rngs)
-        return output, variables({}, state)
-
-    return apply
 
 
 def variables(params: Tree, state: Tree) -> dict[str, Tree]:
@@ -259,7 +272,8 @@ def hooks_see_every_leaf(case: Case) -> None:
 
     f = hk.transform_with_state(forward)
     hooked = lambda rngs: f.init(None, case.train, rngs)
-    assert_same_program(hooked, initial(case), case.rngs(0, init=True))
+    traced = _abstract.trace(hooked, case.rngs(0, init=True))
+    assert_same_program(traced, sides(case).init)
     params, state = pairs(case)[0].haiku_spec
     assert sorted(created) == sorted(got) == names(params)
     assert sorted(state_created) == sorted(state_got) == names(state)
@@ -321,28 +335,28 @@ def calls_agree_in_init(case: Case) -> None:
     """Calls during init agree with each other and with what `apply` gives."""
     pair = pairs(case)[-1]
 
-    def init(rngs: Any, later: Any, which: int) -> Any:
-        outputs = []
+    outputs = []
 
-        def forward(rngs: Any, later: Any) -> None:
-            net = case.bridge(case.make(), name=NAME)
-            net(*case.args, rngs=rngs, method=case.method, **case.train)
-            options = {"method": case.method, "mutable": False, **pair.kwargs}
-            outputs.extend(net(*case.args, rngs=later, **options) for _ in range(2))
+    def forward(rngs: Any, later: Any) -> None:
+        net = case.bridge(case.make(), name=NAME)
+        net(*case.args, rngs=rngs, method=case.method, **case.train)
+        options = {"method": case.method, "mutable": False, **pair.kwargs}
+        outputs[:] = [net(*case.args, rngs=later, **options) for _ in range(2)]
 
+    def init(later: Any, rngs: Any, which: int) -> Any:
         start = hk.transform_with_state(forward).init(None, rngs, later)
-        return outputs[which], start
+        return [*outputs, start][which]
 
-    rngs = case.rngs(0, init=True), pair.rngs(1)
-    assert_same_program(lambda *xs: init(*xs, 0), lambda *xs: init(*xs, 1), *rngs)
-    whole = lambda rngs, later: init(rngs, later, 0)[1]
-    assert_same_program(whole, lambda rngs, later: initial(case)(rngs), *rngs)
+    later, rngs = pair.rngs(1), case.rngs(0, init=True)
+    one, two = (_abstract.trace(init, later, rngs, which) for which in range(2))
+    assert_same_program(one, two)
+    start = _abstract.trace(lambda rngs: init(later, rngs, 2), rngs)
+    assert_same_program(start, sides(case).init)
 
 
 def placement_does_not_matter(case: Case) -> None:
     """In a constructor, a method or a scope, the numbers are the same."""
-    kwargs, start = case.train, case.rngs(0, init=True)
-    spec = variables(*pairs(case)[0].haiku_spec)
+    kwargs, rngs = case.train, case.rngs(0, init=True)
 
     class InInit(hk.Module):
         def __init__(self) -> None:
@@ -368,15 +382,18 @@ def placement_does_not_matter(case: Case) -> None:
         f = hk.transform_with_state(forward)
 
         def init(rngs: Any, f: Any = f, name: str = name) -> Tree:
-            return hk_bridge.to_flax(*f.init(None, kwargs, rngs), name=name)
+            tree = hk_bridge.to_flax(*f.init(None, kwargs, rngs), name=name)
+            return hk_bridge.to_haiku(tree, name=NAME)
 
         def apply(tree: Tree, rngs: Any, f: Any = f, name: str = name) -> Tree:
             trees = hk_bridge.to_haiku(tree, name=name)
             output, state = f.apply(*trees, None, kwargs, rngs)
             return output, hk_bridge.to_flax({}, state, name=name)
 
-        assert_same_program(init, lambda rngs: variables(*initial(case)(rngs)), start)
-        assert_same_program(apply, applied(case), spec, case.rngs(1))
+        own = sides(case)
+        assert_same_program(_abstract.trace(init, rngs), own.init)
+        traced = _abstract.trace(apply, own.spec, case.rngs(1))
+        assert_same_program(traced, own.apply)
 
 
 def remat_does_not_matter(case: Case) -> None:
@@ -386,17 +403,19 @@ def remat_does_not_matter(case: Case) -> None:
     def forward(rngs: Any) -> Any:
         return hk.remat(lambda rngs: network(case)(kwargs, rngs))(rngs)
 
-    f = hk.transform_with_state(forward)
-    inside = {"transparent": REMAT}
+    f, own = hk.transform_with_state(forward), sides(case)
     init = lambda rngs: f.init(None, rngs)
-    assert_same_program(init, initial(case), case.rngs(0, init=True), **inside)
+    traced = _abstract.trace(init, case.rngs(0, init=True))
+    assert_same_program(traced, own.init, transparent=REMAT)
 
     def apply(tree: Tree, rngs: Any) -> Tree:
         output, state = f.apply(*hk_bridge.to_haiku(tree, name=NAME), None, rngs)
         return output, variables({}, state)
 
-    spec = variables(*pairs(case)[0].haiku_spec)
-    assert_same_program(apply, jax.remat(applied(case)), spec, case.rngs(1), **inside)
+    # Remat makes arrays of numbers, so it is on both sides.
+    inputs = own.spec, case.rngs(1)
+    one, two = (_abstract.trace(run, *inputs) for run in (apply, jax.remat(own.run)))
+    assert_same_program(one, two, transparent=REMAT)
 
 
 REMAT = ("checkpoint", "remat2")  # the primitive's name, by version

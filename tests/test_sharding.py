@@ -148,7 +148,7 @@ def leaves(specs):
     return jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, P))
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if c.compiles], ids=str)
 def test_specs_have_the_shape_of_params_and_state(case):
     f = hk.transform_with_state(network(case))
     made = jax.eval_shape(lambda: f.init(KEY, case.train))

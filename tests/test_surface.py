@@ -84,7 +84,7 @@ def test_every_layer_runs_in_a_case():
 
     jax.clear_caches()  # nn.jit runs no module whose trace it has
     with nn.intercept_methods(watch):
-        for case in ALL:
+        for case in filter(lambda case: case.compiles, ALL):
             jax.eval_shape(lambda case=case: native_init(case))
     layers = {x for x in vars(nn).values() if isinstance(x, type)}
     missing = {x.__name__ for x in layers if issubclass(x, nn.Module)}

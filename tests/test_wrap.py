@@ -18,8 +18,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import jmp
-from laws import same_apply
-from laws import same_state
+from laws import same_program
 import pytest
 
 import hk_bridge
@@ -82,9 +81,8 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("law", [same_apply, same_state])
-def test_law(law, case):
-    law(case)
+def test_the_program_is_linens(case):
+    same_program(case)
 
 
 def test_every_layer_is_there_and_under_the_laws():
