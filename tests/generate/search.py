@@ -72,7 +72,9 @@ def failure(program: Program) -> Exception | None:
     except cases.FailsNatively:
         return None
     except Exception as error:
-        return error
+        # A key of Haiku that is drawn inside of Flax's scan leaks, natively as well.
+        leaks = isinstance(error, jax.errors.UnexpectedTracerError)
+        return None if leaks and program.law == "own_leaves" else error
     return None
 
 
