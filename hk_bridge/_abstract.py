@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from typing import Any
+from typing import NamedTuple
 
 import jax
+from jax.extend import core as jex
 
 
 def is_array(value: Any) -> bool:
@@ -24,8 +26,7 @@ def evaluate(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     >>> evaluate(f, jax.ShapeDtypeStruct((2,), jnp.float32), train=True)
     {'text': 'a', 'y': ShapeDtypeStruct(shape=(), dtype=float32)}
     """
-    leaves, treedef = jax.tree.flatten((args, kwargs))
-    arrays = [leaf if is_array(leaf) else None for leaf in leaves]
+    arrays, leaves, treedef = _split((args, kwargs))
     made: list[Any] = []
 
     def call(arrays: list[Any]) -> list[Any]:
@@ -35,6 +36,68 @@ def evaluate(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     specs = jax.eval_shape(call, arrays)
     return jax.tree.unflatten(made[1], filled(specs, made[0]))
+
+
+class Traced(NamedTuple):
+    """A program and what it returns.
+
+    Attributes:
+      program: of the arrays alone, in the order of their trees.
+      output: what the function returned, arrays by shape and dtype.
+    """
+
+    program: jex.ClosedJaxpr
+    output: Any
+
+    def path(self, position: int) -> str:
+        """Where in the output an array is, by its position among the arrays."""
+        leaves = jax.tree_util.tree_leaves_with_path(self.output)
+        path, _ = [(path, leaf) for path, leaf in leaves if is_array(leaf)][position]
+        return jax.tree_util.keystr(path) or "the output"
+
+
+def trace(function: Callable[..., Any], *args: Any) -> Traced:
+    """`jax.make_jaxpr`, with whatever is no array taken and returned as it is.
+
+    >>> import jax, jax.numpy as jnp
+    >>> f = lambda x, train: {"y": x.sum() if train else x, "text": "a"}
+    >>> traced = trace(f, jax.ShapeDtypeStruct((2,), jnp.float32), True)
+    >>> len(traced.program.eqns), traced.output["text"], traced.path(0)
+    (1, 'a', "['y']")
+    """
+    arrays, leaves, treedef = _split(args)
+    made: list[Any] = []
+
+    def call(arrays: list[Any]) -> list[Any]:
+        output = function(*jax.tree.unflatten(treedef, filled(arrays, leaves)))
+        arrays, *made[:] = _split(output)
+        return arrays
+
+    program, specs = jax.make_jaxpr(call, return_shape=True)(arrays)
+    return Traced(program, jax.tree.unflatten(made[1], filled(specs, made[0])))
+
+
+def are_equal(one: Any, two: Any) -> bool:
+    """Whether two outputs have the same structure, and the same leaves but for arrays.
+
+    What has no `==` of its own is equal to what has its type.
+    """
+    leaves, treedef = jax.tree.flatten(one)
+    others, other = jax.tree.flatten(two)
+    return bool(treedef == other) and all(map(_is_equal, leaves, others))
+
+
+def _is_equal(one: Any, two: Any) -> bool:
+    if is_array(one) and is_array(two):
+        return True
+    own = type(one).__eq__ is not object.__eq__
+    return type(one) is type(two) and (not own or bool(one == two))
+
+
+def _split(tree: Any) -> tuple[list[Any], list[Any], Any]:
+    """The leaves of `tree`, None for what is no array; all of them; the structure."""
+    leaves, treedef = jax.tree.flatten(tree)
+    return [leaf if is_array(leaf) else None for leaf in leaves], leaves, treedef
 
 
 def filled(part: Any, full: Any) -> Any:

@@ -6,6 +6,7 @@ who bring modules into Haiku by other ways than `FlaxModule`.
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -21,101 +22,16 @@ from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
+from hk_bridge import _sides
 from hk_bridge._module import FlaxModule
+from hk_bridge._sides import NotInFlax
+from hk_bridge._sides import Pair
+from hk_bridge._sides import Programs
+from hk_bridge._sides import Tree
 
 __all__ = ["Report", "Result", "Row", "check"]
 
-Tree = Any
-Rngs = Mapping[str, Any]
 STREAMS = ("params", "dropout")
-
-
-# What is compared.
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """One module, natively and bridged, and how to call it.
-
-    Attributes:
-      module: the linen module.
-      build: builds the bridged module, inside a transform.
-      name: the full Haiku name of that.
-      args: positional inputs.
-      kwargs: keyword inputs.
-      method: what to call.
-      init_rngs: keys at init.
-      rngs: keys in a call, by the number of the step.
-      sown: collections that live for one call.
-      given: variables in place of the initial ones, a part or all.
-    """
-
-    module: Any
-    build: Callable[[], Any]
-    name: str
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    method: Any
-    init_rngs: Rngs
-    rngs: Callable[[int], Rngs]
-    sown: frozenset[str] = frozenset()
-    given: _layout.Variables | None = None
-
-    @functools.cached_property
-    def flax_start(self) -> Tree:
-        """The variables that the native module starts with."""
-        made = self.module.init(
-            dict(self.init_rngs), *self.args, method=self.method, **self.kwargs
-        )
-        kept = {c: tree for c, tree in made.items() if c not in self.sown}
-        given = {(c, p): leaf for c, p, leaf in _layout.leaves(self.given or {})}
-        return _layout.replace(_flax.linen.unbox(kept), given)
-
-    def flax_apply(self, variables: Tree, rngs: Rngs) -> tuple[Tree, Tree]:
-        """The output of the native module, and the variables after the call."""
-        mutable = [c for c in variables if c != _layout.PARAMS]
-        output, mutated = self.module.apply(
-            variables,
-            *self.args,
-            rngs=dict(rngs),
-            mutable=mutable,
-            method=self.method,
-            **self.kwargs,
-        )
-        return output, {**variables, **mutated}
-
-    @functools.cached_property
-    def haiku_start(self) -> tuple[Tree, Tree]:
-        """The params and the state that the bridged module starts with."""
-        start: tuple[Tree, Tree] = self._transform().init(None, dict(self.init_rngs))
-        return start
-
-    def haiku_apply(self, params: Tree, state: Tree, rngs: Rngs) -> tuple[Tree, Tree]:
-        """The output of the bridged module, and the state after the call."""
-        done: tuple[Tree, Tree]
-        done = self._transform().apply(params, state, None, dict(rngs))
-        return done
-
-    def to_flax(self, params: Tree, state: Tree) -> Tree:
-        """The variables that Haiku holds, which are to be all that it holds."""
-        variables = _layout.to_flax(params, state, name=self.name)
-        own = _layout.to_haiku(variables, name=self.name)
-        whole = {"params": params, "state": state}
-        for (which, held), tree in zip(whole.items(), own, strict=True):
-            extra = ", ".join(sorted(_addresses(held) - _addresses(tree)))
-            assert not extra, f"Haiku {which} holds what is no variable: {extra}"
-        return variables
-
-    def _transform(self) -> Any:
-        def forward(rngs: Rngs) -> Any:
-            call = self.build()
-            return call(*self.args, rngs=rngs, method=self.method, **self.kwargs)
-
-        return _haiku.native.transform_with_state(forward)
-
-
-def _addresses(bundles: Tree) -> set[str]:
-    return {f"{name}/{leaf}" for name, bundle in bundles.items() for leaf in bundle}
 
 
 def assert_identical(ours: Tree, theirs: Tree) -> None:
@@ -154,128 +70,79 @@ def _distance(a: Any, b: Any) -> str:
 
 def same_init(pair: Pair) -> str:
     """Given the same `rngs`, every initial value is `module.init`'s."""
-    theirs = pair.flax_start
-    assert_identical(pair.to_flax(*pair.haiku_start), theirs)
-    return _count(theirs, "leaf", "leaves")
+    assert_identical(pair.bridged.to_flax(*pair.haiku_start), pair.start)
+    return _count(pair.start, "leaf", "leaves")
 
 
 def same_apply(pair: Pair) -> str:
     """Outputs are `module.apply`'s."""
-    rngs = pair.rngs(0)
-    theirs, _ = pair.flax_apply(pair.flax_start, rngs)
-    ours, _ = pair.haiku_apply(*pair.haiku_start, rngs)
+    inputs = pair.at_step(0)
+    theirs, _ = pair.native.apply(inputs, pair.start)
+    ours, _ = pair.bridged.haiku_apply(inputs, *pair.haiku_start)
     assert_identical(ours, theirs)
     return _count(theirs, "array", "arrays")
 
 
 def same_grad(pair: Pair) -> str:
-    """Gradients by the parameters are Flax's."""
-    params, state = pair.haiku_start
-    rngs = pair.rngs(0)
+    """Gradients by the parameters are Flax's.
 
-    def loss(floats: Tree) -> jax.Array:
-        output, _ = pair.haiku_apply(_abstract.filled(floats, params), state, rngs)
-        return total(output)
-
-    theirs = flax_grad(pair)
-    grads = pair.to_flax(jax.grad(loss)(_floats(params)), {})
-    ours = grads.get(_layout.PARAMS, {})
-    assert_identical(jax.tree.leaves(ours), jax.tree.leaves(theirs))
+    Raises `NotInFlax` where Flax has none.
+    """
+    take = lambda side: _sides.grad(side, pair.at_step(0), pair.start)
+    theirs = _sides.natively(take, pair.native)
+    assert_identical(take(pair.bridged), theirs)
     return _count(theirs, "leaf", "leaves")
-
-
-def flax_grad(pair: Pair) -> Tree:
-    """The gradients of the native module by its parameters."""
-    variables = pair.flax_start
-    params = variables.get(_layout.PARAMS, {})
-    rngs = pair.rngs(0)
-
-    def loss(floats: Tree) -> jax.Array:
-        full = {**variables, _layout.PARAMS: _abstract.filled(floats, params)}
-        return total(pair.flax_apply(full, rngs)[0])
-
-    return jax.grad(loss)(_floats(params))
 
 
 def same_state(pair: Pair, steps: int = 3) -> str:
     """State is Flax's, over several calls."""
-    variables = pair.flax_start
+    variables = pair.start
     params, state = pair.haiku_start
     for step in range(steps):
-        _, variables = pair.flax_apply(variables, pair.rngs(step))
-        _, state = pair.haiku_apply(params, state, pair.rngs(step))
+        inputs = pair.at_step(step)
+        _, variables = pair.native.apply(inputs, variables)
+        _, state = pair.bridged.haiku_apply(inputs, params, state)
         try:
-            assert_identical(pair.to_flax(params, state), variables)
+            assert_identical(pair.bridged.to_flax(params, state), variables)
         except AssertionError as error:
             raise AssertionError(f"step {step + 1}: {error}") from None
     kept = {c: tree for c, tree in variables.items() if c != _layout.PARAMS}
     return f"{_count(kept, 'leaf', 'leaves')}, {steps} steps"
 
 
-def same_jaxpr(pair: Pair) -> str:
-    """Bridged and native `apply` trace to the same equations, in the same order."""
-    theirs = _traced(pair.flax_apply, pair.flax_start, pair.rngs(0))
-    ours = _traced(pair.haiku_apply, *pair.haiku_start, pair.rngs(0))
-    pairs = zip(equations(ours.jaxpr), equations(theirs.jaxpr), strict=False)
-    for i, (a, b) in enumerate(pairs):
-        assert a == b, f"equation {i}: {a[0]} {a[1]} in Haiku, {b[0]} {b[1]} in Flax"
-    counts = (len(ours.jaxpr.eqns), len(theirs.jaxpr.eqns))
-    assert counts[0] == counts[1], (
-        f"{counts[0]} equations in Haiku, {counts[1]} in Flax"
-    )
-    return f"{counts[0]} equations"
+def same_program(pair: Pair) -> str:
+    """Init, apply and, where Flax has one, the gradient trace to the same programs.
+
+    So they agree for all inputs, and not only for those that were tried.
+    """
+    sizes = []
+    for name, programs in {
+        "init": init_programs,
+        "apply": apply_programs,
+        "gradient": grad_programs,
+    }.items():
+        with contextlib.suppress(*[NotInFlax] * (name == "gradient")):
+            found = programs(pair)
+            difference = found.difference()
+            assert difference is None, f"{name}: {difference}"
+            sizes.append(f"{found.size()} of {name}")
+    return f"equations: {', '.join(sizes)}"
 
 
-def _traced(function: Callable[..., Any], *args: Any) -> Any:
-    arrays = _only(_abstract.can_be_traced, args)
-    run = lambda arrays: _arrays(function(*_abstract.filled(arrays, args)))
-    return jax.make_jaxpr(run)(arrays)
+def init_programs(pair: Pair) -> Programs:
+    """The programs of init, which give all variables."""
+    return _sides.programs(pair, lambda side, *xs: side.init(*xs), pair.at_init)
 
 
-def total(output: Tree) -> jax.Array:
-    """A number that depends on every float of `output`, complex ones in two parts."""
-    floats = [jnp.asarray(x) for x in jax.tree.leaves(_floats(output))]
-    parts = [part for x in floats for part in _parts(x)]
-    sums = (jnp.sum(jnp.sin(part.astype(jnp.float32))) for part in parts)
-    return sum(sums, jnp.zeros([]))
+def apply_programs(pair: Pair) -> Programs:
+    """The programs of one call, which give the output and the variables after it."""
+    run: Callable[..., Any] = lambda side, *xs: side.apply(*xs)
+    return _sides.programs(pair, run, pair.at_step(0), pair.spec)
 
 
-def _parts(x: jax.Array) -> list[jax.Array]:
-    return [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
-
-
-def equations(jaxpr: Any) -> list[Any]:
-    """The equations of a jaxpr, without the names of variables."""
-    rows: list[Any] = []
-    for eqn in jaxpr.eqns:
-        inner = [
-            equations(getattr(sub, "jaxpr", sub))
-            for value in eqn.params.values()
-            for sub in (value if isinstance(value, (tuple, list)) else [value])
-            if hasattr(sub, "eqns") or hasattr(sub, "jaxpr")
-        ]
-        avals = [str(v.aval) for v in (*eqn.invars, *eqn.outvars)]
-        rows.append((eqn.primitive.name, avals, inner))
-    return rows
-
-
-def _has_gradient(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.inexact))
-
-
-def _arrays(tree: Tree) -> list[Any]:
-    """The leaves that JAX can trace."""
-    return jax.tree.leaves(_only(_abstract.can_be_traced, tree))
-
-
-def _floats(tree: Tree) -> Tree:
-    """`tree` with None for what has no gradient."""
-    return _only(_has_gradient, tree)
-
-
-def _only(keep: Callable[[Any], bool], tree: Tree) -> Tree:
-    """`tree` with None for the other leaves."""
-    return jax.tree.map(lambda x: x if keep(x) else None, tree)
+def grad_programs(pair: Pair) -> Programs:
+    """The programs of the gradients by the parameters."""
+    return _sides.programs(pair, _sides.grad, pair.at_step(0), pair.spec)
 
 
 def _count(tree: Tree, one: str, many: str) -> str:
@@ -443,17 +310,17 @@ def check(
     _check_keywords(module, {**own, "method": method})
     variables = bound_to if variables is None else variables
     pair = _pair(module, args, kwargs, variables, rngs, method, name)
-    rows = tuple(_row(pair.name, *leaf) for leaf in _layout.leaves(pair.flax_start))
+    rows = tuple(_row(pair.name, *leaf) for leaf in _layout.leaves(pair.start))
     results = [
         _result("init", same_init, pair),
         _result("outputs", same_apply, pair),
-        _gradients(pair),
+        _result("gradients", same_grad, pair),
         _result(
             "state",
             functools.partial(same_state, steps=3 if steps is None else steps),
             pair,
         ),
-        _result("program", same_jaxpr, pair),
+        _result("program", same_program, pair),
     ]
     report = Report(_flax.describe(module), pair.name, tuple(results), rows)
     if not report.ok:
@@ -502,9 +369,9 @@ def _pair(
         sown=sown,
         given=variables,
     )
-    start = pair.flax_start  # made here, not under the trace below
+    start = pair.start  # made here, not under the trace below
     # What Flax itself refuses is for the user to mend, and no difference.
-    jax.eval_shape(lambda: _arrays(pair.flax_apply(start, pair.rngs(0))))
+    _abstract.evaluate(lambda: pair.native.apply(pair.at_step(0), start))
     return pair
 
 
@@ -517,23 +384,9 @@ def _row(name: str, collection: str, path: tuple[str, ...], leaf: Any) -> Row:
 def _result(name: str, law: Callable[[Pair], str], pair: Pair) -> Result:
     try:
         return Result(name, True, law(pair))
+    except NotInFlax as why:
+        return Result(name, None, str(why))
     except AssertionError as error:
         return Result(name, False, str(error))
     except Exception as error:  # of the bridge alone: natively the module runs
         return Result(name, False, f"{type(error).__name__}: {error}")
-
-
-def _gradients(pair: Pair) -> Result:
-    skipped = functools.partial(Result, "gradients", None)
-    start, rngs = pair.flax_start, pair.rngs(0)
-    if not jax.tree.leaves(_floats(start.get(_layout.PARAMS, {}))):
-        return skipped("no parameters are floats")
-    outputs = jax.eval_shape(lambda: _arrays(pair.flax_apply(start, rngs)[0]))
-    if not jax.tree.leaves(_floats(outputs)):
-        return skipped("no outputs are floats")
-    try:
-        jax.eval_shape(lambda: flax_grad(pair))
-    except Exception as error:  # a while loop, say, has none in Flax either
-        reason = (str(error).splitlines() or [""])[0]
-        return skipped(f"Flax raises {type(error).__name__}: {reason}")
-    return _result("gradients", same_grad, pair)

@@ -38,6 +38,7 @@ class Case:
       streams: that a call in training asks for, besides `params` at init.
       sown: collections that live for one call.
       skip: laws that do not hold, by name, and why.
+      values: why equal programs are not enough, and values are compared as well.
       bridge: what takes the module into Haiku, and gives what is called.
     """
 
@@ -50,6 +51,7 @@ class Case:
     streams: tuple[str, ...] = ()
     sown: tuple[str, ...] = ()
     skip: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    values: str = ""
     bridge: Callable[..., Any] = FlaxModule
 
     def __str__(self) -> str:
@@ -163,7 +165,7 @@ class Autoencoder(nn.Module):
 
 
 @flax.struct.dataclass
-class Pair:
+class Span:
     left: jax.Array
     right: jax.Array
 
@@ -177,7 +179,7 @@ class Values(nn.Module):
         normal = nn.initializers.normal()
         tuple_ = self.param("tuple", lambda key: (normal(key, (n,)), jnp.ones([n])))
         dict_ = self.param("dict", lambda key: {"w": {"v": normal(key, (n,))}, "e": {}})
-        pair = self.param("pair", lambda key: Pair(normal(key, (n,)), jnp.ones([n])))
+        pair = self.param("pair", lambda key: Span(normal(key, (n,)), jnp.ones([n])))
         self.param("empty", lambda key: {})
         return x + (tuple_[0] + dict_["w"]["v"] + pair.left)[None]
 
@@ -189,7 +191,7 @@ class Variables(nn.Module):
     def __call__(self, x):
         count = self.variable("stats", "count", lambda: jnp.zeros([], jnp.int32))
         flag = self.variable("stats", "flag", lambda: jnp.zeros([], bool))
-        pair = self.variable("stats", "pair", lambda: Pair(jnp.zeros([]), jnp.ones([])))
+        pair = self.variable("stats", "pair", lambda: Span(jnp.zeros([]), jnp.ones([])))
         carry = self.variable("stats", "carry", lambda: (jnp.zeros([]), [jnp.ones([])]))
         tree = self.variable("other", "tree", lambda: {"a": jnp.zeros([]), "b": {}})
         key = self.variable("keys", "key", lambda: jax.random.key(7))
@@ -503,6 +505,24 @@ class Data(nn.Module):
         return {"y": y if mode == "plain" else -y, "none": None, "mode": 1}
 
 
+class Eager(nn.Module):
+    """Branches on the value of an array."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(x if x.sum() > 0.0 else -x)
+
+
+class NoArrays(nn.Module):
+    """Variables that JAX cannot trace, and an output that is none either."""
+
+    @nn.compact
+    def __call__(self, x):
+        text = self.variable("notes", "text", lambda: "a")
+        self.variable("notes", "set", lambda: frozenset({1}))
+        return nn.Dense(3)(x), text.value * 2
+
+
 EVAL = {"train": {"train": True}, "test": {"train": False}}
 
 
@@ -528,14 +548,21 @@ CASES = [
     Case("setup", Setup),
     Case("field", lambda: Field(nn.Dense(2))),
     Case("field_named", lambda: Field(nn.Dense(2, name="named"))),
-    Case("odd_names", Odd),
+    Case("odd_names", Odd, values="the names are those that could be mixed up"),
     Case("no_params", NoParams),
     Case("methods", Autoencoder),
     Case("method_by_name", Autoencoder, method="encode"),
     Case("method", Autoencoder, (array(2, 3),), method=Autoencoder.decode),
     Case("method_function", Autoencoder, method=lambda m, x: m.encode(x) * 2.0),
-    Case("values", Values),
-    Case("variables", Variables),
+    Case("values", Values, values="leaves are trees"),
+    Case("variables", Variables, values="leaves are trees, keys and None"),
+    Case("eager", Eager, values="it branches on the value of an array"),
+    Case(
+        "no_arrays",
+        NoArrays,
+        values="leaves are no arrays",
+        skip={"state_keeps_its_structure": "JAX compiles no function of a text"},
+    ),
     Case("same_path", SamePath),
     Case("by_hand", ByHand),
     Case(
@@ -544,14 +571,16 @@ CASES = [
         streams=("dropout",),
         train={"deterministic": False},
         test={"deterministic": True},
+        values="masks are made outside of a compiled program",
     ),
     Case("streams", Noise, streams=("dropout", "noise", "late"), **EVAL),
-    Case("batch_norm", Norm, **EVAL),
+    Case("batch_norm", Norm, **EVAL, values="statistics over several steps"),
     Case(
         "decode_cache",
         Decode,
         (array(2, 6, 4),),
         skip={"calls_agree_in_init": "a second call would decode the full length"},
+        values="a cache over several steps",
     ),
     Case("sow", Sow, sown=("losses", "last", "perturbations"), **EVAL),
     Case("sow_of_child", SowOfChild, sown=("losses", "gradients")),
@@ -562,14 +591,14 @@ CASES = [
     Case("vmap", Vmap, **EVAL),
     Case("remat", Remat, streams=("dropout",), **EVAL),
     Case("remat_scan", RematScan),
-    Case("jit", Jit),
+    Case("jit", Jit, values="its trace is kept from call to call"),
     Case(
         "while_loop",
         WhileLoop,
         skip={"same_grad": "JAX has no reverse-mode gradient of a while loop"},
     ),
     Case("branches", Branches),
-    Case("custom_vjp", CustomVjp),
+    Case("custom_vjp", CustomVjp, values="a rule of differentiation is a function"),
     Case("gradients", Gradients),
     Case(
         "map_variables",
@@ -578,7 +607,7 @@ CASES = [
             "calls_agree_in_init": "init=True makes the parameters at every init call"
         },
     ),
-    Case("boxes", Boxes),
+    Case("boxes", Boxes, values="leaves are boxes"),
     Case("half", Half, (array(2, 4, dtype=jnp.bfloat16),)),
     Case(
         "data",
@@ -586,6 +615,7 @@ CASES = [
         ({"x": array(2, 4)},),
         {"scale": 2.0, "mode": "minus"},
         {"scale": 1.0, "mode": "plain"},
+        values="outputs are no arrays",
     ),
     Case("rnn", lambda: nn.RNN(nn.LSTMCell(3), return_carry=True), (array(2, 5, 4),)),
     Case(

@@ -16,8 +16,8 @@ from catalogue import KEY
 from catalogue import Autoencoder
 from catalogue import Case
 from catalogue import Norm
-from catalogue import Pair
 from catalogue import Sow
+from catalogue import Span
 from catalogue import array
 import flax.linen as nn
 import flax.struct
@@ -1130,7 +1130,7 @@ class Outputs(nn.Module):
         if flag:
             x = -x
         empty = ((), [], {}, None)
-        return Pair(x, (x.sum(), 1, 2.0, True)), empty, {"key": KEY, **more}
+        return Span(x, (x.sum(), 1, 2.0, True)), empty, {"key": KEY, **more}
 
 
 class Variadic(nn.Module):
@@ -1215,7 +1215,7 @@ FORMS = [
     Case(
         "outputs",
         Outputs,
-        (Pair(array(2, 4), array(2, 4, seed=1)), 2.0, True, "mode", jnp.sin, "rest"),
+        (Span(array(2, 4), array(2, 4, seed=1)), 2.0, True, "mode", jnp.sin, "rest"),
         {"none": None, "more": array(2)},
     ),
     Case(

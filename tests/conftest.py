@@ -8,6 +8,32 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# XLA compiles badly and fast, both sides of a law alike, and what it made is kept.
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--values", action="store_true", help="compare values where programs are, too"
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "values: is run by --values alone")
+    if hasattr(config, "cache"):
+        folder = config.cache.mkdir("programs")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def pytest_collection_modifyitems(config, items):
+    kept, left_out = [], []
+    for item in items:
+        asked = config.getoption("--values") or not item.get_closest_marker("values")
+        (kept if asked else left_out).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
 
 
 _tests = itertools.count(1)
@@ -23,13 +49,3 @@ def few_programs():
     yield
     if next(_tests) % 150 == 0:
         jax.clear_caches()
-
-
-@pytest.fixture(scope="module")
-def cheap_compilation():
-    """XLA compiles badly and fast: both sides of a law alike."""
-    for fast in (True, False):
-        jax.config.update("jax_disable_most_optimizations", fast)
-        jax.clear_caches()  # of programs compiled with the other setting
-        if fast:
-            yield

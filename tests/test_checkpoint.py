@@ -369,7 +369,7 @@ def test_a_sharding_that_does_not_fit_is_refused(kind, spec, tmp_path):
 
 
 @flax.struct.dataclass
-class Pair:
+class Couple:
     one: Any
     two: Any
 
@@ -377,7 +377,7 @@ class Pair:
 REFUSED = {
     "tuple": ((np.ones(1), np.ones(1)), "a builtins.tuple"),
     "list": ([1, 2], "a builtins.list"),
-    "dataclass": (Pair(1, 2), "a test_checkpoint.Pair"),
+    "dataclass": (Couple(1, 2), "a test_checkpoint.Couple"),
     "key": (jax.random.key(0), r"a key<fry> array.*jax\.random\.key_data"),
     "odd_keys": ({0.5: np.ones(1)}, "a builtins.dict"),
     "shape": (jax.ShapeDtypeStruct((1,), "float32"), "ShapeDtypeStruct"),

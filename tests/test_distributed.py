@@ -116,7 +116,6 @@ def test_processes_hold_the_same_weights(uninterrupted):
     assert ours["losses"][-1] < ours["losses"][0]
 
 
-@pytest.mark.usefixtures("cheap_compilation")
 def test_one_process_trains_the_same(uninterrupted, tmp_path):
     _, losses = distributed_worker.train(tmp_path)
     # Eight devices add up a batch in another order than four.

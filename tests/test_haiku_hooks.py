@@ -37,9 +37,6 @@ X = array(2, 4)
 tree_map = jax.tree.map
 
 
-pytestmark = pytest.mark.usefixtures("cheap_compilation")
-
-
 def run(forward, *args, rng=KEY, apply_rng=None):
     """`(params, state, output at init, output, new state)`."""
     outputs = []
@@ -403,7 +400,7 @@ def test_frozen_leaves_have_no_gradient(net):
     assert_identical(grads(f), expected)
 
 
-class Pair(nn.Module):
+class TwoLayers(nn.Module):
     """A parameter and a variable that are tuples."""
 
     @nn.compact
@@ -423,11 +420,11 @@ GETTERS = {
 @pytest.mark.parametrize("getter", GETTERS.values(), ids=GETTERS)
 def test_a_getter_sees_a_tuple_as_it_is(getter):
     def forward(x):
-        net = FlaxModule(Pair(), name="net")
+        net = FlaxModule(TwoLayers(), name="net")
         with hk.custom_getter(GETTERS["after"]), hk.custom_getter(getter, state=True):
             return net(x)
 
-    plain = hk.transform_with_state(lambda x: FlaxModule(Pair(), name="net")(x))
+    plain = hk.transform_with_state(lambda x: FlaxModule(TwoLayers(), name="net")(x))
     params, state, _, (param, variable), new = run(forward, X)
     assert_identical(params, plain.init(KEY, X)[0])
     assert_identical(new, state)

@@ -27,9 +27,6 @@ DENSE = nn.Dense(4)
 tree_map = jax.tree.map
 
 
-pytestmark = pytest.mark.usefixtures("cheap_compilation")
-
-
 def ours():
     return FlaxModule(DENSE, name="net")
 
@@ -393,7 +390,7 @@ def test_layer_stack_with_batch_norm():
 # Several functions, transforms in transforms.
 
 
-class Pair(hk.Module):
+class TwoModules(hk.Module):
     def __init__(self, make):
         super().__init__(name="pair")
         self.encoder, self.decoder = make(), make()
@@ -408,7 +405,7 @@ class Pair(hk.Module):
 @makes
 def test_multi_transform(make):
     def build():
-        pair = Pair(make)
+        pair = TwoModules(make)
         return lambda x: pair.decode(pair.encode(x)), (pair.encode, pair.decode)
 
     f = hk.multi_transform(build)

@@ -29,8 +29,6 @@ from hk_bridge import FlaxModule
 KEY = jax.random.key(0)
 X = array(2, 4)
 
-pytestmark = pytest.mark.usefixtures("cheap_compilation")
-
 
 def run(forward, *args, rng=KEY, apply_rng=None):
     """`(params, state, output, new state)`."""

@@ -30,8 +30,6 @@ X = array(2, 7, 9, 6)
 Q, K, V = array(2, 5, 6, seed=1), array(2, 7, 4, seed=2), array(2, 7, 3, seed=3)
 CARRY = (array(2, 4, seed=4), array(2, 4, seed=5))
 
-pytestmark = pytest.mark.usefixtures("cheap_compilation")
-
 
 def class_name(module):
     return type(module).__name__

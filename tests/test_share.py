@@ -26,8 +26,6 @@ import hk_bridge
 from hk_bridge import FlaxModule
 from hk_bridge.testing import equations
 
-pytestmark = pytest.mark.usefixtures("cheap_compilation")
-
 KEY = jax.random.key(0)
 X = array(2, 4)
 

@@ -284,7 +284,9 @@ def test_one_bit_fails(monkeypatch):
     patched(monkeypatch, lambda net, y: jnp.nextafter(y, jnp.inf))
     found = failed(nn.Dense(3), X)
     assert set(found) == {"outputs", "gradients", "program"}
-    assert found["program"] == "4 equations in Haiku, 3 in Flax"
+    start = "apply: nextafter(float32[2,3], float32[]) -> float32[2,3] at "
+    assert found["program"].startswith(start)
+    assert found["program"].endswith(" is in Haiku alone, not in Flax")
 
 
 def test_another_dtype_fails(monkeypatch):
@@ -302,7 +304,7 @@ def test_another_gradient_fails(monkeypatch):
     patched(monkeypatch, lambda net, y: jax.lax.stop_gradient(y))
     found = failed(nn.Dense(3), X)
     assert set(found) == {"gradients", "program"}
-    assert "stop_gradient" in found["program"] or "equations" in found["program"]
+    assert "stop_gradient" in found["program"]
 
 
 def test_state_that_stands_still_fails(monkeypatch):

@@ -25,8 +25,6 @@ import pytest
 
 import hk_bridge
 
-pytestmark = pytest.mark.usefixtures("cheap_compilation")
-
 KEY = jax.random.key(0)
 X = array(2, 4)
 
