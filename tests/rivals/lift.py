@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import dataclasses
+import itertools
 from typing import Any
 from unittest import mock
 
@@ -16,6 +17,7 @@ from catalogue import Case
 import flax.linen as nn
 import haiku as hk
 import jax
+import laws
 
 import hk_bridge
 
@@ -23,7 +25,6 @@ Tree = Any
 Bundles = Mapping[str, Mapping[str, Any]]
 
 _KEYS = [jax.random.key(i) for i in range(8)]  # made here, not in a traced program
-_TOP = "/~"  # ends the name under which lift keeps the leaves at the top of a tree
 
 
 @contextlib.contextmanager
@@ -34,14 +35,8 @@ def asked(case: Case) -> Iterator[Case]:
     all that Flax returns, so the case names none to be left out.
     """
     own = hk.transform_with_state
-    names: dict[str, str] = {}
-
-    def transform(function: Callable[..., Any]) -> hk.TransformedWithState:
-        respelled = _Respelled(own(function), names)
-        return hk.TransformedWithState(respelled.init, respelled.apply)
-
     with (
-        mock.patch.object(hk, "transform_with_state", transform),
+        mock.patch.object(hk, "transform_with_state", lambda f: respelled(own(f))),
         # One law builds a module around the case's, and its bridge, itself.
         mock.patch.object(hk_bridge, "FlaxModule", lifted),
     ):
@@ -76,31 +71,46 @@ def lifted(module: nn.Module, *, name: str) -> Callable[..., Any]:
     return run
 
 
-class _Respelled:
-    """A transform of lifted modules, with its leaves where `FlaxModule` has them.
+def respelled(lifts: hk.TransformedWithState) -> hk.TransformedWithState:
+    """A transform of one lifted module, whose leaves are where a `FlaxModule` has them.
 
-    Leaves at the top of a tree are in `net` and not in `net/~`, and boxes are open.
+    `lift` keeps those at the top of a tree in `net/~` and not in `net`, and boxes shut.
     """
 
-    def __init__(self, native: hk.TransformedWithState, names: dict[str, str]) -> None:
-        self._native = native
-        self._names = names  # of lift, by the names without its ending
-
-    def init(self, *args: Any, **kwargs: Any) -> tuple[Bundles, Bundles]:
-        params, state = self._native.init(*args, **kwargs)
-        return self._ours(params), self._ours(state)
+    def init(*args: Any, **kwargs: Any) -> tuple[Bundles, Bundles]:
+        return _from_lift(*lifts.init(*args, **kwargs))
 
     def apply(
-        self, params: Bundles, state: Bundles, *args: Any, **kwargs: Any
+        params: Bundles, state: Bundles, *args: Any, **kwargs: Any
     ) -> tuple[Tree, Bundles]:
-        params, state = self._lifts(params), self._lifts(state)
-        output, state = self._native.apply(params, state, *args, **kwargs)
-        return output, self._ours(state)
+        output, new = lifts.apply(*_to_lift(params, state), *args, **kwargs)
+        return output, _from_lift({}, new)[1]
 
-    def _ours(self, bundles: Bundles) -> Bundles:
-        self._names |= {name.removesuffix(_TOP): name for name in bundles}
-        bundles = {name.removesuffix(_TOP): bundle for name, bundle in bundles.items()}
-        return nn.unbox(bundles)
+    return hk.TransformedWithState(init, apply)
 
-    def _lifts(self, bundles: Bundles) -> Bundles:
-        return {self._names[name]: bundle for name, bundle in bundles.items()}
+
+def _from_lift(params: Bundles, state: Bundles) -> tuple[Bundles, Bundles]:
+    name = _name(params, state)
+    return hk_bridge.to_haiku(hk_bridge.to_flax(params, state, name=name), name=name)
+
+
+def _to_lift(params: Bundles, state: Bundles) -> tuple[Bundles, Bundles]:
+    name = _name(params, state)
+    variables = hk_bridge.to_flax(params, state, name=name)
+
+    def flat(prefix: str, collection: str) -> Bundles:
+        bundles = hk.experimental.flax.flatten_flax_to_haiku(variables[collection])
+        return {f"{prefix}/{module}": bundle for module, bundle in bundles.items()}
+
+    lifts: dict[str, Any] = {}
+    for collection in variables.keys() - {"params"}:
+        lifts |= flat(f"{name}/{collection}", collection)
+    return flat(name, "params") if "params" in variables else {}, lifts
+
+
+def _name(*trees: Bundles) -> str:
+    """The full name of the module, which ends in the one that the laws give it."""
+    for module_name in itertools.chain(*trees):
+        parents, _, _ = f"/{module_name}/".partition(f"/{laws.NAME}/")
+        return f"{parents}/{laws.NAME}".strip("/")
+    return laws.NAME  # nothing is kept

@@ -10,7 +10,6 @@ import warnings
 import catalogue
 from catalogue import Case
 import catalogue_linen
-import jax
 import laws
 
 from . import lift
@@ -40,19 +39,21 @@ class Verdict:
     error: str | None
 
 
-def judge(case_name: str, law_names: list[str]) -> list[Verdict]:
-    """What becomes of a case under those of these laws that it does not skip."""
+def judge(case_name: str, law_names: list[str], values: bool) -> list[Verdict]:
+    """What becomes of a case under those of these laws that the tests ask of it.
+
+    Args:
+      values: ask laws of values too where the tests leave them to `--values`.
+    """
     warnings.simplefilter("ignore")
-    jax.config.update("jax_disable_most_optimizations", True)
-    case = CASES[case_name]
-    found = [
-        verdict(LAWS[name], case, bridge)
-        for name in law_names
-        if name not in case.skip
+    asked = laws.parameters([CASES[case_name]])
+    return [
+        verdict(*parameters.values, bridge)
+        for parameters in asked
+        if parameters.values[0].__name__ in law_names
+        if values or not parameters.marks
         for bridge in BRIDGES
     ]
-    jax.clear_caches()  # compiled programs take memory maps, which are few
-    return found
 
 
 def verdict(law: Law, case: Case, bridge: str) -> Verdict:
