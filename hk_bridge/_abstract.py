@@ -82,15 +82,16 @@ def are_equal(one: Any, two: Any) -> bool:
 
     What has no `==` of its own is equal to what has its type.
     """
-    leaves, treedef = jax.tree.flatten(one)
-    others, other = jax.tree.flatten(two)
-    return bool(treedef == other) and all(map(_is_equal, leaves, others))
+    forms: list[Any] = [jax.tree.structure(tree) for tree in (one, two)]
+    leaves = map(jax.tree.leaves, (one, two))
+    return bool(forms[0] == forms[1]) and all(map(_is_equal, *leaves))
 
 
 def _is_equal(one: Any, two: Any) -> bool:
     if is_array(one) and is_array(two):
         return True
-    own = type(one).__eq__ is not object.__eq__
+    plain: Any = object.__eq__
+    own = type(one).__eq__ is not plain
     return type(one) is type(two) and (not own or bool(one == two))
 
 

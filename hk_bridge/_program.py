@@ -23,6 +23,7 @@ from typing import Any
 import jax
 from jax.extend import core as jex
 from jax.extend import source_info_util
+import jax.numpy as jnp
 import numpy as np
 
 # Parameters of a primitive that do not change what it computes: the name of a jitted
@@ -238,7 +239,7 @@ class _Reader:
         shown = aval
         if aval.size <= _SHOWN and isinstance(aval.dtype, np.dtype):
             shown = np.asarray(value, aval.dtype)[()]
-        return _Value(self.table.number(key), None, f"the constant {shown}")
+        return _Value(self.table.number(key), None, f"the constant {shown!s}")
 
 
 def _result(name: str, position: int) -> str:
@@ -294,9 +295,8 @@ def _plain(value: Any, table: _Table) -> Hashable:
 
 
 def _bits(value: Any) -> Hashable:
-    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(
-        value.dtype, jax.dtypes.prng_key
-    ):
+    is_jax = isinstance(value, jax.Array)
+    if is_jax and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return str(value.dtype), _bits(jax.random.key_data(value))
     array = np.asarray(value)
     return array.dtype.name, array.shape, array.tobytes()

@@ -1,7 +1,7 @@
 """More cases: Flax's public surface, nothing of it in its default form.
 
-`test_surface.py` holds the laws to them, and fails on a layer or a lifted transform
-that no case uses.
+`test_laws.py` holds the laws to them. `test_surface.py` fails on a layer or a lifted
+transform that no case uses.
 """
 
 from collections.abc import Callable

@@ -103,7 +103,7 @@ ALTERED = {
     "constant": (3.0, "mul: operand 1 is the constant 3.0 in Haiku", "2.0 in Flax"),
     "axis": (0, "reduce_max: axes is (0,) in Haiku, (1,) in Flax"),
     "swapped": (True, "sub: operand 0 is the result of add in Haiku", "of div in Flax"),
-    "step": (1.5, "in scan: add: operand 1 is the constant 1.5 in Haiku", "1.0 in Flax"),
+    "step": (1.5, "in scan: add: operand 1 is the constant 1.5 in Haiku, the"),
     "dtype": (jnp.float16, "convert_element_type(float32[2,4]) -> float16[2,4]"),
     "dropped": (True, "random_seed(int32[])", "in Haiku, random_fold_in(key<fry>[]"),
 }

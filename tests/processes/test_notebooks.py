@@ -8,7 +8,7 @@ from nbclient import NotebookClient
 import nbformat
 import pytest
 
-FOLDER = pathlib.Path(__file__).parent.parent / "notebooks"
+FOLDER = pathlib.Path(__file__).parents[2] / "notebooks"
 PAGE = (
     "https://colab.research.google.com/github/hk-bridge/hk_bridge/blob/main/notebooks"
 )

@@ -18,7 +18,7 @@ import pytest
 
 import hk_bridge
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 NAME = f"hk_bridge-{hk_bridge.__version__}"
 INFO = f"{NAME}.dist-info"
 TOP = {"CHANGELOG.md", "LICENSE", "README.md", "setup.cfg", "setup.py"}
