@@ -105,13 +105,13 @@ class Pair:
     @functools.cached_property
     def spec(self) -> Tree:
         """The same by shape and dtype, where nothing has to be computed for it."""
-        return _abstract.evaluate(self.native.init, self.at_init)
+        return _abstract.evaluate(lambda: self.native.init(self.at_init))
 
     @functools.cached_property
     def haiku_spec(self) -> tuple[Tree, Tree]:
         """`haiku_start` by shape and dtype."""
         spec: tuple[Tree, Tree]
-        spec = _abstract.evaluate(self.bridged.haiku_init, self.at_init)
+        spec = _abstract.evaluate(lambda: self.bridged.haiku_init(self.at_init))
         return spec
 
     @functools.cached_property

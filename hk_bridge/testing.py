@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hk_bridge import _abstract
 from hk_bridge import _diff
 from hk_bridge import _errors
 from hk_bridge import _flax
@@ -358,7 +357,8 @@ def _pair(
     elif not isinstance(rngs, Mapping):
         rngs = {_layout.PARAMS: rngs}
     fold = lambda step: {k: jax.random.fold_in(v, step + 1) for k, v in rngs.items()}
-    _, sown = _diff.abstract_init(module, args, kwargs, method, rngs)
+    # Run with values, not by shape: the module may look at them.
+    _, sown = _flax.init(module, _flax.resolve(module, method), rngs, args, kwargs)
     name = _diff.haiku_name(module) if name is None else name
     full = _haiku.native.experimental.force_name(name)  # it may have slashes
     make = lambda: _haiku.native.Module(name=full)
@@ -372,12 +372,11 @@ def _pair(
         method=method,
         init_rngs=rngs,
         rngs=fold,
-        sown=sown,
+        sown=sown - {_layout.PARAMS},
         given=variables,
     )
-    start = pair.start  # made here, not under the trace below
     # What Flax itself refuses is for the user to mend, and no difference.
-    _abstract.evaluate(lambda: pair.native.apply(pair.at_step(0), start))
+    pair.native.apply(pair.at_step(0), pair.start)
     return pair
 
 

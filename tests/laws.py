@@ -429,4 +429,5 @@ def parameters(cases: list[Case]) -> list[Any]:
         for case in cases
         for law in LAWS
         if law.__name__ not in case.skip
+        if law in LAWS_OF_VALUES or not case.eager
     ]

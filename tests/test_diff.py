@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import hk_bridge
+from hk_bridge import _abstract
 from hk_bridge import _diff
 from hk_bridge._diff import diff
 
@@ -36,13 +37,14 @@ def variables():
     return {c: made[c] for c in ("params", "batch_stats")}
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if not c.eager], ids=str)
 def test_what_init_makes_fits(case):
-    made = case.make().init(
-        case.rngs(0, init=True), *case.args, method=case.method, **case.train
+    init = lambda rngs: case.make().init(
+        rngs, *case.args, method=case.method, **case.train
     )
+    made = _abstract.evaluate(init, case.rngs(0, init=True))
     kept = {c: tree for c, tree in made.items() if c not in case.sown}
-    for given in (kept, made, jax.eval_shape(lambda: kept)):
+    for given in (kept, made):
         found = diff(given, case.make(), *case.args, method=case.method, **case.train)
         assert found.ok, found
     bare = [

@@ -18,7 +18,6 @@ from haiku._src import module as haiku_module
 import jax
 import jax.numpy as jnp
 import jmp
-from laws import assert_identical
 from laws import flax_apply
 from laws import flax_init
 from laws import names
@@ -29,6 +28,7 @@ import pytest
 
 import hk_bridge
 from hk_bridge import FlaxModule
+from hk_bridge.testing import assert_identical
 from hk_bridge.testing import equations
 from hk_bridge.testing import total
 

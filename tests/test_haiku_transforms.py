@@ -14,12 +14,12 @@ import flax.linen as nn
 import haiku as hk
 import jax
 import jax.numpy as jnp
-from laws import assert_identical
 from laws import names
 import pytest
 
 import hk_bridge
 from hk_bridge import FlaxModule
+from hk_bridge.testing import assert_identical
 
 KEY = jax.random.key(0)
 X = array(2, 4)

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
-from laws import assert_identical
 import numpy as np
 import pytest
 
 import hk_bridge
 from hk_bridge import _layout
 from hk_bridge import _names
+from hk_bridge.testing import assert_identical
 
 TEXT = st.one_of(st.text(max_size=4), st.text("/%~_0a2F7E5", max_size=4))
 PARTS = st.one_of(TEXT, st.integers(-3, 30))

@@ -7,12 +7,12 @@ import sys
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from laws import assert_identical
 import numpy as np
 import pytest
 
 from hk_bridge import checkpoint
 from hk_bridge.__main__ import main
+from hk_bridge.testing import assert_identical
 
 MODULE = nn.Sequential([nn.Dense(3), nn.BatchNorm(use_running_average=True)])
 

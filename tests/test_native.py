@@ -18,12 +18,12 @@ import hypothesis
 from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
-from laws import assert_identical
 import numpy as np
 import pytest
 
 import hk_bridge
 from hk_bridge import native
+from hk_bridge.testing import assert_identical
 
 KEY = jax.random.key(0)
 X = array(2, 7, 9, 6)

@@ -7,11 +7,11 @@ import flax.linen as nn
 import haiku as hk
 import jax
 import jax.numpy as jnp
-from laws import assert_identical
 import numpy as np
 import pytest
 
 import hk_bridge
+from hk_bridge.testing import assert_identical
 
 KEY = jax.random.key(0)
 X = array(2, 5, 3, 8) * 3.0 + 1.0

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from laws import assert_identical
 from laws import network
 import numpy as np
 import optax
@@ -27,6 +26,7 @@ from hk_bridge import FlaxModule
 from hk_bridge import _sharding
 from hk_bridge import named_shardings
 from hk_bridge import partition_specs
+from hk_bridge.testing import assert_identical
 
 KEY = jax.random.key(0)
 X = array(4, 8)

@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
-from laws import assert_identical
 import pytest
 
 import hk_bridge
 from hk_bridge import FlaxModule
+from hk_bridge.testing import assert_identical
 from hk_bridge.testing import equations
 
 KEY = jax.random.key(0)

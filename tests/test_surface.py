@@ -9,7 +9,6 @@ from catalogue_linen import CASES
 import flax.linen as nn
 import haiku as hk
 import jax
-from laws import assert_identical
 from laws import flax_apply
 from laws import flax_init
 from laws import haiku_init
@@ -17,6 +16,8 @@ from laws import network
 from laws import transform
 from laws import variables
 import pytest
+
+from hk_bridge.testing import assert_identical
 
 ALL = [*catalogue.CASES, *catalogue_linen.CASES]
 

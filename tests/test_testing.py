@@ -118,6 +118,27 @@ def test_variables_that_do_not_fit_fail():
         testing.check(nn.Dense(3), X, variables=wrong)
 
 
+class Branches(nn.Module):
+    """Looks at the value of what it is given."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(x if x.sum() > 0.0 else -x)
+
+
+@pytest.mark.parametrize("x", [X, -np.ones([2, 4], np.float32)], ids=["jax", "numpy"])
+def test_what_branches_on_values(x):
+    """JAX cannot trace it but for a NumPy array, which then is a constant."""
+    report = testing.check(Branches(), x)
+    (program,) = (r for r in report.results if r.check == "program")
+    assert report.ok
+    if isinstance(x, jax.Array):
+        assert program.ok is None
+        assert program.detail.startswith("Flax raises TracerBoolConversionError: ")
+    else:
+        assert program.ok
+
+
 def test_what_has_no_gradient_in_flax_is_skipped():
     class Loop(nn.Module):
         @nn.compact

@@ -18,12 +18,12 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import jmp
-from laws import assert_identical
 from laws import same_apply
 from laws import same_state
 import pytest
 
 import hk_bridge
+from hk_bridge.testing import assert_identical
 
 KEY = jax.random.key(0)
 X = array(2, 4)
