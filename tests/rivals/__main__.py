@@ -86,16 +86,19 @@ def main() -> None:
         "--values", action="store_true", help="compare values where programs are, too"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N")
-    parser.add_argument("-v", action="store_true", help="also list all failures")
+    parser.add_argument(
+        "-v", action="store_true", help="print each failure as it comes"
+    )
     args = parser.parse_args()
     case_names, law_names = args.case or list(CASES), args.law or list(LAWS)
-    found = list(judge_all(case_names, law_names, args.values, args.jobs))
-    failed = [v for v in found if v.error is not None]
-    print(table(found))
+    found = []
+    for verdict in judge_all(case_names, law_names, args.values, args.jobs):
+        found.append(verdict)
+        if verdict.error and (args.v or verdict.bridge != RIVAL):
+            named = f"{verdict.bridge}: {verdict.law} of {verdict.case}"
+            print(f"{named}: {verdict.error}", flush=True)
+    print(f"\n{table(found)}")
     print(f"\nWhy {RIVAL} fails, the commonest reasons\n{reasons(found)}")
-    for v in sorted(failed, key=lambda v: (v.bridge, v.law)):
-        if args.v or v.bridge != RIVAL:
-            print(f"{v.bridge}: {v.law} of {v.case}: {v.error}")
 
 
 if __name__ == "__main__":
