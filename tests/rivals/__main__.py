@@ -67,6 +67,8 @@ def kind(error: str) -> str:
     """An error without what differs from case to case: numbers, names and places."""
     error = re.sub(r"\(https?:\S+\)", "", error)
     error = re.sub(r" at \S+ \([^)]*\)", "", error)
+    equation = r"\w+\([^)]*\) -> (\([^)]*\)|[\w<>]+\[[^]]*\])"
+    error = re.sub(equation, "an equation", error)
     error = re.sub(r"PyTreeDef\(.*?\) in", "one in", error)
     error = re.sub(r"(, one in Flax|, PyTreeDef\(.*)$", ", another in Flax", error)
     error = re.sub(r"(\[[^]]*\])+", "[...]", error)

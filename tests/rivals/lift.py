@@ -20,6 +20,7 @@ import jax
 import laws
 
 import hk_bridge
+from hk_bridge import _names
 
 Tree = Any
 Bundles = Mapping[str, Mapping[str, Any]]
@@ -91,7 +92,15 @@ def respelled(lifts: hk.TransformedWithState) -> hk.TransformedWithState:
 
 def _from_lift(params: Bundles, state: Bundles) -> tuple[Bundles, Bundles]:
     name = _name(params, state)
-    return hk_bridge.to_haiku(hk_bridge.to_flax(params, state, name=name), name=name)
+    trees = map(_escaped, (params, state))  # lift keeps a slash in the name of a leaf
+    return hk_bridge.to_haiku(hk_bridge.to_flax(*trees, name=name), name=name)
+
+
+def _escaped(bundles: Bundles) -> Bundles:
+    return {
+        module: {_names.escape(name): leaf for name, leaf in bundle.items()}
+        for module, bundle in bundles.items()
+    }
 
 
 def _to_lift(params: Bundles, state: Bundles) -> tuple[Bundles, Bundles]:
