@@ -36,11 +36,7 @@ def asked(case: Case) -> Iterator[Case]:
     all that Flax returns, so the case names none to be left out.
     """
     own = hk.transform_with_state
-    with (
-        mock.patch.object(hk, "transform_with_state", lambda f: respelled(own(f))),
-        # One law builds a module around the case's, and its bridge, itself.
-        mock.patch.object(hk_bridge, "FlaxModule", lifted),
-    ):
+    with mock.patch.object(hk, "transform_with_state", lambda f: respelled(own(f))):
         yield dataclasses.replace(case, bridge=lifted, sown=())
 
 
