@@ -21,6 +21,7 @@ from packages_swap import swapped
 from packages_transformers import CASES as TRANSFORMERS
 import pytest
 
+from hk_bridge import _sides
 from hk_bridge import testing
 
 pytestmark = pytest.mark.filterwarnings("default")  # theirs are not for us to mend
@@ -104,7 +105,7 @@ class Run:
 
         def loss(params: Tree) -> tuple[jax.Array, Tree]:
             done = net.network.apply(params, self.state, key, *net.args)
-            return testing.total(done[0]), done
+            return _sides.total(done[0]), done
 
         step = jax.jit(jax.grad(loss, has_aux=True))
         self.grads, (self.output, self.next) = step(params)
