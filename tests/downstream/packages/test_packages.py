@@ -5,9 +5,8 @@ network layers of Flax run in place of the native ones, with the native weights.
 network that does not run natively fails, too, until it is taken from the catalogue:
 `packages_refused.py` says what is not in it, and why.
 
-    pip install '.[downstream]' pytest pytest-xdist
-    pip install --no-deps recurrentgemma==1.0.1  # pins a typeguard and an absl of old
-    pytest tests/downstream/packages --all-packages
+`.ci/run packages` installs them, and `--all-packages` makes one that is missing an
+error. Without it the network is skipped.
 """
 
 from collections.abc import Callable
