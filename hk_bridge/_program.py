@@ -51,15 +51,6 @@ def difference(
     return _parting(one, two, outputs)
 
 
-def equations(program: jex.ClosedJaxpr) -> int:
-    """How many equations the outputs of a program need, those inside others too.
-
-    >>> equations(jax.make_jaxpr(lambda x: (x.sum(), x * x)[0] + 1.0)(np.ones(3)))
-    2
-    """
-    return _numbering.Table().read(program).counts.total()
-
-
 def _parting(ours: Program, theirs: Program, outputs: Callable[[int], str]) -> str:
     """What differs first: an input, an equation, an output or how often."""
     if len(ours.inputs) != len(theirs.inputs):

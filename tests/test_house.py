@@ -157,4 +157,7 @@ def test_workflows_run_steps_of_ci():
             lines = [step["run"] for step in job["steps"] if "run" in step]
             ran |= {line.split()[1] for line in lines if line.startswith(".ci/run")}
     ran.discard("${{")  # a step of the matrix
-    assert {"tests", "floor_all", "lint", "docs", "build"} <= ran <= steps
+    assert ran <= steps
+    # On a machine with one Python `newest` looks for another; there each has its job.
+    helpers = {"dev", "floor_environment", "newer_python", "pyenv_pythons"}
+    assert steps - ran == {"floor", "newest", *helpers}

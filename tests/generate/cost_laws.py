@@ -1,0 +1,142 @@
+"""Sharing traces, what is traced again, and what is kept alive."""
+
+from collections.abc import Callable
+import gc
+from typing import Any
+import weakref
+
+import flax.linen as nn
+import haiku as hk
+import jax
+
+import hk_bridge
+
+from .cases import KEY
+from .cases import LOG
+from .cases import Case
+from .cases import FailsNatively
+from .cases import X
+from .cases import see
+from .cases import set_shift
+from .compare import Run
+from .compare import same
+from .compare import trace
+from .flax_laws import bridged
+
+
+def same_shared(case: Case, variants: Any, train: bool = True) -> None:
+    """Sharing traces changes nothing."""
+
+    def run(sharing: bool) -> Run:
+        def forward(x: Any) -> Any:
+            def all_of(x: Any) -> Any:
+                for variant in variants:
+                    set_shift(0.5 + variant)
+                    x = hk_bridge.FlaxModule(case.make(train, variant), name="net")(x)
+                return x
+
+            if not sharing:
+                return all_of(x)
+            with hk_bridge.share_traces():
+                return all_of(x)
+
+        f = hk.transform_with_state(forward)
+        params, state = jax.eval_shape(f.init, KEY, X)
+        return trace(f.apply, params, state, KEY, X)
+
+    try:
+        natively = run(False)
+    except Exception as error:
+        raise FailsNatively from error
+    ours = run(True)
+    set_shift(0.5)
+    ours.saw = natively.saw  # what is shared runs less often
+    same(ours, natively)
+
+
+class Counted(nn.Module):
+    """Notes each run of the module."""
+
+    part: Any
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        see("run")
+        return self.part(x)
+
+
+Jitted = nn.jit(Counted)
+
+
+def traced_once(case: Case, cls: Any) -> None:
+    """A second init of the same module runs it no more often than natively."""
+
+    def ran(init: Callable[[], Any]) -> int:
+        init()
+        del LOG[:]
+        init()
+        return len(LOG)
+
+    def count(init: Callable[[], Any]) -> Any:
+        found: list[int] = []
+        run = trace(lambda: found.append(ran(init)))
+        return run.error, found
+
+    module = cls(case.make())
+    f = hk.transform_with_state(lambda: hk_bridge.FlaxModule(module, name="net")(X))
+    error, natively = count(lambda: module.init(case.rngs(init=True), X))
+    if error is None:
+        error, ours = count(lambda: f.init(KEY))
+        assert error is not None or ours <= natively, (
+            f"the second init ran {ours} things, natively {natively}"
+        )
+
+
+def holding(case: Case, held: Any) -> Case:
+    """The module, and a parameter whose initialiser holds something."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x: Any) -> Any:
+            def ones(key: Any, held: Any = held) -> Any:
+                return X[0] + (held is None)
+
+            return case.make()(x) + self.param("w", ones)[None]
+
+    return Case(lambda train=True, variant=0: Net(), case.streams, case.sown)
+
+
+def run_both(case: Case, bridge: bool) -> None:
+    """Init and apply."""
+    if bridge:
+        f = bridged(case)
+        params, state = f.init(None, case.rngs(init=True))
+        f.apply(params, state, None, case.rngs())
+    else:
+        made = case.make().init(case.rngs(init=True), X)
+        case.make().apply(made, X, rngs=case.rngs(), mutable=True)
+
+
+def nothing_is_kept(case: Case) -> None:
+    """What initialisers hold dies with its owner, if it does natively."""
+
+    class Held:
+        """What a closure holds."""
+
+    def alive(bridge: bool) -> bool:
+        held = Held()
+        run_both(holding(case, held), bridge)
+        dead = weakref.ref(held)
+        del held
+        gc.collect()
+        return dead() is not None
+
+    def run(bridge: bool) -> Any:
+        found = []
+        traced = trace(lambda: found.append(alive(bridge)))
+        return traced.error, found
+
+    error, natively = run(False)
+    if error is None:
+        _, ours = run(True)
+        assert ours == natively or natively == [True], "what an initialiser holds lives"

@@ -1,0 +1,89 @@
+"""For each fault that is known, a small program that the search found to have it.
+
+Written by `python -m tests.generate --pin tests/generate/found.py`, and `ruff format`.
+The search does not look at them: they tell when a fault is mended."""
+
+from .spec import Program
+from .spec import part
+from .spec import program
+
+FOUND: dict[str, Program] = {
+    "parameter that is None": program(
+        "like_haiku", part("param_of_any_kind", leaf="None")
+    ),
+    "number in a field": program("like_haiku", part("numpy"), use="under_renaming"),
+    "text of an unfinished module": program(
+        "like_haiku", part("changed_in_place"), use="under_printing"
+    ),
+    "read state rewritten": program(
+        "like_haiku",
+        part("jit", part("counter", when="self.train")),
+        hook="halving_setter",
+        train="False",
+    ),
+    "equal values written": program("like_haiku", part("same")),
+    "caller's state changed": program(
+        "same_apply", part("changed_in_place", leaf="{(0, 1): jnp.zeros([4])}")
+    ),
+    "shared trace asks Haiku": program(
+        "same_shared",
+        part("haiku_state", what="float(len(hk.experimental.current_name()))"),
+    ),
+    "shared trace of another": program(
+        "same_shared", part("builtin", function="TABLE.get"), variants="(0, 1, 0, 1)"
+    ),
+    "leaves of others": program("own_leaves", part("haiku_layer")),
+    "stale shapes": program("same_again", part("param_by_field")),
+    "re-entrant calls": program("like_haiku", part("counter"), use="reentrant"),
+    "method of a cell": program("wrapped_cell", part("global"), run="Cell.step"),
+    "streams inside lifted code": program(
+        "keys_of_haiku", part("add_metadata_axis", part("noise_if_any"))
+    ),
+    "shared scope of a grandchild": program(
+        "same_apply",
+        part(
+            "shared_scope_of_field",
+            part("counter", leaf="Fields(jnp.zeros([]), jnp.ones([4]))"),
+        ),
+    ),
+    "names in an interceptor": program(
+        "like_haiku", part("param"), use="under_renaming"
+    ),
+    "tables of a holder": program("like_haiku", part("layer"), use="in_sequence"),
+    "shape that was asked for": program("like_haiku", part("layer"), hook="stacking"),
+    "mapping as a leaf": program(
+        "like_haiku",
+        part("changed_in_place", leaf="Fields(jnp.zeros([]), jnp.ones([4]))"),
+    ),
+    "leaf made while reading": program(
+        "like_haiku", part("layer"), use="then_own_leaf"
+    ),
+    "leaf made for a tree": program(
+        "like_haiku",
+        part("param_of_any_kind", leaf="(None, jnp.ones([4]))"),
+        hook="own_leaf",
+    ),
+    "caught exception": program("like_haiku", part("counter"), use="caught"),
+    "initialisers kept": program("nothing_is_kept", part("param_of_any_kind")),
+    "jitted anew": program("traced_once", part("builtin")),
+    "numbers given": program(
+        "given", part("param", init="nn.initializers.ones, ()"), part="numbers"
+    ),
+    "no text wanted": program(
+        "like_haiku", part("looks_at_variables"), use="without_repr"
+    ),
+    "name of a wrapped class": program("wrapped_class", part("builtin")),
+    "wrapped without call": program(
+        "wrapped_class", part("looks_around"), cls="Silent"
+    ),
+    # No search found it yet: put together by hand, of the same pieces.
+    "boxes": program(
+        "same_apply",
+        part("param", init="nn.with_partitioning(nn.initializers.ones, ('a',)), (4,)"),
+        part(
+            "looks_at_variables",
+            what="{k: type(v).__name__ for k, v in "
+            "dict(self.variables.get('params', {})).items()}",
+        ),
+    ),
+}

@@ -1,0 +1,265 @@
+"""What Haiku defines: a bridged module does what plain Haiku modules do."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+import hk_bridge
+
+from .cases import KEY
+from .cases import Case
+from .cases import X
+from .cases import zeros
+from .compare import Run
+from .compare import by_path
+from .compare import open_boxes
+from .compare import same
+from .compare import trace
+from .flax_laws import native_init
+from .flax_laws import runs
+from .hooks import HOOKS
+from .hooks import MAPS
+from .hooks import cast
+from .twin import Twin
+from .twin import changes
+from .twin import outer
+from .twin import twin
+from .uses import CALLS
+from .uses import OPAQUE
+
+
+def network(build: Any, cls: type, use: Any, hook: Any) -> Any:
+    """The use of a network under a hook; starts with nothing noted."""
+
+    def forward(x: Any) -> Any:
+        del HOOKS[:], CALLS[:]
+        with hook(cls):
+            return use(build, x)
+
+    return hk.transform_with_state(forward)
+
+
+def bridge(case: Case, train: bool) -> Any:
+    return lambda name="net": hk_bridge.FlaxModule(case.make(train), name=name)
+
+
+def leaves(tree: Any) -> dict[str, Any]:
+    """Haiku's leaves by name, those that are arrays."""
+    return {
+        f"{module}/{name}": (leaf.shape, str(leaf.dtype))
+        for module, bundle in tree.items()
+        for name, leaf in bundle.items()
+        if hasattr(leaf, "shape")
+    }
+
+
+def like_haiku(case: Case, use: Any, hook: Any, train: bool = True) -> None:
+    """Leaves, names, what hooks are asked and what is written: as in plain Haiku."""
+    case = outer(case)
+    natively = runs(case, train)[1]
+    if natively.error is not None:
+        return
+    if hook.__name__ == "policy" and not runs_cast(case, train):
+        return
+    how = changes(case, natively)
+    if use.__name__ == "under_renaming" and how:
+        return  # where the name of a collection goes is not Haiku's to say
+    if use.__name__ == "vmapped" and "written" in how.values():
+        return  # hk.vmap takes no state that depends on the batch
+    written = {path for path, change in how.items() if change != "read"}
+    f = network(twin(case, written), Twin, use, hook)
+    try:
+        theirs = jax.eval_shape(f.init, KEY, X)
+    except Exception:
+        return  # Haiku's own modules cannot be used so
+    wanted = asked(theirs)
+    g = network(bridge(case, train), hk_bridge.FlaxModule, use, hook)
+    ours = jax.eval_shape(g.init, KEY, X)
+    same_names(leaves(ours[0]), leaves(theirs[0]), "params")
+    same_names(leaves(ours[1]), leaves(theirs[1]), "state")
+    same_asked(made(asked(ours)), made(wanted), "init")
+    ours, theirs = strong(ours), strong(theirs)
+    natively = trace(lambda p, s, k: f.apply(p, s, k, X), *theirs, KEY)
+    if natively.error is not None:
+        return
+    wanted = asked(theirs)
+    found = trace(lambda p, s, k: g.apply(p, s, k, X), *ours, KEY)
+    if "Reverse-mode" in str(found.error):
+        return  # nor does Flax's loop have a gradient
+    assert found.error is None, f"apply raises {found.error!r}"
+    same_asked(asked(ours), wanted, "apply")
+    if use.__name__ not in OPAQUE:
+        same_written(found, natively, how)
+
+
+def asked(trees: Any) -> Any:
+    """What hooks were asked about leaves that are arrays."""
+    names = {**leaves(trees[0]), **leaves(trees[1])}
+    return Counter(
+        entry
+        for entry in HOOKS
+        if entry[0] in ("params_dict", "state_dict", "text") or entry[1] in names
+    )
+
+
+def runs_in_haiku(case: Case, use: Any, hook: Any, train: bool = True) -> None:
+    """Init and apply raise nothing: all that some scripts need of `like_haiku`."""
+    g = network(bridge(outer(case), train), hk_bridge.FlaxModule, use, hook)
+    params, state = jax.eval_shape(g.init, KEY, X)
+    jax.eval_shape(g.apply, params, state, KEY, X)
+
+
+def runs_cast(case: Case, train: bool) -> bool:
+    """Whether Flax runs the module with inputs and parameters of a policy."""
+
+    def apply(variables: Any, rngs: Any) -> Any:
+        module = case.make(train)
+        return module.apply(cast(variables), cast(X), rngs=rngs, mutable=True)
+
+    def init(rngs: Any) -> Any:
+        return case.make(train).init(rngs, cast(X))
+
+    start = open_boxes(case.specs)
+    if trace(init, case.rngs(init=True)).error is not None:
+        return False
+    return trace(apply, start, case.rngs()).error is None
+
+
+def strong(specs: Any) -> Any:
+    """Without weak types, which init may leave and no call keeps."""
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), specs)
+
+
+def made(entries: Any) -> Any:
+    """Without what setters were asked: twins write nothing at init."""
+    return Counter({k: n for k, n in entries.items() if k[0] != "set"})
+
+
+def same_names(ours: Any, theirs: Any, kind: str) -> None:
+    extra, missing = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
+    assert not extra, f"{kind} not in Haiku's: {extra}, missing: {missing}"
+    assert not missing, f"{kind} missing: {missing}"
+    differ = {k: (ours[k], theirs[k]) for k in ours if ours[k] != theirs[k]}
+    assert not differ, f"{kind} of other types: {differ}"
+
+
+def same_asked(ours: Any, theirs: Any, when: str) -> None:
+    extra, missing = ours - theirs, theirs - ours
+    assert not extra, f"at {when} hooks were asked {[*extra][:3]}, not {[*missing][:3]}"
+    assert not missing, f"at {when} hooks were not asked {[*missing][:3]}"
+
+
+def same_written(ours: Run, theirs: Run, how: Any) -> None:
+    """State that native code reads, or counts up, ends as in Haiku."""
+    told = {"written"}
+    for path in theirs.outputs:
+        ways = [way for where, way in how.items() if f"[{str(where[-1])!r}]" in path]
+        if not path.startswith("[1]") or not ways or told & set(ways):
+            continue
+        assert ours.outputs.get(path) == theirs.outputs[path], (
+            f"state that is {ways[0]} ends otherwise: {path} "
+            f"{ours.outputs.get(path)} != {theirs.outputs[path]}"
+        )
+
+
+def hooked_values(case: Case, hook: Any, train: bool = True) -> None:
+    """Under a getter the module computes with what the getter gives."""
+    natively = trace(
+        lambda variables, rngs: case.make(train).apply(
+            open_boxes({**variables, "params": MAPS[hook](variables["params"])}),
+            X,
+            rngs=rngs,
+            mutable=[c for c in variables if c != "params"],
+            method=case.method,
+        )[0],
+        {"params": {}, **open_boxes(case.specs)},
+        case.rngs(),
+    )
+
+    def ours(variables: Any, rngs: Any) -> Any:
+        params, state = hk_bridge.to_haiku(variables, name="net")
+
+        def forward(rngs: Any) -> Any:
+            with hook(hk_bridge.FlaxModule):
+                net = hk_bridge.FlaxModule(case.make(train), name="net")
+                return net(X, rngs=rngs, method=case.method)
+
+        f = hk.transform_with_state(forward)
+        return f.apply(params, state, None, rngs)[0]
+
+    start = {"params": {}, **open_boxes(case.specs)}
+    same(trace(ours, start, case.rngs()), natively)
+
+
+def own_leaves(case: Case, hook: Any) -> None:
+    """Leaves that Flax did not make are not among its variables."""
+
+    def init(rngs: Any) -> Any:
+        return native_init(case, rngs)
+
+    rngs = case.rngs(init=True)
+    natively = [trace(in_haiku(case, init), rngs)]
+    natively.append(natively[0] if case.asks_haiku else runs(case)[1])
+    if any(run.error is not None for run in natively):
+        return
+    found: list[Any] = []
+
+    def use(build: Any, rngs: Any) -> Any:
+        net = build()
+        y = net(X, rngs=rngs, method=case.method)
+        found.append(set(by_path(net.variables)))
+        return y
+
+    f = network(bridge(case, True), hk_bridge.FlaxModule, use, hook)
+    made = trace(f.init, KEY, rngs)
+    assert made.error is None, f"init raises {made.error!r}"
+    params, state = jax.eval_shape(f.init, KEY, rngs)
+    applied = trace(lambda p, s, k, r: f.apply(p, s, k, r)[0], params, state, KEY, rngs)
+    assert applied.error is None, f"apply raises {applied.error!r}"
+    for when, paths in (("init", found[0]), ("apply", found[-1])):
+        extra = sorted(paths - set(natively[0].outputs))
+        assert not extra, f"variables at {when} hold leaves not of Flax: {extra}"
+    if not case.asks_haiku:
+        pairs = zip((made, applied), natively, strict=True)
+        for when, (ours, theirs) in zip(("init", "apply"), pairs, strict=True):
+            saw = f"the code saw at {when} {ours.saw}, natively {theirs.saw}"
+            again = len(ours.saw) != len(theirs.saw)
+            assert again or ours.saw == theirs.saw, saw
+
+
+def in_haiku(case: Case, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, in a transform of Haiku if the module asks for one."""
+    if not case.asks_haiku:
+        return function
+
+    def inside(*args: Any) -> Any:
+        f = hk.transform_with_state(lambda: function(*args))
+        return f.apply(*f.init(KEY), KEY)[0]
+
+    return inside
+
+
+def given(case: Case, part: Any) -> None:
+    """`variables=` gives initial values, whole or in part."""
+    start = open_boxes(case.specs)
+    values = jax.tree.map(part, start)
+
+    def forward(rngs: Any) -> Any:
+        net = hk_bridge.FlaxModule(case.make(), variables=values, name="net")
+        return net(X, rngs=rngs)
+
+    f = hk.transform_with_state(forward)
+    params, state = jax.eval_shape(f.init, None, case.rngs(init=True))
+    made = hk_bridge.to_flax(params, state, name="net")
+    differ = sorted(set(by_path(made)) ^ set(by_path(start)))
+    assert not differ, f"leaves not of Flax, or missing: {differ}"
+
+
+def numbers(spec: Any) -> Any:
+    """Python numbers for scalars."""
+    is_number = spec.shape == () and spec.dtype == jnp.float32
+    return 0.5 if is_number else zeros(spec)

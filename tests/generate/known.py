@@ -1,0 +1,236 @@
+"""The faults that are known: a failure that one of them explains is no news.
+
+An entry goes when its fault is mended; `found` then has to lose its program, too.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+from .laws import LAWS
+from .lifted import LIFTED
+from .spec import Program
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """A fault.
+
+    Attributes:
+      name: short.
+      reason: what is wrong, in a line.
+      explains: whether it has a program fail so; `text` is the error's type and words.
+    """
+
+    name: str
+    reason: str
+    explains: Callable[[Program, str], bool]
+
+
+def explain(program: Program, error: Exception) -> str | None:
+    """The name of the fault that has `program` fail with `error`, if it is known."""
+    notes = " ".join(getattr(error, "__notes__", []))
+    text = f"{type(error).__name__}: {error} {notes}"
+    for fault in FAULTS:
+        if fault.explains(program, text):
+            return fault.name
+    return None
+
+
+def of(law: str, *words: str, **options: str) -> Callable[[Program, str], bool]:
+    """Failures of a law with these arguments and words.
+
+    A word, or an argument's value, may have alternatives, split by `|`."""
+
+    def explains(program: Program, text: str) -> bool:
+        drawn = dict(program.options)
+        return (
+            program.law in law.split("|")
+            and all(any(w in text for w in word.split("|")) for word in words)
+            and all(drawn.get(k) in v.split("|") for k, v in options.items())
+        )
+
+    return explains
+
+
+def has(explains: Callable[[Program, str], bool], *kinds: str) -> Any:
+    """The same, of programs that have one of these pieces, or words in choices."""
+
+    def narrower(program: Program, text: str) -> bool:
+        return any(
+            kind == part.kind or any(kind in value for _, value in part.choices)
+            for part in program.block.walk()
+            for kind in kinds
+        ) and explains(program, text)
+
+    return narrower
+
+
+LIFTED_KINDS = (*LIFTED, "nn.remat", "nn.vmap", "nn.RNN")
+FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "parameter that is None",
+        "a parameter that is None is made at init and not found at apply",
+        has(of("|".join(LAWS), "A stored leaf has no need|cannot be `None`"), "None"),
+    ),
+    Fault(
+        "number in a field",
+        "a NumPy array in a field has no text: its truth value is asked for",
+        has(of("like_haiku|wrapped_class", "truth value of an array"), "numpy"),
+    ),
+    Fault(
+        "text of an unfinished module",
+        "an interceptor that prints the module in `__init__` gets an AttributeError",
+        of("like_haiku", "'FlaxModule' object has no attribute 'module'"),
+    ),
+    Fault(
+        "read state rewritten",
+        "state that was only read is written where its reader is lifted",
+        has(
+            of("like_haiku", "state that is read ends otherwise|('set', 'net"),
+            *LIFTED_KINDS,
+        ),
+    ),
+    Fault(
+        "equal values written",
+        "`c.value = c.value` does not reach a setter",
+        has(of("like_haiku", "state that is same ends otherwise|('set', "), "same"),
+    ),
+    Fault(
+        "caller's state changed",
+        "a dict with keys that are no names is changed in the caller's own state",
+        has(
+            of(
+                "same_apply|same_again|same_shared|wrapped_cell|hooked_values",
+                "the caller's tree was changed|another program",
+            ),
+            "{(0, 1)",
+            "{1.5",
+        ),
+    ),
+    Fault(
+        "shared trace asks Haiku",
+        "code that asks Haiku for names or trees is answered from an empty transform",
+        has(of("same_shared"), "haiku_state", "haiku_layer"),
+    ),
+    Fault(
+        "shared trace of another",
+        "traces are shared by modules whose functions, texts or globals differ",
+        has(of("same_shared"), "function", "builtin", "settings", "global"),
+    ),
+    Fault(
+        "leaves of others",
+        "leaves that a getter or a Haiku layer made are taken for Flax's variables",
+        of(
+            "own_leaves|like_haiku",
+            "leaves not of Flax|the code saw|tuple index out|ScopeParamShapeError",
+        ),
+    ),
+    Fault(
+        "stale shapes",
+        "a parameter of a wrong shape is accepted after what its initialiser reads",
+        of("same_again", "does not raise, natively ScopeParamShapeError"),
+    ),
+    Fault(
+        "re-entrant calls",
+        "re-entrant calls lose updates",
+        of("like_haiku", "ends otherwise", use="reentrant"),
+    ),
+    Fault(
+        "method of a cell",
+        "a wrapped cell with `method=` swaps what the method returns",
+        of("wrapped_cell", "another program", run="'step'|Cell.step"),
+    ),
+    Fault(
+        "streams inside lifted code",
+        "with keys of Haiku `has_rng` is false inside lifted code",
+        of("keys_of_haiku", "the code saw", "'noise', False|'dropout', False"),
+    ),
+    Fault(
+        "shared scope of a grandchild",
+        "a scope's path is that before `share_scope`",
+        has(
+            of("same_init|same_apply", "not in Flax's|raises"),
+            "shared_scope",
+            "shared_scope_of_field",
+        ),
+    ),
+    Fault(
+        "names in an interceptor",
+        "leaves are named by the module, not by the name in force",
+        of("like_haiku", "not in Haiku's: |missing: ", use="under_renaming"),
+    ),
+    Fault(
+        "tables of a holder",
+        "a module that is given a bridged one does not see its leaves",
+        of("like_haiku", "_dict'", use="in_sequence"),
+    ),
+    Fault(
+        "shape that was asked for",
+        "getters are told the stored shape",
+        of("like_haiku", "retrieved shape|at apply hooks were asked", hook="stacking"),
+    ),
+    Fault(
+        "mapping as a leaf",
+        "a leaf that is a Mapping is turned into dicts",
+        has(
+            of(
+                "same_init|same_apply|same_again|like_haiku|own_leaves|wrapped_cell|given",
+                "not in Flax's|not of Flax|Fields|other types|not in Haiku's",
+            ),
+            "Fields",
+        ),
+    ),
+    Fault(
+        "leaf made while reading",
+        "a getter that makes a leaf at init changes a dict that is iterated over",
+        of("like_haiku", "dictionary changed size"),
+    ),
+    Fault(
+        "leaf made for a tree",
+        "a getter that makes a parameter beside a tree gets a stand-in",
+        of("like_haiku|own_leaves", "_Whole|does not match shape=()"),
+    ),
+    Fault(
+        "caught exception",
+        "leaves made before an exception at init are lost if state or lifted",
+        of("like_haiku", "missing: |apply raises Scope", use="caught"),
+    ),
+    Fault(
+        "initialisers kept",
+        "what an initialiser holds is kept alive",
+        of("nothing_is_kept", "what an initialiser holds lives"),
+    ),
+    Fault(
+        "jitted anew",
+        "code under `nn.jit` is traced at each init",
+        of("traced_once", "the second init ran"),
+    ),
+    Fault(
+        "numbers given",
+        "`variables=` refuses a Python number for a scalar",
+        of("given", "they hold float", part="numbers"),
+    ),
+    Fault(
+        "no text wanted",
+        "`module_auto_repr=False` of Haiku changes nothing",
+        of("like_haiku", "('text', ", use="without_repr"),
+    ),
+    Fault(
+        "name of a wrapped class",
+        "the text of a wrapped class does not show its name",
+        of("wrapped_class", "no name in"),
+    ),
+    Fault(
+        "wrapped without call",
+        "a wrapped class without `__call__` is callable",
+        of("wrapped_class", "callable: True", cls="Silent"),
+    ),
+    Fault(
+        "boxes",
+        "code that looks at its variables at apply does not see the boxes",
+        has(
+            of("|".join(LAWS), "the code saw", "Partitioned"), "partition", "Partition"
+        ),
+    ),
+)
