@@ -7,6 +7,7 @@ import functools
 from typing import Any
 from typing import NamedTuple
 
+from flax import nnx
 import flax.linen as nn
 import flax.struct
 import jax
@@ -68,6 +69,10 @@ class Fields(Mapping[str, Any]):
     @classmethod
     def tree_unflatten(cls, _: Any, values: Any) -> "Fields":
         return cls(*values)
+
+
+class Count(nnx.Variable[Any]):
+    """A kind of variable of its own."""
 
 
 class Filled:
@@ -190,6 +195,7 @@ class Case:
       sown: collections that live for one call.
       method: what to run.
       asks_haiku: whether its code needs a Haiku transform around it.
+      nnx: the NNX class of which `make` builds a linen module, if it is one.
     """
 
     make: Callable[..., nn.Module]
@@ -197,6 +203,14 @@ class Case:
     sown: tuple[str, ...] = ()
     method: Any = None
     asks_haiku: bool = False
+    nnx: Any = None
+
+    @property
+    def natively(self) -> dict[str, Any]:
+        """How Flax is told what to run."""
+        if self.nnx is None or self.method is None:
+            return {"method": self.method}
+        return {"nnx_method": self.method}
 
     def rngs(self, init: bool = False) -> dict[str, Any]:
         names = (*(("params",) if init else ()), *self.streams)
@@ -205,7 +219,7 @@ class Case:
     @functools.cached_property
     def specs(self) -> Any:
         """The variables as shapes, boxes closed, without what is sown."""
-        init = lambda rngs: self.make().init(rngs, X, method=self.method)
+        init = lambda rngs: self.make().init(rngs, X, **self.natively)
         try:
             made = jax.eval_shape(init, self.rngs(init=True))
         except Exception as error:

@@ -20,15 +20,22 @@ from .compare import trace
 
 
 def native_init(case: Case, rngs: Any) -> Any:
-    made = case.make().init(rngs, X, method=case.method)
+    made = case.make().init(rngs, X, **case.natively)
     return open_boxes({c: tree for c, tree in made.items() if c not in case.sown})
+
+
+def built(case: Case, train: bool = True, name: str = "net", **options: Any) -> Any:
+    """The module in Haiku; one of NNX by its class."""
+    if case.nnx is not None:
+        return hk_bridge.wrap(case.nnx)(train, name=name, **options)
+    return hk_bridge.FlaxModule(case.make(train), name=name, **options)
 
 
 def bridged(case: Case, train: bool = True, **options: Any) -> Any:
     """A network of the module alone."""
 
     def forward(rngs: Any) -> Any:
-        net = hk_bridge.FlaxModule(case.make(train), name="net")
+        net = built(case, train)
         return net(X, rngs=rngs, method=case.method, **options)
 
     return hk.transform_with_state(forward)
@@ -62,7 +69,7 @@ def runs(case: Case, train: bool = True, mutable: Any = None) -> tuple[Run, Run]
     def theirs(variables: Any, rngs: Any) -> Any:
         asked = (kept or False) if mutable is None else mutable
         result = case.make(train).apply(
-            variables, X, rngs=rngs, mutable=asked, method=case.method
+            variables, X, rngs=rngs, mutable=asked, **case.natively
         )
         if asked is False:
             result = (result, {}) if mutable is None else result

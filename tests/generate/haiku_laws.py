@@ -19,6 +19,7 @@ from .compare import by_path
 from .compare import open_boxes
 from .compare import same
 from .compare import trace
+from .flax_laws import built
 from .flax_laws import native_init
 from .flax_laws import runs
 from .hooks import HOOKS
@@ -44,7 +45,7 @@ def network(build: Any, cls: type, use: Any, hook: Any) -> Any:
 
 
 def bridge(case: Case, train: bool) -> Any:
-    return lambda name="net": hk_bridge.FlaxModule(case.make(train), name=name)
+    return lambda name="net": built(case, train, name)
 
 
 def leaves(tree: Any) -> dict[str, Any]:
@@ -174,7 +175,7 @@ def hooked_values(case: Case, hook: Any, train: bool = True) -> None:
             X,
             rngs=rngs,
             mutable=[c for c in variables if c != "params"],
-            method=case.method,
+            **case.natively,
         )[0],
         {"params": {}, **open_boxes(case.specs)},
         case.rngs(),
@@ -185,7 +186,7 @@ def hooked_values(case: Case, hook: Any, train: bool = True) -> None:
 
         def forward(rngs: Any) -> Any:
             with hook(hk_bridge.FlaxModule):
-                net = hk_bridge.FlaxModule(case.make(train), name="net")
+                net = built(case, train)
                 return net(X, rngs=rngs, method=case.method)
 
         f = hk.transform_with_state(forward)
@@ -249,7 +250,7 @@ def given(case: Case, part: Any) -> None:
     values = jax.tree.map(part, start)
 
     def forward(rngs: Any) -> Any:
-        net = hk_bridge.FlaxModule(case.make(), variables=values, name="net")
+        net = built(case, variables=values)
         return net(X, rngs=rngs)
 
     f = hk.transform_with_state(forward)

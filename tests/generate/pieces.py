@@ -22,6 +22,7 @@ class Piece:
       top: lines after the class of that block.
       sown: the collections that it sows into; these may be choices.
       asks_haiku: whether it needs a Haiku transform around it.
+      nnx: whether it is of an NNX module.
     """
 
     body: str
@@ -32,6 +33,7 @@ class Piece:
     top: str = ""
     sown: tuple[str, ...] = ()
     asks_haiku: bool = False
+    nnx: bool = False
 
 
 LEAVES = (
