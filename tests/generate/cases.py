@@ -1,12 +1,12 @@
 """What a generated program is written with: leaves, helpers, and the case itself."""
 
 from collections.abc import Callable
-from collections.abc import Mapping
 import dataclasses
 import functools
 from typing import Any
 from typing import NamedTuple
 
+import chex
 from flax import nnx
 import flax.linen as nn
 import flax.struct
@@ -46,29 +46,10 @@ class Data:
     right: Any
 
 
-@jax.tree_util.register_pytree_with_keys_class
-class Fields(Mapping[str, Any]):
-    """A pytree with fields that is a Mapping, too, as a `chex.dataclass` is."""
-
-    def __init__(self, left: Any, right: Any):
-        self.left, self.right = left, right
-
-    def __getitem__(self, name: str) -> Any:
-        return vars(self)[name]
-
-    def __iter__(self) -> Any:
-        return iter(vars(self))
-
-    def __len__(self) -> int:
-        return len(vars(self))
-
-    def tree_flatten_with_keys(self) -> Any:
-        keys = [jax.tree_util.GetAttrKey(k) for k in self]
-        return list(zip(keys, vars(self).values(), strict=True)), None
-
-    @classmethod
-    def tree_unflatten(cls, _: Any, values: Any) -> "Fields":
-        return cls(*values)
+@chex.dataclass
+class Chex:  # which is a Mapping, too
+    left: Any
+    right: Any
 
 
 class Count(nnx.Variable[Any]):

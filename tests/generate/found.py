@@ -39,11 +39,12 @@ FOUND: dict[str, Program] = {
     "streams inside lifted code": program(
         "keys_of_haiku", part("add_metadata_axis", part("noise_if_any"))
     ),
+    "streams of NNX code": program("like_haiku", part("nnx_noise")),
     "shared scope of a grandchild": program(
         "same_apply",
         part(
             "shared_scope_of_field",
-            part("counter", leaf="Fields(jnp.zeros([]), jnp.ones([4]))"),
+            part("counter", leaf="Chex(left=jnp.zeros([]), right=jnp.ones([4]))"),
         ),
     ),
     "names in an interceptor": program(
@@ -53,7 +54,7 @@ FOUND: dict[str, Program] = {
     "shape that was asked for": program("like_haiku", part("layer"), hook="stacking"),
     "mapping as a leaf": program(
         "like_haiku",
-        part("changed_in_place", leaf="Fields(jnp.zeros([]), jnp.ones([4]))"),
+        part("changed_in_place", leaf="Chex(left=jnp.zeros([]), right=jnp.ones([4]))"),
     ),
     "leaf made while reading": program(
         "like_haiku", part("layer"), use="then_own_leaf"

@@ -202,9 +202,17 @@ def own_leaves(case: Case, hook: Any) -> None:
     def init(rngs: Any) -> Any:
         return native_init(case, rngs)
 
+    def apply(rngs: Any) -> Any:
+        start = init(rngs)
+        kept = [c for c in start if c != "params"] or False
+        options = {"rngs": rngs, "mutable": kept, **case.natively}
+        return case.make().apply(start, X, **options)
+
     rngs = case.rngs(init=True)
     natively = [trace(in_haiku(case, init), rngs)]
-    natively.append(natively[0] if case.asks_haiku else runs(case)[1])
+    natively.append(
+        trace(in_haiku(case, apply), rngs) if case.asks_haiku else runs(case)[1]
+    )
     if any(run.error is not None for run in natively):
         return
     found: list[Any] = []

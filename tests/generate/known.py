@@ -147,6 +147,11 @@ FAULTS: tuple[Fault, ...] = (
         of("keys_of_haiku", "the code saw", "'noise', False|'dropout', False"),
     ),
     Fault(
+        "streams of NNX code",
+        "with keys of Haiku NNX code finds `dropout`, but no other stream of its own",
+        has(of("|".join(LAWS), "No RngStream named 'noise'"), "nnx_noise", "nnx."),
+    ),
+    Fault(
         "shared scope of a grandchild",
         "a scope's path is that before `share_scope`",
         has(
@@ -176,9 +181,9 @@ FAULTS: tuple[Fault, ...] = (
         has(
             of(
                 "same_init|same_apply|same_again|like_haiku|own_leaves|wrapped_cell|given",
-                "not in Flax's|not of Flax|Fields|other types|not in Haiku's",
+                "not in Flax's|not of Flax|Chex|other types|not in Haiku's",
             ),
-            "Fields",
+            "Chex",
         ),
     ),
     Fault(

@@ -46,7 +46,7 @@ LEAVES = (
     "Two(jnp.zeros([]), jnp.ones([4]))",
     "Struct(jnp.zeros([]), jnp.ones([4]))",
     "Data(jnp.zeros([]), jnp.ones([4]))",
-    "Fields(jnp.zeros([]), jnp.ones([4]))",
+    "Chex(left=jnp.zeros([]), right=jnp.ones([4]))",
     "{(0, 1): jnp.zeros([4])}",
     "{1.5: jnp.zeros([]), 2.5: jnp.ones([4])}",
     "{'a': jnp.zeros([4]), 'b': {'c': jnp.ones([])}}",
