@@ -124,6 +124,10 @@ def arrays(tree: Any) -> list[Any]:
     return [a for a in found if not jnp.issubdtype(a.dtype, jax.dtypes.extended)]
 
 
+def is_float(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
 def total(tree: Any) -> Any:
     """One number that depends on all of `tree`."""
     return sum((jnp.sum(a.astype(jnp.float32)) for a in arrays(tree)), jnp.zeros([]))

@@ -39,7 +39,7 @@ FOUND: dict[str, Program] = {
     "streams inside lifted code": program(
         "keys_of_haiku", part("add_metadata_axis", part("noise_if_any"))
     ),
-    "streams of NNX code": program("like_haiku", part("nnx_noise")),
+    "streams of NNX code": program("keys_of_haiku", part("nnx_noise")),
     "shared scope of a grandchild": program(
         "same_apply",
         part(

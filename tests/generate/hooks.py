@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import jmp
 
+from .cases import is_float
+
 HOOKS: list[Any] = []  # what the hooks were asked
 
 
@@ -23,8 +25,7 @@ def floats(function: Any, tree: Any) -> Any:
     """`tree` with `function` of its arrays of floats."""
 
     def one(leaf: Any) -> Any:
-        is_float = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
-        return function(leaf) if is_float else leaf
+        return function(leaf) if is_float(leaf) else leaf
 
     return jax.tree.map(one, tree)
 

@@ -66,6 +66,11 @@ def has(explains: Callable[[Program, str], bool], *kinds: str) -> Any:
     return narrower
 
 
+def either(*several: Callable[[Program, str], bool]) -> Callable[[Program, str], bool]:
+    """What one of `several` explains."""
+    return lambda program, text: any(one(program, text) for one in several)
+
+
 LIFTED_KINDS = (*LIFTED, "nn.remat", "nn.vmap", "nn.RNN")
 FAULTS: tuple[Fault, ...] = (
     Fault(
@@ -148,8 +153,15 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "streams of NNX code",
-        "with keys of Haiku NNX code finds `dropout`, but no other stream of its own",
-        has(of("|".join(LAWS), "No RngStream named 'noise'"), "nnx_noise", "nnx."),
+        "with keys of Haiku NNX code gets none for a stream but `dropout`",
+        has(
+            of(
+                "|".join(LAWS),
+                "No RngStream named 'noise'|the same for all keys of Haiku",
+            ),
+            "nnx_noise",
+            "nnx.",
+        ),
     ),
     Fault(
         "shared scope of a grandchild",
@@ -204,7 +216,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "initialisers kept",
         "what an initialiser holds is kept alive",
-        of("nothing_is_kept", "what an initialiser holds lives"),
+        either(
+            of("nothing_is_kept", "what an initialiser holds lives"),
+            has(of("|".join(LAWS), "Leaked trace"), "param_by_variable"),
+        ),
     ),
     Fault(
         "jitted anew",

@@ -30,6 +30,13 @@ MUTABLE = ("None",) * 4 + (
     "['params', 'stats', 'batch_stats', 'cache']",
     "nn.DenyList('params')",
 )
+METHODS = (
+    *("None", "'__call__'", "type(CASE.make()).__call__", "'missing'", "3", "Shifted"),
+    *("functools.partial(lambda m, x: m(x))", "lambda m, x: (m(x), m.variables)"),
+    *("lambda m, x: m.bind(m.variables)(x)", "'is_initializing'", "'train'"),
+)
+CAPTURES = ("False", "True", "lambda m, name: True", "lambda m, name: m.name is None")
+WRONG = ("other_shape", "unknown_name", "unknown_level", "missing_level")
 USES = (
     *("plain", "twice", "by_two_names", "in_constructor", "in_method", "in_scope"),
     *("in_forced_scope", "under_renaming", "under_watching", "shown", "in_sequence"),
@@ -45,6 +52,16 @@ HOOKS = (
 LAWS: dict[str, Law] = {
     "same_init": Law(),
     "same_apply": Law({"train": BOTH, "mutable": MUTABLE}, weight=4),
+    "same_grad": Law({"train": BOTH}),
+    "same_call": Law(
+        {
+            "method": METHODS,
+            "capture": CAPTURES,
+            "mutable": (*MUTABLE, "['intermediates']", "['losses', 'intermediates']"),
+        },
+        methods=False,
+        weight=4,
+    ),
     "same_again": Law({"change": ("wider", "shifted")}),
     "keys_of_haiku": Law({"train": BOTH}, weight=4),
     "nothing_is_kept": Law(methods=False, weight=1),
@@ -70,5 +87,8 @@ LAWS: dict[str, Law] = {
         {"run": ("None", "'step'", "Cell.step"), "train": BOTH}, methods=False
     ),
     "wrapped_class": Law({"cls": ("Cell", "Silent")}, methods=False, weight=1),
+    "given_wrong": Law(
+        {"wrong": WRONG, "where": ("params", "stats", "batch_stats")}, methods=False
+    ),
     "given": Law({"part": ("zeros", "numbers")}, methods=False),
 }

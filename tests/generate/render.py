@@ -15,7 +15,7 @@ HERE = pathlib.Path(__file__).parent
 # Where the names come from that a script uses, in the order in which it has them.
 SOURCES = (
     *("cases", "numbering", "hooks", "uses", "compare", "twin"),
-    *("flax_laws", "haiku_laws", "wrap_laws", "cost_laws"),
+    *("flax_laws", "call_laws", "haiku_laws", "wrap_laws", "cost_laws"),
 )
 # What a script imports, if it uses it, by name.
 IMPORTS = {
@@ -30,12 +30,13 @@ IMPORTS = {
     "meta": "from flax.core import meta",
     "nn": "import flax.linen as nn",
     "nnx": "from flax import nnx",
-    "flax": "import flax.struct",
+    "flax": "import flax.errors\nimport flax.struct",
     "hk": "import haiku as hk",
     "hk_bridge": "import hk_bridge",
     "_program": "from hk_bridge import _program",
     "jax": "import jax",
     "core": "from jax.extend import core",
+    "partial_eval": "from jax.interpreters import partial_eval",
     "jnp": "import jax.numpy as jnp",
     "jmp": "import jmp",
     "np": "import numpy as np",

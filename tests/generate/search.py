@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import call_laws
 from . import cases
 from . import compare
 from . import cost_laws
@@ -37,7 +38,7 @@ from .spec import Program
 
 MODULES = (
     *(cases, compare, hooks, uses, twin),
-    *(flax_laws, haiku_laws, wrap_laws, cost_laws),
+    *(flax_laws, call_laws, haiku_laws, wrap_laws, cost_laws),
 )
 BATCH = 100
 
