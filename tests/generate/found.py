@@ -67,6 +67,7 @@ FOUND: dict[str, Program] = {
     "caught exception": program("like_haiku", part("counter"), use="caught"),
     "initialisers kept": program("nothing_is_kept", part("param_of_any_kind")),
     "jitted anew": program("traced_once", part("builtin")),
+    "names never made": program("given_wrong", part("layer"), wrong="unknown_name"),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"
     ),

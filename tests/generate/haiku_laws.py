@@ -1,6 +1,5 @@
 """What Haiku defines: a bridged module does what plain Haiku modules do."""
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +30,8 @@ from .twin import outer
 from .twin import twin
 from .uses import CALLS
 from .uses import OPAQUE
+
+Asked = dict[str, list[Any]]
 
 
 def network(build: Any, cls: type, use: Any, hook: Any) -> Any:
@@ -97,14 +98,16 @@ def like_haiku(case: Case, use: Any, hook: Any, train: bool = True) -> None:
         same_written(found, natively, how)
 
 
-def asked(trees: Any) -> Any:
-    """What hooks were asked about leaves that are arrays."""
+def asked(trees: Any) -> Asked:
+    """What hooks were asked about each leaf that is an array, in order."""
     names = {**leaves(trees[0]), **leaves(trees[1])}
-    return Counter(
-        entry
-        for entry in HOOKS
-        if entry[0] in ("params_dict", "state_dict", "text") or entry[1] in names
-    )
+    found: Asked = {}
+    for entry in HOOKS:
+        if entry[0] in ("params_dict", "state_dict", "text"):
+            found.setdefault(entry[0], []).append(entry)
+        elif entry[1] in names:
+            found.setdefault(entry[1], []).append(entry)
+    return found
 
 
 def runs_in_haiku(case: Case, use: Any, hook: Any, train: bool = True) -> None:
@@ -135,9 +138,13 @@ def strong(specs: Any) -> Any:
     return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), specs)
 
 
-def made(entries: Any) -> Any:
+def made(entries: Asked) -> Asked:
     """Without what setters were asked: twins write nothing at init."""
-    return Counter({k: n for k, n in entries.items() if k[0] != "set"})
+    left = {
+        name: [entry for entry in found if not entry[0].startswith("set")]
+        for name, found in entries.items()
+    }
+    return {name: found for name, found in left.items() if found}
 
 
 def same_names(ours: Any, theirs: Any, kind: str) -> None:
@@ -148,10 +155,10 @@ def same_names(ours: Any, theirs: Any, kind: str) -> None:
     assert not differ, f"{kind} of other types: {differ}"
 
 
-def same_asked(ours: Any, theirs: Any, when: str) -> None:
-    extra, missing = ours - theirs, theirs - ours
-    assert not extra, f"at {when} hooks were asked {[*extra][:3]}, not {[*missing][:3]}"
-    assert not missing, f"at {when} hooks were not asked {[*missing][:3]}"
+def same_asked(ours: Asked, theirs: Asked, when: str) -> None:
+    for name in [*theirs, *ours]:
+        found, wanted = ours.get(name, []), theirs.get(name, [])
+        assert found == wanted, f"at {when} hooks were asked {found}, not {wanted}"
 
 
 def same_written(ours: Run, theirs: Run, how: Any) -> None:

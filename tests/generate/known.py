@@ -81,7 +81,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "number in a field",
         "a NumPy array in a field has no text: its truth value is asked for",
-        has(of("like_haiku|wrapped_class", "truth value of an array"), "numpy"),
+        has(of("like_haiku|wrapped_class|shown", "truth value of an array"), "numpy"),
     ),
     Fault(
         "text of an unfinished module",
@@ -180,7 +180,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "tables of a holder",
         "a module that is given a bridged one does not see its leaves",
-        of("like_haiku", "_dict'", use="in_sequence"),
+        of("like_haiku", "_dict'", use="in_sequence|in_deep_rnn"),
     ),
     Fault(
         "shape that was asked for",
@@ -225,6 +225,15 @@ FAULTS: tuple[Fault, ...] = (
         "jitted anew",
         "code under `nn.jit` is traced at each init",
         of("traced_once", "the second init ran"),
+    ),
+    Fault(
+        "names never made",
+        "`variables=` with a name that the module never makes is accepted",
+        of(
+            "given_wrong",
+            "in variables= is accepted",
+            wrong="unknown_name|unknown_level|missing_level",
+        ),
     ),
     Fault(
         "numbers given",

@@ -42,10 +42,11 @@ USES = (
     *("in_forced_scope", "under_renaming", "under_watching", "shown", "in_sequence"),
     *("rematted", "scanned", "conditional", "vmapped", "in_layer_stack", "reentrant"),
     *("reentrant", "caught", "caught", "then_own_leaf", "without_repr"),
-    *("differentiated", "under_printing"),
+    *("differentiated", "under_printing", "in_deep_rnn", "in_lift"),
+    "in_transparent_lift",
 )
 HOOKS = (
-    *("none", "none", "looking", "halving_getter", "halving_state_getter"),
+    *("none", "none", "looking", "nested", "halving_getter", "halving_state_getter"),
     *("casting_state_getter", "freezing_getter", "halving_setter", "stacking"),
     *("own_leaf", "policy"),
 )
@@ -68,6 +69,7 @@ LAWS: dict[str, Law] = {
     "like_haiku": Law(
         {"use": USES, "hook": HOOKS, "train": BOTH}, methods=False, weight=14
     ),
+    "shown": Law({"tool": ("summary", "table", "model_info")}, methods=False),
     "runs_in_haiku": Law({"use": USES, "hook": HOOKS, "train": BOTH}, weight=0),
     "hooked_values": Law(
         {"hook": ("halving_getter", "freezing_getter"), "train": BOTH}
@@ -88,7 +90,8 @@ LAWS: dict[str, Law] = {
     ),
     "wrapped_class": Law({"cls": ("Cell", "Silent")}, methods=False, weight=1),
     "given_wrong": Law(
-        {"wrong": WRONG, "where": ("params", "stats", "batch_stats")}, methods=False
+        {"wrong": WRONG, "where": ("'params'", "'stats'", "'batch_stats'")},
+        methods=False,
     ),
     "given": Law({"part": ("zeros", "numbers")}, methods=False),
 }

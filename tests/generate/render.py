@@ -15,7 +15,7 @@ HERE = pathlib.Path(__file__).parent
 # Where the names come from that a script uses, in the order in which it has them.
 SOURCES = (
     *("cases", "numbering", "hooks", "uses", "compare", "twin"),
-    *("flax_laws", "call_laws", "haiku_laws", "wrap_laws", "cost_laws"),
+    *("flax_laws", "call_laws", "haiku_laws", "shown_laws", "wrap_laws", "cost_laws"),
 )
 # What a script imports, if it uses it, by name.
 IMPORTS = {
