@@ -64,6 +64,9 @@ FOUND: dict[str, Program] = {
         part("param_of_any_kind", leaf="(None, jnp.ones([4]))"),
         hook="own_leaf",
     ),
+    "arrays in what is told": program(
+        "shown", part("layer"), around="jax.checking_leaks()"
+    ),
     "caught exception": program("like_haiku", part("counter"), use="caught"),
     "initialisers kept": program("nothing_is_kept", part("param_of_any_kind")),
     "jitted anew": program("traced_once", part("builtin")),

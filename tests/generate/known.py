@@ -92,7 +92,10 @@ FAULTS: tuple[Fault, ...] = (
         "read state rewritten",
         "state that was only read is written where its reader is lifted",
         has(
-            of("like_haiku", "state that is read ends otherwise|('set', 'net"),
+            either(
+                of("like_haiku", "state that is read ends otherwise|('set', 'net"),
+                of("like_haiku", "but output was batched", use="vmapped"),
+            ),
             *LIFTED_KINDS,
         ),
     ),
@@ -167,7 +170,7 @@ FAULTS: tuple[Fault, ...] = (
         "shared scope of a grandchild",
         "a scope's path is that before `share_scope`",
         has(
-            of("same_init|same_apply", "not in Flax's|raises"),
+            of("same_init|same_apply|shown", "not in Flax's|raises|shows"),
             "shared_scope",
             "shared_scope_of_field",
         ),
@@ -192,8 +195,9 @@ FAULTS: tuple[Fault, ...] = (
         "a leaf that is a Mapping is turned into dicts",
         has(
             of(
-                "same_init|same_apply|same_again|like_haiku|own_leaves|wrapped_cell|given",
-                "not in Flax's|not of Flax|Chex|other types|not in Haiku's",
+                "same_init|same_apply|same_again|like_haiku|own_leaves|wrapped_cell|given|"
+                "shown",
+                "not in Flax's|not of Flax|Chex|other types|not in Haiku's|shows",
             ),
             "Chex",
         ),
@@ -207,6 +211,11 @@ FAULTS: tuple[Fault, ...] = (
         "leaf made for a tree",
         "a getter that makes a parameter beside a tree gets a stand-in",
         of("like_haiku|own_leaves", "_Whole|does not match shape=()"),
+    ),
+    Fault(
+        "arrays in what is told",
+        "what an interceptor is told of a Flax submodule keeps its arrays alive",
+        of("shown", "Leaked trace"),
     ),
     Fault(
         "caught exception",
@@ -223,8 +232,12 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "jitted anew",
-        "code under `nn.jit` is traced at each init",
-        of("traced_once", "the second init ran"),
+        "code under `nn.jit` is traced at each init, and at each observed apply",
+        either(
+            of("traced_once", "the second init ran"),
+            of("caches_stay", "caches grew", cls="Jitted"),
+            has(of("caches_stay", "caches grew"), "jit"),
+        ),
     ),
     Fault(
         "names never made",

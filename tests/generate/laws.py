@@ -37,6 +37,7 @@ METHODS = (
 )
 CAPTURES = ("False", "True", "lambda m, name: True", "lambda m, name: m.name is None")
 WRONG = ("other_shape", "unknown_name", "unknown_level", "missing_level")
+WHERE = ("'params'", "'stats'", "'batch_stats'")
 USES = (
     *("plain", "twice", "by_two_names", "in_constructor", "in_method", "in_scope"),
     *("in_forced_scope", "under_renaming", "under_watching", "shown", "in_sequence"),
@@ -85,6 +86,9 @@ LAWS: dict[str, Law] = {
         weight=4,
     ),
     "traced_once": Law({"cls": ("Jitted", "Counted")}, methods=False, weight=1),
+    "caches_stay": Law(
+        {"cls": ("Jitted", "Counted"), "how": ("init", "observed")}, methods=False
+    ),
     "wrapped_cell": Law(
         {"run": ("None", "'step'", "Cell.step"), "train": BOTH}, methods=False
     ),

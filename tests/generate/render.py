@@ -35,6 +35,7 @@ IMPORTS = {
     "hk_bridge": "import hk_bridge",
     "_program": "from hk_bridge import _program",
     "jax": "import jax",
+    "util": "from jax._src import util",
     "core": "from jax.extend import core",
     "partial_eval": "from jax.interpreters import partial_eval",
     "jnp": "import jax.numpy as jnp",

@@ -9,9 +9,11 @@ from .cases import KEY
 from .cases import Case
 from .cases import X
 from .cases import total
+from .compare import open_boxes
 from .flax_laws import runs
 from .haiku_laws import bridge
 from .twin import changes
+from .twin import is_level
 from .twin import twin
 from .uses import plain
 
@@ -68,10 +70,17 @@ def modules(module: Any) -> Iterator[Any]:
             yield from modules(expression.submodule)
 
 
+def all_arrays(tree: Any) -> bool:
+    """Whether all leaves are arrays, as Haiku's parameters are."""
+    return hasattr(tree, "shape") or (
+        is_level(tree) and all(map(all_arrays, tree.values()))
+    )
+
+
 def shown(case: Case, tool: Any) -> None:
     """Haiku's tools show what they show of plain Haiku modules."""
-    natively = runs(case)[1]
-    if natively.error is not None:
+    natively, params = runs(case)[1], open_boxes(case.specs).get("params", {})
+    if natively.error is not None or not all_arrays(params):
         return
     how = changes(case, natively)
     written = {path for path, change in how.items() if change != "read"}
@@ -84,5 +93,7 @@ def shown(case: Case, tool: Any) -> None:
         wanted = tool(f)
     except Exception:
         return  # not made for such leaves
+    if not wanted:
+        return  # of a network without a leaf nothing is told
     found = tool(g)
     assert found == wanted, f"{tool.__name__} shows {found}, not {wanted}"
