@@ -103,6 +103,8 @@ def asked(trees: Any) -> Asked:
     names = {**leaves(trees[0]), **leaves(trees[1])}
     found: Asked = {}
     for entry in HOOKS:
+        if entry[0] in ("params_dict", "state_dict"):
+            entry = (entry[0], tuple(name for name in entry[1] if name in names))
         if entry[0] in ("params_dict", "state_dict", "text"):
             found.setdefault(entry[0], []).append(entry)
         elif entry[1] in names:

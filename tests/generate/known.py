@@ -109,7 +109,7 @@ FAULTS: tuple[Fault, ...] = (
         "a dict with keys that are no names is changed in the caller's own state",
         has(
             of(
-                "same_apply|same_again|same_shared|wrapped_cell|hooked_values",
+                "same_apply|same_call|same_again|same_shared|wrapped_cell|hooked_values",
                 "the caller's tree was changed|another program",
             ),
             "{(0, 1)",
@@ -170,7 +170,10 @@ FAULTS: tuple[Fault, ...] = (
         "shared scope of a grandchild",
         "a scope's path is that before `share_scope`",
         has(
-            of("same_init|same_apply|shown", "not in Flax's|raises|shows"),
+            of(
+                "same_init|same_apply|same_grad|same_call|shown",
+                "not in Flax's|raises|shows",
+            ),
             "shared_scope",
             "shared_scope_of_field",
         ),
@@ -195,8 +198,8 @@ FAULTS: tuple[Fault, ...] = (
         "a leaf that is a Mapping is turned into dicts",
         has(
             of(
-                "same_init|same_apply|same_again|like_haiku|own_leaves|wrapped_cell|given|"
-                "shown",
+                "same_init|same_apply|same_grad|same_call|same_again|like_haiku|"
+                "own_leaves|wrapped_cell|given|shown",
                 "not in Flax's|not of Flax|Chex|other types|not in Haiku's|shows",
             ),
             "Chex",

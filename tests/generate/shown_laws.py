@@ -31,7 +31,6 @@ def summary(f: Any) -> Any:
             sizes(row.module_details.params),
             sizes(row.module_details.state),
             [str(spec) for spec in row.args_spec],
-            str(row.output_spec),
             [details.module.module_name for details in row.call_stack],
         )
         for row in hk.experimental.eval_summary(f)(X)
@@ -41,7 +40,7 @@ def summary(f: Any) -> Any:
 
 def table(f: Any) -> Any:
     """The sizes of the network in the table that is printed."""
-    columns = ("module", "input", "output", "params_size", "params_bytes")
+    columns = ("module", "input", "params_size", "params_bytes")
     assert hk.experimental.tabulate(f)(X)
     text = hk.experimental.tabulate(f, columns=columns)(X)
     cells = [[c.strip() for c in line.split("|")] for line in text.splitlines()]
