@@ -93,7 +93,7 @@ FAULTS: tuple[Fault, ...] = (
         "state that was only read is written where its reader is lifted",
         has(
             either(
-                of("like_haiku", "state that is read ends otherwise|('set', 'net"),
+                of("like_haiku", "state that is read ends otherwise|('set', '"),
                 of("like_haiku", "but output was batched", use="vmapped"),
             ),
             *LIFTED_KINDS,
@@ -171,8 +171,8 @@ FAULTS: tuple[Fault, ...] = (
         "a scope's path is that before `share_scope`",
         has(
             of(
-                "same_init|same_apply|same_grad|same_call|shown",
-                "not in Flax's|raises|shows",
+                "same_init|same_apply|same_grad|same_call|shown|like_haiku",
+                "not in Flax's|raises|shows|made a new variable",
             ),
             "shared_scope",
             "shared_scope_of_field",
