@@ -152,7 +152,14 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "streams inside lifted code",
         "with keys of Haiku `has_rng` is false inside lifted code",
-        of("keys_of_haiku", "the code saw", "'noise', False|'dropout', False"),
+        either(
+            of("keys_of_haiku", "the code saw", "'noise', False|'dropout', False"),
+            has(
+                # A shared trace knows which streams were asked for.
+                has(of("same_shared", "another program"), "noise_if_any"),
+                *LIFTED_KINDS,
+            ),
+        ),
     ),
     Fault(
         "streams of NNX code",
