@@ -66,15 +66,6 @@ def difference(
     return _parting(one, two, outputs)
 
 
-def equations(program: jex.ClosedJaxpr) -> int:
-    """How many equations the outputs of a program need, those inside others too.
-
-    >>> equations(jax.make_jaxpr(lambda x: (x.sum(), x * x)[0] + 1.0)(np.ones(3)))
-    2
-    """
-    return _Table().read(program).live().total()
-
-
 @dataclasses.dataclass(eq=False)
 class _Value:
     """One value of a program, by its number.

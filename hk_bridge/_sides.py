@@ -271,10 +271,6 @@ class Programs:
             outputs=self.theirs.path,
         )
 
-    def size(self) -> int:
-        """How many equations the native one needs."""
-        return _program.equations(self.theirs.program)
-
 
 def programs(
     pair: Pair, run: Callable[..., Any], inputs: Inputs, *trees: Any

@@ -14,17 +14,23 @@ SIDES = ("native", "bridged")
 # JAX's own defaults, where the other tests are strict or a package changes them.
 THEIR_JAX = {
     "jax_default_matmul_precision": None,
-    "jax_disable_most_optimizations": True,  # both sides are compiled alike, and fast
     "jax_enable_x64": False,
     "jax_numpy_dtype_promotion": "standard",
     "jax_numpy_rank_promotion": "allow",
 }
 
 
+def pytest_addoption(parser: Any) -> None:
+    parser.addoption(
+        "--all-packages",
+        action="store_true",
+        help="a network whose package is not installed is an error, and not a skip",
+    )
+
+
 @pytest.fixture(autouse=True)
 def their_jax() -> Any:
-    # What is no attribute is a flag of XLA's, which is off.
-    before = {name: getattr(jax.config, name, False) for name in THEIR_JAX}
+    before = {name: getattr(jax.config, name) for name in THEIR_JAX}
     for name, value in THEIR_JAX.items():
         jax.config.update(name, value)
     yield
@@ -49,5 +55,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         counts = [sum(side in row for row in networks) for side in SIDES]
         write("| " + " | ".join(map(str, (*package, len(networks), *counts))) + " |")
     write("\nDo not count:")
-    for package, reason in REFUSED.items():
-        write(f"- {package}: {reason}")
+    for refused in REFUSED:
+        write(f"- {refused}: {refused.reason}")

@@ -61,10 +61,7 @@ class Case:
     @property
     def version(self) -> str | None:
         """That is installed, if one is."""
-        try:
-            return importlib.metadata.version(self.package)
-        except importlib.metadata.PackageNotFoundError:
-            return None
+        return installed(self.package)
 
 
 class Catalogue(list[Case]):
@@ -78,6 +75,14 @@ class Catalogue(list[Case]):
             return make
 
         return add
+
+
+def installed(package: str) -> str | None:
+    """The version of a package, if it is installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def floats(*shape: int, seed: int = 0) -> jax.Array:
