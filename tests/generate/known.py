@@ -129,9 +129,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "leaves of others",
         "leaves that a getter or a Haiku layer made are taken for Flax's variables",
-        of(
-            "own_leaves|like_haiku",
-            "leaves not of Flax|the code saw|tuple index out|ScopeParamShapeError",
+        either(
+            of(
+                "own_leaves|like_haiku",
+                "leaves not of Flax|the code saw|tuple index out|ScopeParamShapeError",
+            ),
+            of("like_haiku", "rank should be at least 1", hook="own_leaf"),
         ),
     ),
     Fault(
