@@ -1,12 +1,13 @@
 """What a generated program is written with: leaves, helpers, and the case itself."""
 
 from collections.abc import Callable
-from collections.abc import Mapping
 import dataclasses
 import functools
 from typing import Any
 from typing import NamedTuple
 
+import chex
+from flax import nnx
 import flax.linen as nn
 import flax.struct
 import jax
@@ -45,29 +46,14 @@ class Data:
     right: Any
 
 
-@jax.tree_util.register_pytree_with_keys_class
-class Fields(Mapping[str, Any]):
-    """A pytree with fields that is a Mapping, too, as a `chex.dataclass` is."""
+@chex.dataclass
+class Chex:  # which is a Mapping, too
+    left: Any
+    right: Any
 
-    def __init__(self, left: Any, right: Any):
-        self.left, self.right = left, right
 
-    def __getitem__(self, name: str) -> Any:
-        return vars(self)[name]
-
-    def __iter__(self) -> Any:
-        return iter(vars(self))
-
-    def __len__(self) -> int:
-        return len(vars(self))
-
-    def tree_flatten_with_keys(self) -> Any:
-        keys = [jax.tree_util.GetAttrKey(k) for k in self]
-        return list(zip(keys, vars(self).values(), strict=True)), None
-
-    @classmethod
-    def tree_unflatten(cls, _: Any, values: Any) -> "Fields":
-        return cls(*values)
+class Count(nnx.Variable[Any]):
+    """A kind of variable of its own."""
 
 
 class Filled:
@@ -138,6 +124,10 @@ def arrays(tree: Any) -> list[Any]:
     return [a for a in found if not jnp.issubdtype(a.dtype, jax.dtypes.extended)]
 
 
+def is_float(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
 def total(tree: Any) -> Any:
     """One number that depends on all of `tree`."""
     return sum((jnp.sum(a.astype(jnp.float32)) for a in arrays(tree)), jnp.zeros([]))
@@ -190,6 +180,7 @@ class Case:
       sown: collections that live for one call.
       method: what to run.
       asks_haiku: whether its code needs a Haiku transform around it.
+      nnx: the NNX class of which `make` builds a linen module, if it is one.
     """
 
     make: Callable[..., nn.Module]
@@ -197,6 +188,14 @@ class Case:
     sown: tuple[str, ...] = ()
     method: Any = None
     asks_haiku: bool = False
+    nnx: Any = None
+
+    @property
+    def natively(self) -> dict[str, Any]:
+        """How Flax is told what to run."""
+        if self.nnx is None or self.method is None:
+            return {"method": self.method}
+        return {"nnx_method": self.method}
 
     def rngs(self, init: bool = False) -> dict[str, Any]:
         names = (*(("params",) if init else ()), *self.streams)
@@ -205,7 +204,7 @@ class Case:
     @functools.cached_property
     def specs(self) -> Any:
         """The variables as shapes, boxes closed, without what is sown."""
-        init = lambda rngs: self.make().init(rngs, X, method=self.method)
+        init = lambda rngs: self.make().init(rngs, X, **self.natively)
         try:
             made = jax.eval_shape(init, self.rngs(init=True))
         except Exception as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 from flax.core import meta
 import jax
+from jax.interpreters import partial_eval
 
 from hk_bridge import _program
 
@@ -102,6 +103,14 @@ def same_error(ours: Exception | None, theirs: Exception | None) -> None:
 def tell(error: Exception) -> str:
     notes = getattr(error, "__notes__", [])
     return f"{type(error).__name__}: " + " | ".join([str(error)[:300], *notes])
+
+
+def depends(run: Run, output: str, given: str) -> bool:
+    """Whether what `run` returned at `output` needs its argument at `given`."""
+    wanted = [path.startswith(output) for path in run.outputs]
+    _, used = partial_eval.dce_jaxpr(run.program.jaxpr, wanted)
+    paths = zip(run.inputs, used, strict=True)
+    return any(is_used for path, is_used in paths if path.startswith(given))
 
 
 def open_boxes(tree: Any) -> Any:

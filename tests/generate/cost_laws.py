@@ -8,6 +8,7 @@ import weakref
 import flax.linen as nn
 import haiku as hk
 import jax
+from jax._src import util
 
 import hk_bridge
 
@@ -89,6 +90,61 @@ def traced_once(case: Case, cls: Any) -> None:
         error, ours = count(lambda: f.init(KEY))
         assert error is not None or ours <= natively, (
             f"the second init ran {ours} things, natively {natively}"
+        )
+
+
+def init(f: Any, params: Any, state: Any) -> None:
+    f.init(KEY)
+
+
+def observed(f: Any, params: Any, state: Any) -> None:
+    """An apply that an interceptor watches."""
+    with hk.intercept_methods(lambda run, args, kwargs, _: run(*args, **kwargs)):
+        f.apply(params, state, KEY)
+
+
+def entries() -> int:
+    """How many entries JAX's caches have; those of `nn.jit` are among them."""
+    caches = [cache for cache in list(util._caches) if hasattr(cache, "cache_info")]
+    return sum(cache.cache_info().currsize for cache in caches)
+
+
+def caches_stay(case: Case, cls: Any, how: Any) -> None:
+    """To do the same again leaves nothing new in any cache, if it does not natively."""
+    module = cls(case.make())
+    f = hk.transform_with_state(lambda: hk_bridge.FlaxModule(module, name="net")(X))
+
+    def grown(run: Callable[[], Any]) -> int:
+        found = []
+        while len(found) < 3 and (not found or found[-1] > 0):  # they fill at first
+            run()
+            before = entries()
+            run()
+            if entries() > before:
+                gc.collect()  # what is dead is not kept
+            found.append(entries() - before)
+        return max(0, found[-1])
+
+    def native() -> Any:
+        variables = module.init(case.rngs(init=True), X)
+        return lambda: (
+            module.init(case.rngs(init=True), X),
+            module.apply(variables, X, rngs=case.rngs(), mutable=True),
+        )
+
+    def ours() -> Any:
+        params, state = f.init(KEY)
+        return lambda: how(f, params, state)
+
+    def count(start: Callable[[], Any]) -> Any:
+        found: list[int] = []
+        return trace(lambda: found.append(grown(start()))).error, found
+
+    error, natively = count(native)
+    if error is None:
+        error, found = count(ours)
+        assert error is not None or found <= natively, (
+            f"caches grew by {found}, natively by {natively}"
         )
 
 

@@ -11,24 +11,34 @@ import hk_bridge
 from .cases import SETTINGS
 from .cases import Case
 from .cases import X
+from .cases import is_float
 from .cases import set_shift
+from .cases import total
 from .compare import Run
 from .compare import Watched
+from .compare import depends
 from .compare import open_boxes
 from .compare import same
 from .compare import trace
 
 
 def native_init(case: Case, rngs: Any) -> Any:
-    made = case.make().init(rngs, X, method=case.method)
+    made = case.make().init(rngs, X, **case.natively)
     return open_boxes({c: tree for c, tree in made.items() if c not in case.sown})
+
+
+def built(case: Case, train: bool = True, name: str = "net", **options: Any) -> Any:
+    """The module in Haiku; one of NNX by its class."""
+    if case.nnx is not None:
+        return hk_bridge.wrap(case.nnx)(train, name=name, **options)
+    return hk_bridge.FlaxModule(case.make(train), name=name, **options)
 
 
 def bridged(case: Case, train: bool = True, **options: Any) -> Any:
     """A network of the module alone."""
 
     def forward(rngs: Any) -> Any:
-        net = hk_bridge.FlaxModule(case.make(train), name="net")
+        net = built(case, train)
         return net(X, rngs=rngs, method=case.method, **options)
 
     return hk.transform_with_state(forward)
@@ -62,7 +72,7 @@ def runs(case: Case, train: bool = True, mutable: Any = None) -> tuple[Run, Run]
     def theirs(variables: Any, rngs: Any) -> Any:
         asked = (kept or False) if mutable is None else mutable
         result = case.make(train).apply(
-            variables, X, rngs=rngs, mutable=asked, method=case.method
+            variables, X, rngs=rngs, mutable=asked, **case.natively
         )
         if asked is False:
             result = (result, {}) if mutable is None else result
@@ -97,8 +107,46 @@ def shifted() -> None:
     set_shift(0.25)
 
 
+def gradient(function: Callable[[Any], Any], params: Any) -> Any:
+    """The gradient of a total by the floats in `params`; the others as they are."""
+    leaves, tree = jax.tree.flatten(params)
+    places = [i for i, leaf in enumerate(leaves) if is_float(leaf)]
+
+    def filled(values: Any) -> Any:
+        new = dict(zip(places, values, strict=True))
+        return tree.unflatten([new.get(i, leaf) for i, leaf in enumerate(leaves)])
+
+    loss = lambda values: total(function(filled(values)))
+    return filled(jax.grad(loss)([leaves[i] for i in places]))
+
+
+def same_grad(case: Case, train: bool = True) -> None:
+    """The gradient by the parameters is the same program."""
+    kept = [c for c in case.specs if c != "params"]
+
+    def ours(variables: Any, rngs: Any) -> Any:
+        params, state = hk_bridge.to_haiku(variables, name="net")
+        f = bridged(case, train)
+        run = lambda params: f.apply(params, state, None, rngs)[0]
+        return hk_bridge.to_flax(gradient(run, params), {}, name="net")
+
+    def theirs(variables: Any, rngs: Any) -> Any:
+        def run(params: Any) -> Any:
+            full, options = {**variables, "params": params}, case.natively
+            module = case.make(train)
+            return module.apply(full, X, rngs=rngs, mutable=kept, **options)[0]
+
+        return open_boxes({"params": gradient(run, variables["params"])})
+
+    start = {"params": {}, **case.specs}
+    natively = trace(theirs, start, case.rngs())
+    same(trace(ours, open_boxes(start), case.rngs()), natively)
+
+
 def keys_of_haiku(case: Case, train: bool = True) -> None:
-    """With a Haiku key at hand the code sees every stream, as if all were given."""
+    """With a Haiku key at hand the code sees every stream, as if all were given.
+
+    And what is random natively is random by that key."""
 
     def ours(variables: Any, key: Any) -> Any:
         params, state = hk_bridge.to_haiku(variables, name="net")
@@ -112,3 +160,5 @@ def keys_of_haiku(case: Case, train: bool = True) -> None:
         assert found.saw == natively.saw, (
             f"with keys of Haiku the code saw {found.saw}, natively {natively.saw}"
         )
+        if depends(natively, "[0]", "[1]"):
+            assert depends(found, "", "[1]"), "the same for all keys of Haiku"

@@ -39,11 +39,12 @@ FOUND: dict[str, Program] = {
     "streams inside lifted code": program(
         "keys_of_haiku", part("add_metadata_axis", part("noise_if_any"))
     ),
+    "streams of NNX code": program("keys_of_haiku", part("nnx_noise")),
     "shared scope of a grandchild": program(
         "same_apply",
         part(
             "shared_scope_of_field",
-            part("counter", leaf="Fields(jnp.zeros([]), jnp.ones([4]))"),
+            part("counter", leaf="Chex(left=jnp.zeros([]), right=jnp.ones([4]))"),
         ),
     ),
     "names in an interceptor": program(
@@ -53,7 +54,7 @@ FOUND: dict[str, Program] = {
     "shape that was asked for": program("like_haiku", part("layer"), hook="stacking"),
     "mapping as a leaf": program(
         "like_haiku",
-        part("changed_in_place", leaf="Fields(jnp.zeros([]), jnp.ones([4]))"),
+        part("changed_in_place", leaf="Chex(left=jnp.zeros([]), right=jnp.ones([4]))"),
     ),
     "leaf made while reading": program(
         "like_haiku", part("layer"), use="then_own_leaf"
@@ -63,9 +64,13 @@ FOUND: dict[str, Program] = {
         part("param_of_any_kind", leaf="(None, jnp.ones([4]))"),
         hook="own_leaf",
     ),
+    "arrays in what is told": program(
+        "shown", part("layer"), around="jax.checking_leaks()"
+    ),
     "caught exception": program("like_haiku", part("counter"), use="caught"),
     "initialisers kept": program("nothing_is_kept", part("param_of_any_kind")),
     "jitted anew": program("traced_once", part("builtin")),
+    "names never made": program("given_wrong", part("layer"), wrong="unknown_name"),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"
     ),

@@ -1,6 +1,5 @@
 """What Haiku defines: a bridged module does what plain Haiku modules do."""
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from .compare import by_path
 from .compare import open_boxes
 from .compare import same
 from .compare import trace
+from .flax_laws import built
 from .flax_laws import native_init
 from .flax_laws import runs
 from .hooks import HOOKS
@@ -30,6 +30,8 @@ from .twin import outer
 from .twin import twin
 from .uses import CALLS
 from .uses import OPAQUE
+
+Asked = dict[str, list[Any]]
 
 
 def network(build: Any, cls: type, use: Any, hook: Any) -> Any:
@@ -44,7 +46,7 @@ def network(build: Any, cls: type, use: Any, hook: Any) -> Any:
 
 
 def bridge(case: Case, train: bool) -> Any:
-    return lambda name="net": hk_bridge.FlaxModule(case.make(train), name=name)
+    return lambda name="net": built(case, train, name)
 
 
 def leaves(tree: Any) -> dict[str, Any]:
@@ -96,14 +98,18 @@ def like_haiku(case: Case, use: Any, hook: Any, train: bool = True) -> None:
         same_written(found, natively, how)
 
 
-def asked(trees: Any) -> Any:
-    """What hooks were asked about leaves that are arrays."""
+def asked(trees: Any) -> Asked:
+    """What hooks were asked about each leaf that is an array, in order."""
     names = {**leaves(trees[0]), **leaves(trees[1])}
-    return Counter(
-        entry
-        for entry in HOOKS
-        if entry[0] in ("params_dict", "state_dict", "text") or entry[1] in names
-    )
+    found: Asked = {}
+    for entry in HOOKS:
+        if entry[0] in ("params_dict", "state_dict"):
+            entry = (entry[0], tuple(name for name in entry[1] if name in names))
+        if entry[0] in ("params_dict", "state_dict", "text"):
+            found.setdefault(entry[0], []).append(entry)
+        elif entry[1] in names:
+            found.setdefault(entry[1], []).append(entry)
+    return found
 
 
 def runs_in_haiku(case: Case, use: Any, hook: Any, train: bool = True) -> None:
@@ -134,9 +140,13 @@ def strong(specs: Any) -> Any:
     return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), specs)
 
 
-def made(entries: Any) -> Any:
+def made(entries: Asked) -> Asked:
     """Without what setters were asked: twins write nothing at init."""
-    return Counter({k: n for k, n in entries.items() if k[0] != "set"})
+    left = {
+        name: [entry for entry in found if not entry[0].startswith("set")]
+        for name, found in entries.items()
+    }
+    return {name: found for name, found in left.items() if found}
 
 
 def same_names(ours: Any, theirs: Any, kind: str) -> None:
@@ -147,10 +157,10 @@ def same_names(ours: Any, theirs: Any, kind: str) -> None:
     assert not differ, f"{kind} of other types: {differ}"
 
 
-def same_asked(ours: Any, theirs: Any, when: str) -> None:
-    extra, missing = ours - theirs, theirs - ours
-    assert not extra, f"at {when} hooks were asked {[*extra][:3]}, not {[*missing][:3]}"
-    assert not missing, f"at {when} hooks were not asked {[*missing][:3]}"
+def same_asked(ours: Asked, theirs: Asked, when: str) -> None:
+    for name in [*theirs, *ours]:
+        found, wanted = ours.get(name, []), theirs.get(name, [])
+        assert found == wanted, f"at {when} hooks were asked {found}, not {wanted}"
 
 
 def same_written(ours: Run, theirs: Run, how: Any) -> None:
@@ -174,7 +184,7 @@ def hooked_values(case: Case, hook: Any, train: bool = True) -> None:
             X,
             rngs=rngs,
             mutable=[c for c in variables if c != "params"],
-            method=case.method,
+            **case.natively,
         )[0],
         {"params": {}, **open_boxes(case.specs)},
         case.rngs(),
@@ -185,7 +195,7 @@ def hooked_values(case: Case, hook: Any, train: bool = True) -> None:
 
         def forward(rngs: Any) -> Any:
             with hook(hk_bridge.FlaxModule):
-                net = hk_bridge.FlaxModule(case.make(train), name="net")
+                net = built(case, train)
                 return net(X, rngs=rngs, method=case.method)
 
         f = hk.transform_with_state(forward)
@@ -201,9 +211,17 @@ def own_leaves(case: Case, hook: Any) -> None:
     def init(rngs: Any) -> Any:
         return native_init(case, rngs)
 
+    def apply(rngs: Any) -> Any:
+        start = init(rngs)
+        kept = [c for c in start if c != "params"] or False
+        options = {"rngs": rngs, "mutable": kept, **case.natively}
+        return case.make().apply(start, X, **options)
+
     rngs = case.rngs(init=True)
     natively = [trace(in_haiku(case, init), rngs)]
-    natively.append(natively[0] if case.asks_haiku else runs(case)[1])
+    natively.append(
+        trace(in_haiku(case, apply), rngs) if case.asks_haiku else runs(case)[1]
+    )
     if any(run.error is not None for run in natively):
         return
     found: list[Any] = []
@@ -249,7 +267,7 @@ def given(case: Case, part: Any) -> None:
     values = jax.tree.map(part, start)
 
     def forward(rngs: Any) -> Any:
-        net = hk_bridge.FlaxModule(case.make(), variables=values, name="net")
+        net = built(case, variables=values)
         return net(X, rngs=rngs)
 
     f = hk.transform_with_state(forward)

@@ -9,22 +9,23 @@ import jax
 import jax.numpy as jnp
 import jmp
 
+from .cases import is_float
+
 HOOKS: list[Any] = []  # what the hooks were asked
 
 
-def note(kind: str, context: Any) -> None:
+def note(kind: str, context: Any, label: str = "") -> None:
     shape = getattr(context, "original_shape", None)
     dtype = getattr(context, "original_dtype", None)
     shape = tuple(shape) if isinstance(shape, (tuple, list)) else "of a tree"
-    HOOKS.append((kind, context.full_name, shape, str(dtype)))
+    HOOKS.append((f"{kind}{label}", context.full_name, shape, str(dtype)))
 
 
 def floats(function: Any, tree: Any) -> Any:
     """`tree` with `function` of its arrays of floats."""
 
     def one(leaf: Any) -> Any:
-        is_float = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
-        return function(leaf) if is_float else leaf
+        return function(leaf) if is_float(leaf) else leaf
 
     return jax.tree.map(one, tree)
 
@@ -45,25 +46,25 @@ def unchanged(tree: Any) -> Any:
     return tree
 
 
-def getter(change: Any, **where: bool) -> Any:
+def getter(change: Any, label: str = "", **where: bool) -> Any:
     def hook(next_getter: Any, value: Any, context: Any) -> Any:
-        note("get", context)
+        note("get", context, label)
         return next_getter(change(value))
 
     return hk.custom_getter(hook, **where)
 
 
-def setter(change: Any) -> Any:
+def setter(change: Any, label: str = "") -> Any:
     def hook(next_setter: Any, value: Any, context: Any) -> Any:
-        note("set", context)
+        note("set", context, label)
         return next_setter(change(value))
 
     return hk.custom_setter(hook)
 
 
-def creator(**where: bool) -> Any:
+def creator(label: str = "", **where: bool) -> Any:
     def hook(next_creator: Any, shape: Any, dtype: Any, init: Any, context: Any) -> Any:
-        note("create", context)
+        note("create", context, label)
         return next_creator(shape, dtype, init)
 
     return hk.custom_creator(hook, **where)
@@ -84,6 +85,18 @@ def looking(cls: type) -> Iterator[None]:
         getter(unchanged, params=False, state=True),
         setter(unchanged),
     ):
+        yield
+
+
+@contextlib.contextmanager
+def nested(cls: type) -> Iterator[None]:
+    """All hooks, one in the other: in which order are they asked?"""
+    both = {"params": True, "state": True}
+    with contextlib.ExitStack() as stack:
+        for label in (" outside", " inside"):
+            stack.enter_context(creator(label, **both))
+            stack.enter_context(getter(halved, label, **both))
+            stack.enter_context(setter(unchanged, label))
         yield
 
 

@@ -66,6 +66,11 @@ def has(explains: Callable[[Program, str], bool], *kinds: str) -> Any:
     return narrower
 
 
+def either(*several: Callable[[Program, str], bool]) -> Callable[[Program, str], bool]:
+    """What one of `several` explains."""
+    return lambda program, text: any(one(program, text) for one in several)
+
+
 LIFTED_KINDS = (*LIFTED, "nn.remat", "nn.vmap", "nn.RNN")
 FAULTS: tuple[Fault, ...] = (
     Fault(
@@ -76,7 +81,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "number in a field",
         "a NumPy array in a field has no text: its truth value is asked for",
-        has(of("like_haiku|wrapped_class", "truth value of an array"), "numpy"),
+        has(of("like_haiku|wrapped_class|shown", "truth value of an array"), "numpy"),
     ),
     Fault(
         "text of an unfinished module",
@@ -87,7 +92,10 @@ FAULTS: tuple[Fault, ...] = (
         "read state rewritten",
         "state that was only read is written where its reader is lifted",
         has(
-            of("like_haiku", "state that is read ends otherwise|('set', 'net"),
+            either(
+                of("like_haiku", "state that is read ends otherwise|('set', '"),
+                of("like_haiku", "but output was batched", use="vmapped"),
+            ),
             *LIFTED_KINDS,
         ),
     ),
@@ -101,7 +109,7 @@ FAULTS: tuple[Fault, ...] = (
         "a dict with keys that are no names is changed in the caller's own state",
         has(
             of(
-                "same_apply|same_again|same_shared|wrapped_cell|hooked_values",
+                "same_apply|same_call|same_again|same_shared|wrapped_cell|hooked_values",
                 "the caller's tree was changed|another program",
             ),
             "{(0, 1)",
@@ -121,9 +129,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "leaves of others",
         "leaves that a getter or a Haiku layer made are taken for Flax's variables",
-        of(
-            "own_leaves|like_haiku",
-            "leaves not of Flax|the code saw|tuple index out|ScopeParamShapeError",
+        either(
+            of(
+                "own_leaves|like_haiku",
+                "leaves not of Flax|the code saw|tuple index out|ScopeParamShapeError",
+            ),
+            of("like_haiku", "rank should be at least 1", hook="own_leaf"),
         ),
     ),
     Fault(
@@ -144,13 +155,35 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "streams inside lifted code",
         "with keys of Haiku `has_rng` is false inside lifted code",
-        of("keys_of_haiku", "the code saw", "'noise', False|'dropout', False"),
+        either(
+            of("keys_of_haiku", "the code saw", "'noise', False|'dropout', False"),
+            has(
+                # A shared trace knows which streams were asked for.
+                has(of("same_shared", "another program"), "noise_if_any"),
+                *LIFTED_KINDS,
+            ),
+        ),
+    ),
+    Fault(
+        "streams of NNX code",
+        "with keys of Haiku NNX code gets none for a stream but `dropout`",
+        has(
+            of(
+                "|".join(LAWS),
+                "No RngStream named 'noise'|the same for all keys of Haiku",
+            ),
+            "nnx_noise",
+            "nnx.",
+        ),
     ),
     Fault(
         "shared scope of a grandchild",
         "a scope's path is that before `share_scope`",
         has(
-            of("same_init|same_apply", "not in Flax's|raises"),
+            of(
+                "same_init|same_apply|same_grad|same_call|shown|like_haiku",
+                "not in Flax's|raises|shows|made a new variable",
+            ),
             "shared_scope",
             "shared_scope_of_field",
         ),
@@ -163,7 +196,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "tables of a holder",
         "a module that is given a bridged one does not see its leaves",
-        of("like_haiku", "_dict'", use="in_sequence"),
+        of("like_haiku", "_dict'", use="in_sequence|in_deep_rnn"),
     ),
     Fault(
         "shape that was asked for",
@@ -175,10 +208,11 @@ FAULTS: tuple[Fault, ...] = (
         "a leaf that is a Mapping is turned into dicts",
         has(
             of(
-                "same_init|same_apply|same_again|like_haiku|own_leaves|wrapped_cell|given",
-                "not in Flax's|not of Flax|Fields|other types|not in Haiku's",
+                "same_init|same_apply|same_grad|same_call|same_again|like_haiku|"
+                "own_leaves|wrapped_cell|given|shown",
+                "not in Flax's|not of Flax|Chex|other types|not in Haiku's|shows",
             ),
-            "Fields",
+            "Chex",
         ),
     ),
     Fault(
@@ -192,6 +226,11 @@ FAULTS: tuple[Fault, ...] = (
         of("like_haiku|own_leaves", "_Whole|does not match shape=()"),
     ),
     Fault(
+        "arrays in what is told",
+        "what an interceptor is told of a Flax submodule keeps its arrays alive",
+        of("shown", "Leaked trace"),
+    ),
+    Fault(
         "caught exception",
         "leaves made before an exception at init are lost if state or lifted",
         of("like_haiku", "missing: |apply raises Scope", use="caught"),
@@ -199,12 +238,28 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "initialisers kept",
         "what an initialiser holds is kept alive",
-        of("nothing_is_kept", "what an initialiser holds lives"),
+        either(
+            of("nothing_is_kept", "what an initialiser holds lives"),
+            has(of("|".join(LAWS), "Leaked trace"), "param_by_variable"),
+        ),
     ),
     Fault(
         "jitted anew",
-        "code under `nn.jit` is traced at each init",
-        of("traced_once", "the second init ran"),
+        "code under `nn.jit` is traced at each init, and at each observed apply",
+        either(
+            of("traced_once", "the second init ran"),
+            of("caches_stay", "caches grew", cls="Jitted"),
+            has(of("caches_stay", "caches grew"), "jit"),
+        ),
+    ),
+    Fault(
+        "names never made",
+        "`variables=` with a name that the module never makes is accepted",
+        of(
+            "given_wrong",
+            "in variables= is accepted",
+            wrong="unknown_name|unknown_level|missing_level",
+        ),
     ),
     Fault(
         "numbers given",

@@ -68,14 +68,23 @@ def number(jaxpr: Any, consts: Any, given: Any = None) -> tuple[Any, ...]:
 
 def passed(eqn: Any, params: Any, inputs: list[Any], i: int) -> Any:
     """The number of the input that is handed on as output `i` untouched, if one is."""
-    if eqn.primitive.name == "scan" and i < eqn.params["num_carry"]:
-        place = eqn.params["num_consts"] + i
+    consts, carry = scanned(eqn) if eqn.primitive.name == "scan" else (0, 0)
+    if i < carry:
+        place = consts + i
         return inputs[place] if params["jaxpr"][1 + i] == ("in", place) else None
     if eqn.primitive.name == "cond":
         outputs = {branch[1 + i] for branch in params["branches"]}
         kind, *place = outputs.pop() if len(outputs) == 1 else ("",)
         return inputs[1 + place[0]] if kind == "in" else None
     return None
+
+
+def scanned(eqn: Any) -> tuple[int, int]:
+    """The numbers of the constants and of the carried values of a scan."""
+    if "ft_in" in eqn.params:  # from JAX 0.12 on
+        consts, carry, _ = eqn.params["ft_in"].unpack()
+        return len(consts), len(carry)
+    return eqn.params["num_consts"], eqn.params["num_carry"]
 
 
 def constant(value: Any) -> Any:

@@ -22,6 +22,7 @@ class Piece:
       top: lines after the class of that block.
       sown: the collections that it sows into; these may be choices.
       asks_haiku: whether it needs a Haiku transform around it.
+      nnx: whether it is of an NNX module.
     """
 
     body: str
@@ -32,6 +33,7 @@ class Piece:
     top: str = ""
     sown: tuple[str, ...] = ()
     asks_haiku: bool = False
+    nnx: bool = False
 
 
 LEAVES = (
@@ -44,7 +46,7 @@ LEAVES = (
     "Two(jnp.zeros([]), jnp.ones([4]))",
     "Struct(jnp.zeros([]), jnp.ones([4]))",
     "Data(jnp.zeros([]), jnp.ones([4]))",
-    "Fields(jnp.zeros([]), jnp.ones([4]))",
+    "Chex(left=jnp.zeros([]), right=jnp.ones([4]))",
     "{(0, 1): jnp.zeros([4])}",
     "{1.5: jnp.zeros([]), 2.5: jnp.ones([4])}",
     "{'a': jnp.zeros([4]), 'b': {'c': jnp.ones([])}}",

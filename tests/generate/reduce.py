@@ -45,7 +45,8 @@ def _blocks(block: Block) -> Iterator[Block]:
         before, after = parts[:i], parts[i + 1 :]
         if len(parts) > 1:
             yield dataclasses.replace(block, parts=(*before, *after))
-        if part.inside is not None:
+        alone = part.inside is not None and part.inside.nnx == block.nnx
+        if part.inside is not None and (alone or len(parts) == 1):
             yield dataclasses.replace(
                 block, parts=(*before, *part.inside.parts, *after)
             )

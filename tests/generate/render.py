@@ -15,7 +15,7 @@ HERE = pathlib.Path(__file__).parent
 # Where the names come from that a script uses, in the order in which it has them.
 SOURCES = (
     *("cases", "numbering", "hooks", "uses", "compare", "twin"),
-    *("flax_laws", "haiku_laws", "wrap_laws", "cost_laws"),
+    *("flax_laws", "call_laws", "haiku_laws", "shown_laws", "wrap_laws", "cost_laws"),
 )
 # What a script imports, if it uses it, by name.
 IMPORTS = {
@@ -24,22 +24,27 @@ IMPORTS = {
     "Counter": "from collections import Counter",
     "Callable": "from collections.abc import Callable",
     "Iterator": "from collections.abc import Iterator",
-    "Mapping": "from collections.abc import Mapping",
     "Any": "from typing import Any",
     "NamedTuple": "from typing import NamedTuple",
+    "chex": "import chex",
     "meta": "from flax.core import meta",
     "nn": "import flax.linen as nn",
     "nnx": "from flax import nnx",
-    "flax": "import flax.struct",
+    "flax": "import flax.errors\nimport flax.struct",
     "hk": "import haiku as hk",
     "hk_bridge": "import hk_bridge",
     "_program": "from hk_bridge import _program",
     "jax": "import jax",
+    "util": "from jax._src import util",
     "core": "from jax.extend import core",
+    "partial_eval": "from jax.interpreters import partial_eval",
     "jnp": "import jax.numpy as jnp",
     "jmp": "import jmp",
     "np": "import numpy as np",
 }
+
+
+OTHER = ["", "    def other(self, x):", "        return self(x) * 2.0"]
 
 
 def indent(text: str, by: int) -> list[str]:
@@ -65,7 +70,7 @@ class _Renderer:
             inner = self.block(part.inside) if part.inside is not None else ""
             # The choices first: they have places of their own.
             chosen = dict(part.choices)
-            made = f"self.v{i}" if block.setup else f"v{i}"
+            made = f"self.v{i}" if block.setup or block.nnx else f"v{i}"
             places = {"i": i, "v": made, "B": inner, **chosen}
 
             def fill(text: str, places: dict[str, str] = places) -> str:
@@ -82,8 +87,21 @@ class _Renderer:
             if piece.make:
                 makes += fill(f"$v = {piece.make}").splitlines()
             body += fill(piece.body).splitlines()
-        self.write(name, block, fields, makes, body)
+        if block.nnx:
+            self.write_nnx(name, makes, body)
+        else:
+            self.write(name, block, fields, makes, body)
         return name
+
+    def write_nnx(self, name: str, makes: list[str], body: list[str]) -> None:
+        lines = [f"class {name}(nnx.Module):"]
+        lines += ["    def __init__(self, train=True, *, rngs):"]
+        lines += ["        self.train = train", *indent("\n".join(makes), 8)]
+        lines += ["", "    def __call__(self, x):"]
+        lines += [*indent("\n".join(body), 8), "        return x"]
+        self.lines += [*lines, *OTHER] if name == "Block0" else lines
+        self.lines += ["", "", f"def make_{name}(train=True, variant=0):"]
+        self.lines += [f"    return nnx.bridge.to_linen({name}, train)", "", ""]
 
     def write(
         self,
@@ -106,8 +124,7 @@ class _Renderer:
             body = [*makes, *body]
         lines += ["", "    @nn.compact", "    def __call__(self, x):"]
         lines += [*indent("\n".join(body), 8), "        return x"]
-        if name == "Block0":
-            lines += ["", "    def other(self, x):", "        return self(x) * 2.0"]
+        lines += OTHER if name == "Block0" else []
         given = "".join(f", {field}={value}" for field, value in fields)
         lines += ["", "", f"def make_{name}(train=True, variant=0, cls=None):"]
         lines += [
@@ -128,6 +145,8 @@ def module(program: Program) -> str:
         options += f", method={program.method}"
     if program.asks_haiku:
         options += ", asks_haiku=True"
+    if program.block.nnx:
+        options += f", nnx={name}"
     return "\n".join([*renderer.lines, f"CASE = Case(make_{name}{options})", ""])
 
 

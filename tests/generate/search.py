@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import call_laws
 from . import cases
 from . import compare
 from . import cost_laws
@@ -28,6 +29,7 @@ from . import hooks
 from . import known
 from . import reduce
 from . import render
+from . import shown_laws
 from . import spec
 from . import twin
 from . import uses
@@ -37,7 +39,7 @@ from .spec import Program
 
 MODULES = (
     *(cases, compare, hooks, uses, twin),
-    *(flax_laws, haiku_laws, wrap_laws, cost_laws),
+    *(flax_laws, call_laws, haiku_laws, shown_laws, wrap_laws, cost_laws),
 )
 BATCH = 100
 

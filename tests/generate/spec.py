@@ -10,8 +10,11 @@ from . import lifted
 from . import pieces
 from .laws import LAWS
 from .layers import LAYER
+from .nnx_pieces import NNX
+from .nnx_pieces import NNX_INSIDE
 
-ALL = {**pieces.PIECES, **lifted.LIFTED, "layer": LAYER}
+LINEN = {**pieces.PIECES, **lifted.LIFTED, "layer": LAYER, "nnx": NNX_INSIDE}
+ALL = {**LINEN, **NNX}
 Choices = tuple[tuple[str, str], ...]
 
 
@@ -30,6 +33,11 @@ class Block:
 
     parts: tuple[Part, ...]
     setup: bool = False
+
+    @property
+    def nnx(self) -> bool:
+        """Whether it is an NNX module."""
+        return any(ALL[part.kind].nnx for part in self.parts)
 
     def walk(self) -> Iterator[Part]:
         """All parts, also those inside."""
@@ -121,9 +129,11 @@ def choices(options: Any) -> st.SearchStrategy[Choices]:
     return st.tuples(*drawn).map(lambda values: tuple(zip(names, values, strict=True)))
 
 
-LEAF_KINDS = sorted(k for k, p in ALL.items() if not p.inside and not p.asks_haiku)
-HAIKU_KINDS = sorted(k for k, p in ALL.items() if p.asks_haiku)
-INNER_KINDS = sorted(k for k, p in ALL.items() if p.inside)
+LEAF_KINDS = sorted(k for k, p in LINEN.items() if not p.inside and not p.asks_haiku)
+HAIKU_KINDS = sorted(k for k, p in LINEN.items() if p.asks_haiku)
+INNER_KINDS = sorted(k for k, p in LINEN.items() if p.inside)
+NNX_LEAF_KINDS = [*sorted(k for k, p in NNX.items() if not p.inside), "nnx_layer"]
+NNX_INNER_KINDS = sorted(k for k, p in NNX.items() if p.inside)
 OFTEN = [
     *(4 * ["layer"]),
     *(2 * ["param", "param_of_any_kind", "reader", "counter", "noise_if_any"]),
@@ -131,6 +141,7 @@ OFTEN = [
 ]
 INNER_OFTEN = 2 * ["remat", "jit", "shared_scope_of_field", "adopted"]
 DEPTH = 2  # of blocks inside others
+ROOTS = (*(3 * ["linen"]), *(4 * ["haiku"]), "nnx")
 METHODS = ("None", "None", "'other'", "lambda m, x: m(x) + 1.0", "Block0.other")
 AROUND = (
     *[""] * 12,
@@ -142,23 +153,29 @@ AROUND = (
 )
 
 
-def parts(depth: int, haiku: bool) -> st.SearchStrategy[Part]:
+def parts(depth: int, haiku: bool, nnx: bool) -> st.SearchStrategy[Part]:
     leaves = LEAF_KINDS + (6 * HAIKU_KINDS if haiku else [])
     kinds: list[str] = leaves + OFTEN + (2 * INNER_KINDS + INNER_OFTEN if depth else [])
+    if nnx:
+        kinds = NNX_LEAF_KINDS + (NNX_INNER_KINDS if depth else [])
 
     def of(kind: str) -> st.SearchStrategy[Part]:
         piece = ALL[kind]
-        inside = blocks(depth - 1, haiku) if piece.inside else st.none()
+        inside = st.none()
+        if piece.inside:
+            inside = blocks(depth - 1, haiku, nnx or kind == "nnx")
         return st.builds(Part, st.just(kind), choices(piece.choices), inside)
 
     return st.sampled_from(kinds).flatmap(of)
 
 
-def blocks(depth: int, haiku: bool = False) -> st.SearchStrategy[Block]:
-    """Modules that nest at most `depth` deep."""
+def blocks(
+    depth: int, haiku: bool = False, nnx: bool = False
+) -> st.SearchStrategy[Block]:
+    """Modules that nest at most `depth` deep, of linen or of NNX."""
     most = 3 if depth == DEPTH else 2
-    several = st.lists(parts(depth, haiku), min_size=1, max_size=most).map(tuple)
-    return st.builds(Block, several, st.booleans())
+    several = st.lists(parts(depth, haiku, nnx), min_size=1, max_size=most).map(tuple)
+    return st.builds(Block, several, st.just(False) if nnx else st.booleans())
 
 
 def programs(laws: Any) -> st.SearchStrategy[Program]:
@@ -168,8 +185,10 @@ def programs(laws: Any) -> st.SearchStrategy[Program]:
         law = laws[name]
         return st.builds(
             Program,
-            st.booleans().flatmap(
-                lambda haiku: blocks(DEPTH, haiku and law.allows_haiku)
+            st.sampled_from(ROOTS).flatmap(
+                lambda root: blocks(
+                    DEPTH, root == "haiku" and law.allows_haiku, root == "nnx"
+                )
             ),
             st.just(name),
             choices(law.options),

@@ -127,6 +127,32 @@ def in_sequence(build: Build, x: Any) -> Any:
     return x
 
 
+def in_deep_rnn(build: Build, x: Any) -> Any:
+    rnn = hk.DeepRNN([build(), hk.IdentityCore()])
+    x, _ = rnn(x, rnn.initial_state(None))
+    holds(rnn)
+    return x
+
+
+def in_lift(build: Build, x: Any) -> Any:
+    """In a transform of its own, which is lifted into the one outside."""
+    f = hk.transform_with_state(lambda x: build()(x))
+    start, updater = hk.lift_with_state(f.init, name="lifted")
+    params, state = start(hk.next_rng_key() if hk.running_init() else None, x)
+    x, state = f.apply(params, state, hk.next_rng_key(), x)
+    updater.update(state)
+    return x
+
+
+def in_transparent_lift(build: Build, x: Any) -> Any:
+    f = hk.transform_with_state(lambda x: build()(x))
+    start, updater = hk.experimental.transparent_lift_with_state(f.init)
+    params, state = start(hk.next_rng_key() if hk.running_init() else None, x)
+    x, state = f.apply(params, state, hk.next_rng_key(), x)
+    updater.update(state)
+    return x
+
+
 def rematted(build: Build, x: Any) -> Any:
     return hk.remat(lambda x: build()(x))(x)
 
