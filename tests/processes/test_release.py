@@ -111,7 +111,8 @@ def test_the_metadata(wheel):
     assert required == {
         "jax>=0.8.1", "jaxlib>=0.8.1", "flax>=0.12.2", "dm-haiku>=0.0.16", "numpy",
     }  # fmt: skip
-    extras = {"checkpoint", "demo", "dev", "docs", "floor", "notebooks", "test"}
+    of_use = {"checkpoint", "demo", "notebooks", "packages"}
+    extras = {*of_use, "dev", "docs", "floor", "test"}
     assert set(metadata.provides_extra) == extras
 
 
