@@ -6,6 +6,7 @@ stands: the same kind of layer where Haiku has it, else one that asks as much of
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 from typing import NamedTuple
 
@@ -21,11 +22,13 @@ from hk_bridge import FlaxModule
 import hk_bridge.nn
 
 BATCH = 8
-LSTM = nn.LSTMCell
+# The one by default is orthogonal, which JAX 0.12 cannot make in half precision.
+INIT = {"recurrent_kernel_init": nn.initializers.lecun_normal()}
+LSTM = functools.partial(nn.LSTMCell, **INIT)
 
 
-class Pair(NamedTuple):
-    """A bridged module and the native one in whose place it stands.
+class Swap(NamedTuple):
+    """A bridged module, and the native one in whose place it stands.
 
     Attributes:
       name: of the class in `hk_bridge.nn`, or of an own module, in lower case.
@@ -130,32 +133,32 @@ def own(
     native: Any,
     how: Any = Call,
     **train: Any,
-) -> Pair:
+) -> Swap:
     """An own module, whose parameters have the types that it gives them."""
-    return Pair(name, lambda t: how(FlaxModule(module(), name="net"), **train), native)
+    return Swap(name, lambda t: how(FlaxModule(module(), name="net"), **train), native)
 
 
 # Both with and without a batch axis.
 OPTIONAL_BATCH = [
-    Pair("Dense", layer("Dense", 3), "Linear"),
-    Pair("DenseGeneral", layer("DenseGeneral", (2, 3)), "Linear"),
-    Pair("Einsum", layer("Einsum", (4, 3), "...d,df->...f"), "Linear"),
-    Pair("Embed", layer("Embed", 64, 3), "Embed", (BATCH,), jnp.int32),
-    Pair("Conv", layer("Conv", 3, (3,)), "Conv1D", (BATCH, 2, 2)),
-    Pair("ConvLocal", layer("ConvLocal", 3, (3,)), "Conv1D", (BATCH, 2, 2)),
-    Pair(
+    Swap("Dense", layer("Dense", 3), "Linear"),
+    Swap("DenseGeneral", layer("DenseGeneral", (2, 3)), "Linear"),
+    Swap("Einsum", layer("Einsum", (4, 3), "...d,df->...f"), "Linear"),
+    Swap("Embed", layer("Embed", 64, 3), "Embed", (BATCH,), jnp.int32),
+    Swap("Conv", layer("Conv", 3, (3,)), "Conv1D", (BATCH, 2, 2)),
+    Swap("ConvLocal", layer("ConvLocal", 3, (3,)), "Conv1D", (BATCH, 2, 2)),
+    Swap(
         "ConvTranspose",
         layer("ConvTranspose", 3, (3,)),
         "Conv1DTranspose",
         (BATCH, 2, 2),
     ),
-    Pair("PReLU", layer("PReLU"), "Linear"),
-    Pair(
+    Swap("PReLU", layer("PReLU"), "Linear"),
+    Swap(
         "Sequential",
         lambda t: hk_bridge.nn.Sequential([nn.Dense(3, param_dtype=t), nn.relu]),
         "nets.MLP",
     ),
-    Pair(
+    Swap(
         "WeightNorm",
         lambda t: hk_bridge.nn.WeightNorm(nn.Dense(3, param_dtype=t), param_dtype=t),
         "Linear",
@@ -166,13 +169,13 @@ OPTIONAL_BATCH = [
 ]
 ATTENTION = (BATCH, 3, 4)
 BATCHED = [
-    Pair(
+    Swap(
         "BatchNorm",
         called(layer("BatchNorm"), use_running_average=False),
         "BatchNorm",
         (BATCH, 2, 2, 3),
     ),
-    Pair(
+    Swap(
         "Bidirectional",
         lambda t: hk_bridge.nn.Bidirectional(
             *(nn.RNN(LSTM(3, param_dtype=t)) for _ in range(2))
@@ -180,26 +183,26 @@ BATCHED = [
         NativeUnroll,
         ATTENTION,
     ),
-    Pair(
+    Swap(
         "Dropout",
         layer("Dropout", 0.5, dtype=False, deterministic=False),
         NativeDropout,
     ),
     *(
-        Pair(name, called(layer(name, dtype=False), Dot), "Linear")
+        Swap(name, called(layer(name, dtype=False), Dot), "Linear")
         for name in ("Fp8DirectDotGeneralOp", "Fp8DotGeneralOp", "NANOOFp8DotGeneralOp")
     ),
-    Pair("Fp8Einsum", called(layer("Fp8Einsum", dtype=False), EinsumOf), "Linear"),
-    Pair("GroupNorm", layer("GroupNorm", num_groups=5), "GroupNorm", (BATCH, 4, 4, 10)),
-    Pair("InstanceNorm", layer("InstanceNorm"), "InstanceNorm", (BATCH, 3, 2)),
-    Pair("LayerNorm", layer("LayerNorm"), "LayerNorm", (BATCH, 3, 2)),
-    Pair(
+    Swap("Fp8Einsum", called(layer("Fp8Einsum", dtype=False), EinsumOf), "Linear"),
+    Swap("GroupNorm", layer("GroupNorm", num_groups=5), "GroupNorm", (BATCH, 4, 4, 10)),
+    Swap("InstanceNorm", layer("InstanceNorm"), "InstanceNorm", (BATCH, 3, 2)),
+    Swap("LayerNorm", layer("LayerNorm"), "LayerNorm", (BATCH, 3, 2)),
+    Swap(
         "MultiHeadAttention",
         layer("MultiHeadAttention", 2),
         "MultiHeadAttention",
         ATTENTION,
     ),
-    Pair(
+    Swap(
         "MultiHeadDotProductAttention",
         lambda t: haiku_descriptors.MultiInput(
             layer("MultiHeadDotProductAttention", 2)(t), num_inputs=3
@@ -207,15 +210,15 @@ BATCHED = [
         "MultiHeadAttention",
         ATTENTION,
     ),
-    Pair("SelfAttention", layer("SelfAttention", 2), "MultiHeadAttention", ATTENTION),
-    Pair("RMSNorm", layer("RMSNorm"), "RMSNorm", (BATCH, 3, 2)),
-    Pair(
+    Swap("SelfAttention", layer("SelfAttention", 2), "MultiHeadAttention", ATTENTION),
+    Swap("RMSNorm", layer("RMSNorm"), "RMSNorm", (BATCH, 3, 2)),
+    Swap(
         "RNN",
         lambda t: hk_bridge.nn.RNN(LSTM(3, param_dtype=t)),
         NativeUnroll,
         ATTENTION,
     ),
-    Pair(
+    Swap(
         "SpectralNorm",
         lambda t: Call(
             hk_bridge.nn.SpectralNorm(nn.Dense(3, param_dtype=t), param_dtype=t),
@@ -235,12 +238,12 @@ BATCHED = [
     own("custom_vjp", catalogue.CustomVjp, "Linear"),
 ]
 RNN_CORES = [
-    Pair("GRUCell", layer("GRUCell", 3), "GRU"),
-    Pair("LSTMCell", layer("LSTMCell", 3), "LSTM"),
-    Pair("MGUCell", layer("MGUCell", 3), "GRU"),
-    Pair("OptimizedLSTMCell", layer("OptimizedLSTMCell", 3), "LSTM"),
-    Pair("SimpleCell", layer("SimpleCell", 3), "VanillaRNN"),
-    Pair(
+    Swap("GRUCell", layer("GRUCell", 3, **INIT), "GRU"),
+    Swap("LSTMCell", layer("LSTMCell", 3, **INIT), "LSTM"),
+    Swap("MGUCell", layer("MGUCell", 3, **INIT), "GRU"),
+    Swap("OptimizedLSTMCell", layer("OptimizedLSTMCell", 3, **INIT), "LSTM"),
+    Swap("SimpleCell", layer("SimpleCell", 3, **INIT), "VanillaRNN"),
+    Swap(
         "ConvLSTMCell",
         called(layer("ConvLSTMCell", 3, (3, 3)), ImageCell, shape=(2, 2, 2)),
         "Conv2DLSTM",
@@ -269,7 +272,7 @@ def controls() -> Namespace:
     return _lists(native)
 
 
-def _lists(build: Callable[[Pair], tuple[Any, ...]]) -> Namespace:
+def _lists(build: Callable[[Swap], tuple[Any, ...]]) -> Namespace:
     describe = lambda pairs: tuple(
         # Colons tell the name from the rest of a test's name.
         haiku_descriptors.ModuleDescriptor(f":{pair.name}:", *build(pair))
