@@ -267,11 +267,8 @@ class Programs:
         ours, theirs = self.ours.output, self.theirs.output
         if not _abstract.are_equal(ours, theirs):
             return f"the outputs are {ours} in Haiku, {theirs} in Flax"
-        return _program.difference(
-            self.ours.program,
-            self.theirs.program,
-            outputs=self.theirs.path,
-        )
+        programs = self.ours.program, self.theirs.program
+        return _program.difference(*programs, outputs=self.theirs.path)
 
 
 def programs(

@@ -90,11 +90,9 @@ def same_grad(pair: Pair) -> str:
 
     Raises `NotInFlax` where Flax has none.
     """
-    take: Callable[..., Any] = lambda side: _sides.grad(
-        side, pair.at_step(0), pair.start
-    )
-    theirs = _sides.natively(take, pair.native)
-    assert_identical(take(pair.bridged), theirs)
+    given = pair.at_step(0), pair.start
+    theirs = _sides.natively(_sides.grad, pair.native, *given)
+    assert_identical(_sides.grad(pair.bridged, *given), theirs)
     return _count(theirs, "leaf", "leaves")
 
 
