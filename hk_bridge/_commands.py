@@ -110,7 +110,7 @@ def show(args: argparse.Namespace) -> int:
     if args.json:
         leaves = [
             {**_leaf(args.name, collection, path, leaf), "bytes": _bytes(leaf)}
-            for collection, path, leaf in _layout.leaves(variables)
+            for (collection, path), leaf in _layout.leaves(variables)
         ]
         shown = {"checkpoint": args.ckpt, "name": args.name, "bytes": size}
         _print_json({**shown, "leaves": leaves})
@@ -131,7 +131,7 @@ def _tree(
     size = _readable(_bytes(value))
     if not _layout.is_level(value):
         which = "params" if collection == _layout.PARAMS else "state"
-        module_name, leaf_name = _layout.address(name, collection, path)
+        module_name, leaf_name = _layout.address(name, _layout.Where(collection, path))
         where = f"{which}[{module_name!r}][{leaf_name!r}]"
         yield title, _diff.describe(value), size, where
         return
@@ -143,7 +143,7 @@ def _tree(
 def _leaf(
     name: str, collection: str, path: tuple[str, ...], leaf: Any
 ) -> dict[str, Any]:
-    module_name, leaf_name = _layout.address(name, collection, path)
+    module_name, leaf_name = _layout.address(name, _layout.Where(collection, path))
     return {
         "collection": collection,
         "path": list(path),

@@ -22,7 +22,7 @@ from hk_bridge import _haiku
 from hk_bridge import _layout
 from hk_bridge import _names
 
-Where = tuple[str, _names.Path]  # collection and path
+Where = _layout.Where
 Leaves = dict[Where, Any]
 
 
@@ -172,7 +172,7 @@ def diff(
         wanted: Iterable[Where], hints: Mapping[Where, str | None]
     ) -> Iterator[Entry]:
         for at in wanted:
-            address = _layout.address(name, *at)
+            address = _layout.address(name, at)
             yield Entry(*at, *address, needed.get(at), held.get(at), hints.get(at))
 
     remedies = {at: _remedy(needed[at], held[at]) for at in wrong}
@@ -213,10 +213,10 @@ def abstract_init(
 
 def _leaves(variables: _layout.Variables) -> Leaves:
     """Every leaf, boxes open, and every dict in a collection that is empty."""
-    leaves: Leaves = {(c, path): leaf for c, path, leaf in _layout.leaves(variables)}
+    leaves: Leaves = dict(_layout.leaves(variables))
     for c, tree in variables.items():
         bare = _layout.empty_paths(_layout.unbox(tree), ())
-        leaves.update({(c, path): {} for path in bare if path})
+        leaves.update({Where(c, path): {} for path in bare if path})
     return leaves
 
 

@@ -318,6 +318,15 @@ def stateless_transform(owner: str, collection: str, path: Sequence[str]) -> str
     )
 
 
+def lifted_stream(stream: str, path: str) -> str:
+    return (
+        f"{path} asks for the stream {stream!r} inside a lifted transform (nn.remat, "
+        "nn.jit, ...), where no Haiku key can be drawn. Give keys to the call, "
+        f"net(..., rngs={{{stream!r}: hk.next_rng_key(), ...}}), of this stream and of "
+        "the others that it uses."
+    )
+
+
 # Notes to the errors of Flax and Haiku.
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import inspect
 from typing import Any
+from typing import NamedTuple
 
 from hk_bridge import _errors
 from hk_bridge import _names
@@ -14,6 +15,15 @@ Bundles = Mapping[str, Mapping[str, Any]]  # {Haiku module name: {leaf name: lea
 MutableBundles = dict[str, dict[str, Any]]
 
 PARAMS = "params"
+
+
+class Where(NamedTuple):
+    """Where a leaf of Flax variables is: its collection, and its path there."""
+
+    collection: str
+    path: _names.Path
+
+
 _LIFTED = "/~"  # where hk.experimental.flax.lift keeps the leaves at the top of a tree
 
 
@@ -153,54 +163,80 @@ def rebox(tree: Any, like: Any) -> Any:
     return tree
 
 
-def address(name: str, collection: str, path: _names.Path) -> tuple[str, str]:
-    """Where a variable of the module `name` lives: Haiku's module name and leaf name.
+def address(name: str, where: Where) -> tuple[str, str]:
+    """Where a leaf of the module `name` lives: Haiku's module name and leaf name.
 
-    >>> address("net", "params", ("Dense_0", "bias"))
+    >>> address("net", Where("params", ("Dense_0", "bias")))
     ('net/Dense_0', 'bias')
-    >>> address("net", "stats", ("mean",))
+    >>> address("net", Where("stats", ("mean",)))
     ('net/stats', 'mean')
     """
+    collection, path = where
     parents = path[:-1] if collection == PARAMS else (collection, *path[:-1])
     return _names.join(name, parents), _names.escape(path[-1])
 
 
-def leaves(variables: Variables) -> Iterator[tuple[str, _names.Path, Any]]:
-    """Every `(collection, path, leaf)` of `variables`, boxes open.
+def leaves(variables: Variables) -> Iterator[tuple[Where, Any]]:
+    """Every leaf of `variables`, boxes open, with where it is.
 
-    >>> list(leaves({"params": {"Dense_0": {"bias": 0.0}}}))
-    [('params', ('Dense_0', 'bias'), 0.0)]
+    >>> for where, leaf in leaves({"params": {"Dense_0": {"bias": 0.0}}}):
+    ...     print(where, leaf)
+    Where(collection='params', path=('Dense_0', 'bias')) 0.0
     """
     for collection, tree in variables.items():
         for path, leaf in _walk(unbox(tree)):
-            yield collection, path, leaf
+            yield Where(collection, path), leaf
+
+
+def below(where: Where, value: Any) -> Iterator[Where]:
+    """Where each leaf is of a `value` at `where`; `where` itself of an empty level.
+
+    >>> [w.path for w in below(Where("cache", ("a",)), {"b": 1, "c": {"d": 2}})]
+    [('a', 'b'), ('a', 'c', 'd')]
+    """
+    if is_level(value := unbox(value)) and value:
+        for path, _ in _walk(value):
+            yield Where(where.collection, (*where.path, *path))
+    else:
+        yield where
+
+
+def find(variables: Variables, where: Where, default: Any = None) -> Any:
+    """The leaf of `variables` at `where`, its box open.
+
+    >>> find({"params": {"a": {"w": 1.0}}}, Where("params", ("a", "w")))
+    1.0
+    """
+    tree: Any = variables
+    for part in (where.collection, *where.path):
+        tree = unbox(tree)
+        if not is_level(tree) or part not in tree:
+            return default
+        tree = tree[part]
+    return unbox(tree)
 
 
 def map_leaves(
-    function: Callable[[str, _names.Path, Any], Any], tree: Any, path: _names.Path = ()
+    function: Callable[[Where, Any], Any], tree: Any, path: _names.Path = ()
 ) -> Any:
-    """`tree` with `function(collection, path, leaf)` for each leaf; boxes stay.
+    """`tree` with `function(where, leaf)` for each leaf; boxes stay.
 
     Args:
       path: where `tree` is, the collection first; `()` is of whole variables.
 
-    >>> map_leaves(lambda c, path, leaf: (c, *path), {"params": {"a": {"w": 1.0}}})
-    {'params': {'a': {'w': ('params', 'a', 'w')}}}
+    >>> map_leaves(lambda where, leaf: where.path, {"params": {"a": {"w": 1.0}}})
+    {'params': {'a': {'w': ('a', 'w')}}}
     """
     if is_box(tree):
         return tree.replace_boxed(map_leaves(function, open_box(tree), path))
     if is_level(tree):
         return {k: map_leaves(function, v, (*path, k)) for k, v in tree.items()}
-    return function(path[0], path[1:], tree)
+    return function(Where(path[0], path[1:]), tree)
 
 
-def replace(
-    variables: Variables, new: Mapping[tuple[str, _names.Path], Any]
-) -> dict[str, Any]:
-    """`variables` with other leaves at some `(collection, path)`; boxes stay."""
-    replaced: dict[str, Any] = map_leaves(
-        lambda c, path, leaf: new.get((c, path), leaf), variables
-    )
+def replace(variables: Variables, new: Mapping[Where, Any]) -> dict[str, Any]:
+    """`variables` with other leaves in some places; boxes stay."""
+    replaced: dict[str, Any] = map_leaves(new.get, variables)
     return replaced
 
 
@@ -214,14 +250,19 @@ def _walk(tree: Mapping[str, Any]) -> Iterator[tuple[_names.Path, Any]]:
             yield (key,), value
 
 
-def insert(
-    variables: Variables, new: Mapping[tuple[str, _names.Path], Any]
-) -> dict[str, Any]:
-    """`variables` and leaves at other `(collection, path)`."""
-    variables = dict(variables)
+def insert(variables: dict[str, Any], new: Mapping[Where, Any]) -> dict[str, Any]:
+    """`variables` with leaves put in, in place, where there are none."""
     for (collection, path), leaf in new.items():
         _insert(variables, (collection, *path[:-1]), {_names.escape(path[-1]): leaf})
     return variables
+
+
+def place(variables: dict[str, Any], where: Where, leaf: Any) -> None:
+    """Puts a leaf into `variables`, in place, whatever is there."""
+    level = variables
+    for part in (where.collection, *where.path[:-1]):
+        level = level.setdefault(part, {})
+    level[where.path[-1]] = leaf
 
 
 def empty_bundles(variables: Variables, *, name: str) -> tuple[list[str], list[str]]:

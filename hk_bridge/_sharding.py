@@ -160,7 +160,7 @@ def note_boxes(name: str, variables: Mapping[str, Any]) -> None:
     name = _haiku.lift_prefix() + name
     for collection, tree in variables.items():
         for path, spec, leaf in _annotated(tree, (), None):
-            address = _layout.address(name, collection, path)
+            address = _layout.address(name, _layout.Where(collection, path))
             _listener.annotations[collection == _layout.PARAMS, *address] = [
                 _Annotation(spec, np.shape(array)) for array in jax.tree.leaves(leaf)
             ]

@@ -130,7 +130,7 @@ class _Native:
         pair, (rngs, args, kwargs) = self._pair, inputs
         made = pair.module.init(dict(rngs), *args, method=pair.method, **kwargs)
         kept = {c: tree for c, tree in made.items() if c not in pair.sown}
-        given = {(c, p): leaf for c, p, leaf in _layout.leaves(pair.given or {})}
+        given = dict(_layout.leaves(pair.given or {}))
         return _layout.replace(_flax.linen.unbox(kept), given)
 
     def apply(self, inputs: Inputs, variables: Tree) -> tuple[Tree, Tree]:

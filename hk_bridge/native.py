@@ -254,7 +254,7 @@ class _Leaves(dict[str, Any]):
 
     def __init__(self, module: Any, variables: _layout.Variables):
         self.module = module
-        for collection, path, leaf in _layout.leaves(variables):
+        for (collection, path), leaf in _layout.leaves(variables):
             key = "/".join((collection, *path))
             if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
                 raise _misfit(module, key, f"they hold {leaf!r}, which is no array")
@@ -276,7 +276,7 @@ def _check_leaves(module: Any, plan: "_Plan", leaves: _Leaves) -> None:
             made = _abstract.evaluate(module.init, jax.random.key(0), *plan.inputs)
     except Exception as error:  # of linen, about sizes that do not go together
         raise _no_layer(module, leaves, error) from error
-    expected = {"/".join((c, *path)): leaf for c, path, leaf in _layout.leaves(made)}
+    expected = {"/".join((c, *path)): leaf for (c, path), leaf in _layout.leaves(made)}
     for key in sorted(leaves.keys() - expected.keys()):
         raise _misfit(module, key, "they hold a leaf that the layer has not")
     for key, leaf in expected.items():

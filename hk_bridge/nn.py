@@ -21,8 +21,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from hk_bridge import _errors
+from hk_bridge._core.wrap import wrap as _wrap
 from hk_bridge._flax import linen as _linen
-from hk_bridge._wrap import wrap as _wrap
 
 __all__ = [
     "BatchNorm",

@@ -22,7 +22,7 @@ from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
 from hk_bridge import _sides
-from hk_bridge._module import FlaxModule
+from hk_bridge._core.module import FlaxModule
 from hk_bridge._sides import NotInFlax
 from hk_bridge._sides import Pair
 from hk_bridge._sides import Programs
@@ -380,10 +380,10 @@ def _pair(
     return pair
 
 
-def _row(name: str, collection: str, path: tuple[str, ...], leaf: Any) -> Row:
+def _row(name: str, where: _layout.Where, leaf: Any) -> Row:
     shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
-    address = _layout.address(name, collection, path)
-    return Row(collection, path, *address, shape, None if dtype is None else str(dtype))
+    address = _layout.address(name, where)
+    return Row(*where, *address, shape, None if dtype is None else str(dtype))
 
 
 def _result(name: str, law: Callable[[Pair], str], pair: Pair) -> Result:

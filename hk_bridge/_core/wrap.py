@@ -16,7 +16,9 @@ import jax
 from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
-from hk_bridge import _module
+
+from . import call
+from . import module as _module
 
 P = ParamSpec("P")
 
@@ -36,6 +38,7 @@ class Wrapped(_module.FlaxModule):
 
     flax_class: ClassVar[Any]
     _fields: ClassVar[frozenset[str]] = frozenset()
+    _of_bridge = True
 
     def __init__(self, *args: Any, name: str | None = None, **kwargs: Any):
         options = {
@@ -125,6 +128,7 @@ def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
         "__qualname__": flax_class.__qualname__,
         "__init__": _init(signature, flax_class),
         "flax_class": flax_class,
+        "_of_bridge": True,
         "_fields": frozenset(signature.parameters),
     }
     if namespace["__module__"] == flax_class.__module__:
@@ -207,7 +211,7 @@ def _attribute(name: str, attribute: Any, nnx: bool) -> Any:
         chosen = given.pop("method", function_name)
         if nnx and chosen is not None:  # to_linen has one method, told which to run
             chosen, kwargs = None, {**kwargs, "nnx_method": chosen}
-        return _module.call(self, chosen, args, kwargs, **given)
+        return call.run(self, chosen, args, kwargs, **given)
 
     keywords = [
         inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default)
@@ -301,6 +305,8 @@ def _without_examples(text: str) -> str:
 class _Cell(Wrapped):
     """A recurrent cell with the manners of `hk.RNNCore`."""
 
+    _of_bridge = True
+
     def __call__(  # type: ignore[override]  # Haiku's order is the point
         self,
         inputs: Any,
@@ -323,7 +329,7 @@ class _Cell(Wrapped):
         Returns:
           `(output, next_state)`.
         """
-        result = _module.call(
+        result = call.run(
             self,
             method,
             (prev_state, inputs, *args),

@@ -124,52 +124,52 @@ class _Entry:
 
 
 def run(
-    module: Any,
-    function: Callable[..., Any],
+    plan: _flax.Plan,
     variables: dict[str, Any],
-    call: _flax.Call,
+    side: Any,
     args: Any,
     kwargs: Mapping[str, Any],
 ) -> _flax.Outcome:
-    """What `_flax.run` does after init, by a trace that is there, if sharing is on."""
+    """What `_flax.run` does, by a trace that is there, if sharing is on."""
     entries = _table.entries
 
     def as_ever() -> _flax.Outcome:
-        return _flax.run(module, function, variables, call, False, args, kwargs)
+        return _flax.run(plan, variables, side, args, kwargs, side.begin)
 
-    if entries is None or _flax.is_intercepted():
+    if entries is None or not side.may_share() or _flax.is_intercepted():
         return as_ever()
-    given = dict(call.streams.keys)
+    given = dict(side.streams.keys)
     arrays, form = _split((variables, args, kwargs, given))
     if not _are_staged(arrays):
         return as_ever()  # some are constants, or nothing is being staged
-    streams = (tuple(given), call.streams.offers("?"), call.mutable)
+    streams = (tuple(given), side.streams.offers("?"))
     avals = tuple(map(jax.typeof, arrays))
     context = _flax.context()
-    static = (module, function, form.leaves, form.treedef, avals, streams, context)
+    static = (*plan, form.leaves, form.treedef, avals, streams, context)
     key = _flax.frozen_key(static)
     if key is None:
         return as_ever()
     if key not in entries:
         outcome = as_ever()
-        drawn = tuple(stream for stream in call.streams.keys if stream not in given)
+        drawn = tuple(stream for stream in side.streams.keys if stream not in given)
         entries[key] = _Entry(drawn)
         return outcome
     entry = entries[key]
     if entry is None:
         return as_ever()
-    keys = [call.streams.key(stream) for stream in entry.streams]
+    keys = [side.streams.key(stream) for stream in entry.streams]
     if not (arrays or keys) or not _are_staged(keys):
         return as_ever()
     if entry.function is None:
-        entry.function = _shared(entry.streams, form, module, function, call)
+        entry.function = _shared(entry.streams, form, plan, side)
     try:
         results = entry.function(arrays, keys)
     except Exception:
         entries[key] = None  # as below, or whatever has the module fail by itself, too
         return as_ever()
     output, changed = results.form.join(results.arrays)
-    return _flax.Outcome(output, _layout.replace(variables, changed), frozenset(), None)
+    record = _flax.Record(wrote=set(changed))
+    return _flax.Outcome(output, _layout.replace(variables, changed), record)
 
 
 def _are_staged(arrays: Sequence[Any]) -> bool:
@@ -178,25 +178,16 @@ def _are_staged(arrays: Sequence[Any]) -> bool:
 
 
 def _shared(
-    streams: Sequence[str],
-    form: _Form,
-    module: Any,
-    function: Callable[..., Any],
-    call: _flax.Call,
+    streams: Sequence[str], form: _Form, plan: _flax.Plan, side: Any
 ) -> Callable[..., _Results]:
-    """The jitted function that runs `module`, inlined wherever it is called."""
+    """The jitted function that runs the module, inlined wherever it is called."""
 
     def pure(arrays: Sequence[Any], keys: Sequence[Any]) -> _Results:
         variables, args, kwargs, given = form.join(arrays)
         given = {**given, **dict(zip(streams, keys, strict=True))}
-        inner = call.with_keys(given)
-        before = {(c, path): leaf for c, path, leaf in _layout.leaves(variables)}
-        outcome = _flax.run(module, function, variables, inner, False, args, kwargs)
-        changed = {
-            (c, path): leaf
-            for c, path, leaf in _layout.leaves(outcome.variables)
-            if before.get((c, path), _flax.MISSING) is not leaf
-        }
+        outcome = _flax.run(plan, variables, side.with_keys(given), args, kwargs)
+        wrote = outcome.record.wrote | outcome.record.made
+        changed = {w: v for w, v in _layout.leaves(outcome.variables) if w in wrote}
         results = _Results(*_split((outcome.output, changed)))
         if _flax.frozen_key(results.form.leaves) is None:
             raise TypeError("A leaf that is no array may hold a tracer of this trace.")

@@ -1,0 +1,115 @@
+"""A call at apply: Flax runs on what Haiku holds, and what it wrote goes back."""
+
+import copy
+from typing import Any
+
+import jax
+
+from hk_bridge import _errors
+from hk_bridge import _flax
+from hk_bridge import _haiku
+from hk_bridge import _layout
+from hk_bridge._layout import PARAMS
+from hk_bridge._layout import Where
+
+from .side import Changes
+from .side import Side
+from .side import Variables
+from .side import owner
+
+
+class Apply(Side):
+    """Gives Flax what Haiku holds; nothing is made."""
+
+    initializing = False
+
+    def variables(self) -> Variables:
+        return self.ledger.variables(without=self.net._transient)
+
+    def may_share(self) -> bool:
+        """Whether another call may have done all that this one will do."""
+        if self.options.asked is not None or self.options.capture or self.reads_late:
+            return False
+        return not (self.observes or _haiku.has_creators())
+
+    def with_keys(self, keys: dict[str, Any]) -> "Apply":
+        """This call with these keys for its streams, and no others."""
+        other = copy.copy(self)
+        other.streams = self.streams.only(keys)
+        return other
+
+    @property
+    def mutable(self) -> Any:
+        """What Flax may change: by default what Haiku keeps in state."""
+        mutable = self.options.asked
+        if mutable is None:
+            left_out = {PARAMS, *self.net._transient}
+            mutable = tuple(sorted(self.ledger.collections - left_out)) or False
+        return _flax.with_intermediates(mutable) if self.options.capture else mutable
+
+    def param(self, recipe: _flax.Recipe) -> Any:
+        if recipe.scope.inside:
+            return _flax.MISSING
+        stored = self.late(recipe)
+        if stored is not _flax.MISSING or not _haiku.has_creators():
+            return stored
+        spec = _layout.unbox(recipe.spec())  # a creator and a getter may give it
+        if not hasattr(spec, "shape"):
+            return _flax.MISSING
+        return self._fetched(recipe.where, spec)
+
+    def _fetched(self, where: Where, spec: Any) -> Any:
+        value = self.ledger.fetch_param(where, spec)
+        return _flax.MISSING if value is _haiku.MISSING else value
+
+    def start(self, where: Where, made: Any) -> Any:
+        return made
+
+    def fetched(self, specs: Variables) -> Changes:
+        """The parameters of these shapes that only creators and getters give.
+
+        Inside lifted transforms Haiku cannot be asked for them."""
+        found = {
+            where: self._fetched(where, spec)
+            for where, spec in _layout.leaves(specs)
+            if where.collection == PARAMS and where not in self.ledger.values
+        }
+        return {w: value for w, value in found.items() if value is not _flax.MISSING}
+
+    def settle(self, outcome: _flax.Outcome) -> bool:
+        """Writes what the module wrote in the collections that Haiku keeps.
+
+        Returns:
+          False: the module never runs again.
+
+        Raises:
+          StateStructureError: a leaf is new there, or gone.
+        """
+        wrote = outcome.record.wrote | outcome.record.made
+        touched = {w.collection for w in wrote}.intersection(self._kept())
+        variables = {c: v for c, v in outcome.variables.items() if c in touched}
+        changed = {w: v for w, v in _layout.leaves(variables) if w in wrote}
+        old = self.ledger.values
+        for where in changed:
+            if where not in old and self.options.asked is None:
+                raise _errors.new_state_leaf(owner(self.net), *where)
+        for where in old:
+            after = _layout.find(variables, where, _flax.MISSING)
+            gone = after is _flax.MISSING or _layout.is_level(after)
+            if where.collection in touched and gone:
+                before = jax.tree.structure(old[where])
+                raise _errors.changed_state_leaf(
+                    owner(self.net), *where, before, "no leaf"
+                )
+        for where, value in changed.items():
+            if where in old:
+                self.set_state(where, value, old[where])
+        return False
+
+    def _kept(self) -> set[str]:
+        """The collections whose changes go to Haiku."""
+        kept = self.ledger.collections
+        if _haiku.has_state_creators():
+            # They may keep the leaves elsewhere, and leave Haiku an empty dict.
+            kept = {where.collection for where in self.ledger.values}
+        return {c for c in kept if self.writes(c)}

@@ -1,0 +1,122 @@
+"""A call of a bridged module, from Haiku's leaves to Haiku's leaves."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
+
+from hk_bridge import _errors
+from hk_bridge import _flax
+from hk_bridge import _haiku
+from hk_bridge import _layout
+
+from . import reentry
+from . import share
+from .apply import Apply
+from .init import Init
+from .side import Changes
+from .side import Options
+from .side import Variables
+from .side import owner as owner
+
+if TYPE_CHECKING:
+    from .module import FlaxModule
+
+
+def run(
+    net: "FlaxModule",
+    method: Callable[..., Any] | str | None,
+    args: Any,
+    kwargs: Any,
+    rngs: Any = None,
+    mutable: Any = None,
+    capture_intermediates: Any = False,
+) -> Any:
+    """What `FlaxModule.__call__` does, for methods of Haiku classes that do it, too."""
+    options = Options(rngs, mutable, capture_intermediates)
+    try:
+        with reentry.room_for(net) as room:
+            return _run(net, method, options, args, kwargs, room)
+    except Exception as error:
+        if _flax.lacks_key(error) and rngs is None and _haiku.key_source() is None:
+            error.add_note(_errors.NOTE_KEY)
+        for field, value in vars(net.module).items():
+            if isinstance(value, _haiku.Module):
+                error.add_note(_errors.note_field(field, value))
+        error.add_note(_errors.note_call(owner(net)))
+        raise
+
+
+def _run(
+    net: "FlaxModule", method: Any, options: Options, args: Any, kwargs: Any, room: Any
+) -> Any:
+    function = _flax.resolve(net.module, method)
+    initializing = _haiku.running_init()
+    if not initializing and _has_code_of_its_own(type(net)):
+        _learn(net, function, args, kwargs)
+    made = net._made or set() if initializing else net._made
+    ledger = _haiku.Ledger(net, made)
+    side: Any = (Init if initializing else Apply)(net, ledger, options)
+    room.side = side
+    plan = _flax.Plan(net.module, function, side.mutable, options.capture)
+    with _haiku.haiku_inside(net, ledger.name):
+        outcome = _attempt(plan, side, args, kwargs)
+        if side.settle(outcome):
+            outcome = _flax.run(plan, side.after(outcome), side, args, kwargs)
+            side.settle_again(outcome)
+    asked = options.asked
+    if asked is None or asked is False:
+        return outcome.output
+    return outcome.output, outcome.mutated(asked)
+
+
+def _attempt(plan: _flax.Plan, side: Any, args: Any, kwargs: Any) -> _flax.Outcome:
+    """Runs the module. Before an error, what it made and wrote is kept, as in Haiku."""
+    try:
+        return share.run(plan, side.variables(), side, args, kwargs)
+    except Exception as error:
+        found = _fetched(error, plan, side, args, kwargs)
+        if not found:
+            side.keep()
+            raise
+    variables = _layout.insert(side.variables(), found)
+    return share.run(plan, variables, side, args, kwargs)
+
+
+def _fetched(
+    error: Exception, plan: _flax.Plan, side: Any, args: Any, kwargs: Any
+) -> Changes:
+    """What creators and getters alone give for the inside of lifted transforms.
+
+    There Haiku cannot be asked; so if a parameter is missing while a creator is in
+    force, all of them are looked up, and the module runs again."""
+    missing = _flax.lacks_param(error) and _haiku.has_creators()
+    if side.initializing or not missing:
+        return {}
+    specs = _flax.specs(plan.module, plan.function, args, kwargs)
+    fetched: Changes = side.fetched(specs)
+    return fetched
+
+
+def variables(net: "FlaxModule") -> Variables:
+    """The variables of `net` as they stand."""
+    ledger = _haiku.Ledger(net, net._made)
+    ledger.rest()
+    found = ledger.variables()
+    if not found and net._made is None and _haiku.running_init():
+        raise _errors.not_initialized(owner(net))
+    return found
+
+
+def _has_code_of_its_own(cls: type) -> bool:
+    """Whether a user wrote `cls`, which may make leaves that are not Flax's."""
+    return "_of_bridge" not in vars(cls)
+
+
+def _learn(net: "FlaxModule", function: Any, args: Any, kwargs: Any) -> None:
+    """After init: notes which leaves the Flax module makes, by shapes alone."""
+    try:
+        specs = _flax.specs(net.module, function, args, kwargs)
+    except Exception:
+        return  # the call itself will say what is wrong
+    made = {where for where, _ in _layout.leaves(specs)}
+    net._made = (net._made or set()) | made

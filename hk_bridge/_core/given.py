@@ -1,0 +1,83 @@
+"""The variables that a user gives: `FlaxModule(module, variables=...)`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from hk_bridge import _errors
+from hk_bridge import _layout
+from hk_bridge._layout import PARAMS
+from hk_bridge._layout import Where
+
+
+def check_form(variables: Mapping[str, Any], owner: str) -> None:
+    """Refuses variables of a wrong form, before anything runs."""
+    _layout.to_haiku(variables, name="given")
+    for where, leaf in _layout.leaves(variables):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise _errors.abstract_leaf(owner, *where)
+
+
+class Given:
+    """What was given to one module, held against what it makes.
+
+    Attributes:
+      leaves: by where they are; those that a hook of Haiku made of a leaf come in.
+    """
+
+    def __init__(self, variables: Mapping[str, Any] | None, owner: str):
+        self._variables = variables or {}
+        self._owner = owner
+        self.leaves: dict[Where, Any] = dict(_layout.leaves(self._variables))
+
+    def instead(self, where: Where, made: Any) -> Any:
+        """What is given for `made`, or `made`.
+
+        Raises:
+          VariablesError: it has another shape.
+        """
+        value = self.leaves.get(where, made)
+        if value is not made and _shape(value) != _shape(made):
+            described = map(_describe, (value, made))
+            raise _errors.leaf_shape(self._owner, *where, *described)
+        return value
+
+    def check(self, made: Mapping[str, Any]) -> None:
+        """Refuses what does not fit the variables that were made: a level of
+        collections too many or too few, leaves in the place of levels."""
+        params = made.get(PARAMS, {})
+        for key in self._variables:
+            if key not in made and key in params:
+                raise _errors.missing_collection_level(key, self._owner)
+        if PARAMS in self._variables.get(PARAMS, ()) and PARAMS not in params:
+            raise _errors.doubled_collection_level(self._owner)
+        if self.leaves:
+            self._check_levels(dict(_layout.leaves(made)))
+
+    def _check_levels(self, made: dict[Where, Any]) -> None:
+        levels = {Where(c, path[:i]) for c, path in made for i in range(1, len(path))}
+        for where, leaf in self.leaves.items():
+            if where in levels:
+                raise _errors.leaf_shape(self._owner, *where, _describe(leaf), "a dict")
+            c, path = where
+            for above in (Where(c, path[:i]) for i in range(1, len(path))):
+                if above in made:
+                    leaf = _describe(made[above])
+                    raise _errors.leaf_shape(self._owner, *above, "a dict", leaf)
+
+
+def _shape(value: Any) -> Any:
+    """The shape of an array, a number's too; None of what is no array."""
+    if isinstance(value, (bool, int, float, complex)):
+        return ()
+    shape = getattr(value, "shape", None)
+    return shape if shape is None else tuple(np.shape(value))
+
+
+def _describe(value: Any) -> str:
+    """The dtype and shape of an array in a message."""
+    if not hasattr(value, "shape"):
+        return type(value).__name__
+    return f"{value.dtype}{list(value.shape)}"

@@ -1,0 +1,152 @@
+"""One call of a bridged module: what the calls at init and at apply have in common."""
+
+from collections.abc import Mapping
+import contextlib
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import NamedTuple
+
+import jax
+
+from hk_bridge import _errors
+from hk_bridge import _flax
+from hk_bridge import _haiku
+from hk_bridge import _layout
+from hk_bridge import _names
+from hk_bridge._layout import PARAMS
+from hk_bridge._layout import Where
+
+if TYPE_CHECKING:
+    from .module import FlaxModule
+
+Variables = dict[str, Any]
+Changes = dict[Where, Any]
+
+
+class Options(NamedTuple):
+    """The keywords of a call, as in `nn.Module.apply`."""
+
+    rngs: Any
+    mutable: Any
+    capture: Any
+
+    @property
+    def asked(self) -> Any:
+        """The collections that the caller asked for."""
+        if self.capture and self.mutable is not None:
+            return _flax.with_intermediates(self.mutable)
+        return self.mutable
+
+
+def owner(net: "FlaxModule") -> str:
+    """How messages name `net`."""
+    return f"{type(net).__name__} {net.module_name!r} (linen {_flax.title(net.module)})"
+
+
+class Side:
+    """Answers the Scopes of one call from Haiku."""
+
+    initializing: bool
+
+    def __init__(self, net: "FlaxModule", ledger: _haiku.Ledger, options: Options):
+        self.net = net
+        self.ledger = ledger
+        self.options = options
+        self.streams = _flax.Streams(
+            net.module, options.rngs, _haiku.key_source(), self.initializing
+        )
+        self.observes = _haiku.is_observed()
+        self.so_far: tuple[Variables, _flax.Record] | None = None
+        self.touched: set[Where] = set()  # what was made or written in Haiku
+
+    def begin(self, variables: Variables, record: _flax.Record) -> None:
+        """Notes where variables and what happens are, while the module runs."""
+        self.so_far = variables, record
+
+    @property
+    def reads_late(self) -> bool:
+        return self.ledger.reads_late
+
+    def rest(self) -> Mapping[Where, Any]:
+        return self.ledger.rest()
+
+    def late(self, recipe: _flax.Recipe) -> Any:
+        """A parameter that Haiku holds and that was not read yet, or MISSING."""
+        if not self.reads_late:
+            return _flax.MISSING
+        spec = lambda: _layout.unbox(recipe.spec())
+        value = self.ledger.param(recipe.where, spec)
+        return _flax.MISSING if value is _haiku.MISSING else value
+
+    def writes(self, collection: str) -> bool:
+        """Whether what changes in `collection` is written to Haiku state."""
+        if collection == PARAMS or collection in self.net._transient:
+            return False
+        asked = self.options.asked
+        return asked is None or _flax.in_filter(asked, collection)
+
+    def set_state(self, where: Where, value: Any, old: Any) -> None:
+        before: Any = jax.tree.structure(old)
+        after: Any = jax.tree.structure(value)
+        if before != after:
+            raise _errors.changed_state_leaf(owner(self.net), *where, before, after)
+        self.ledger.set_state(where, value)
+        self.touched.add(where)
+
+    def settle(self, outcome: _flax.Outcome) -> bool:
+        """Has Haiku hold what the module made and wrote."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Has Haiku hold what the module made and wrote so far."""
+        if self.so_far is not None:
+            variables, record = self.so_far
+            self.settle(_flax.Outcome(None, variables, record))
+            record.wrote.clear()
+
+    def keep(self) -> None:
+        """Does so after an error, which comes first, as Haiku keeps what it has."""
+        with contextlib.suppress(Exception):
+            self.flush()
+
+    def refresh(self, inner: "Side") -> None:
+        """Takes over what a call inside this one has Haiku hold."""
+        if self.so_far is None:
+            return
+        for where in inner.touched:
+            value = inner.ledger.values.get(where)
+            if where.collection != PARAMS:
+                value = self.ledger.read_state(where)
+            self.ledger.values[where] = value
+            _layout.place(self.so_far[0], where, value)
+
+    def explain(self, error: Exception, where: Where) -> None:
+        """Adds to an error of Flax about a variable where in Haiku that is."""
+        address = _layout.address(self.ledger.name, where)
+        which = "params" if where.collection == PARAMS else "state"
+        error.add_note(_errors.note_leaf(which, *address, *where))
+        if _flax.is_immutable(error):
+            error.add_note(_errors.note_mutable(where.collection))
+        elif not self.initializing and _flax.lacks_variable(error):
+            error.add_note(_errors.note_missing(which))
+
+    def observe(
+        self,
+        path: tuple[str, ...],
+        module: Any,
+        method: str,
+        run: Any,
+        args: Any,
+        kwargs: Any,
+    ) -> Any:
+        """Runs a method of a Flax submodule so that Haiku's interceptors see it."""
+        module_name = _names.join(self.ledger.name, path)
+        shown = (_flax.title(module), _flax.describe(module))
+
+        def inside(*args: Any, **kwargs: Any) -> Any:
+            with _haiku.haiku_inside(self.net, self.ledger.name):
+                return run(*args, **kwargs)
+
+        return _haiku.observe(
+            self.net, module_name, shown, method, inside, args, kwargs
+        )

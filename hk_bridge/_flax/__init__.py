@@ -1,0 +1,41 @@
+"""All that is demanded of Flax. Nothing else of `hk_bridge` imports it."""
+
+from flax import linen as linen
+from flax import serialization as serialization
+
+from .host import MISSING as MISSING
+from .host import Alone as Alone
+from .host import Host as Host
+from .host import Recipe as Recipe
+from .host import Record as Record
+from .keys import Key as Key
+from .keys import Streams as Streams
+from .modules import NAMES_IN_HINTS as NAMES_IN_HINTS
+from .modules import build as build
+from .modules import context as context
+from .modules import describe as describe
+from .modules import is_cell as is_cell
+from .modules import is_class as is_class
+from .modules import is_immutable as is_immutable
+from .modules import is_intercepted as is_intercepted
+from .modules import is_nnx_class as is_nnx_class
+from .modules import lacks_key as lacks_key
+from .modules import lacks_param as lacks_param
+from .modules import lacks_variable as lacks_variable
+from .modules import own_attributes as own_attributes
+from .modules import partition_spec as partition_spec
+from .modules import resolve as resolve
+from .modules import specs as specs
+from .modules import starts_at_zero as starts_at_zero
+from .modules import title as title
+from .modules import unbound as unbound
+from .modules import without_parent as without_parent
+from .run import Filter as Filter
+from .run import Outcome as Outcome
+from .run import Plan as Plan
+from .run import in_filter as in_filter
+from .run import init as init
+from .run import mutable_at_init as mutable_at_init
+from .run import run as run
+from .run import with_intermediates as with_intermediates
+from .values import frozen_key as frozen_key

@@ -1,0 +1,152 @@
+"""What a Scope may ask the bridge while a module runs, and what it records."""
+
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Mapping
+import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import NamedTuple
+from typing import Protocol
+
+import flax.linen as nn
+import jax
+
+from hk_bridge import _layout
+from hk_bridge._layout import Where
+
+from .keys import Streams
+
+if TYPE_CHECKING:
+    from .scope import Scope
+
+Shape = tuple[int, ...]
+MISSING: Any = object()
+
+# Initialisers that do nothing with their key, so that none has to be drawn.
+NEED_NO_KEY = (nn.initializers.zeros, nn.initializers.ones)
+
+
+class Recipe(NamedTuple):
+    """How `self.param(name, init_fn, *args, **kwargs)` makes a parameter."""
+
+    scope: "Scope"
+    name: str
+    init_fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def where(self) -> Where:
+        return Where(_layout.PARAMS, (*self.scope.path, self.name))
+
+    def draw(self) -> Any:
+        """The initial value, made as Flax does, with the next key of the scope."""
+        if self.init_fn in NEED_NO_KEY and self.scope.has_rng("params"):
+            self.skip()
+            return self.init_fn(None, *self.args, **self.kwargs)
+        return self.init_fn(self.scope.make_rng("params"), *self.args, **self.kwargs)
+
+    def skip(self) -> None:
+        """Leaves out the key of `draw`, so that the next parameter gets its own."""
+        self.scope.count("params")
+
+    def spec(self) -> Any:
+        """The initial value's shapes and dtypes, without a key or an array."""
+        return jax.eval_shape(
+            lambda: self.init_fn(jax.random.key(0), *self.args, **self.kwargs)
+        )
+
+    def with_shape(self, shape: Shape) -> Any:
+        """The initial value in another shape, or MISSING if there is no telling."""
+        if not self.args or not isinstance(self.args[0], Collection):
+            return MISSING
+        args = (shape, *self.args[1:])
+        return self.init_fn(self.scope.make_rng("params"), *args, **self.kwargs)
+
+
+@dataclasses.dataclass
+class Record:
+    """What a module did while it ran.
+
+    Attributes:
+      wrote: where it wrote a variable, other than to make it.
+      made: where it made a variable that is no parameter.
+      sown: the collections that it sowed into.
+    """
+
+    wrote: set[Where] = dataclasses.field(default_factory=set)
+    made: set[Where] = dataclasses.field(default_factory=set)
+    sown: set[str] = dataclasses.field(default_factory=set)
+
+    def update(self, other: "Record") -> None:
+        self.wrote |= other.wrote
+        self.made |= other.made
+        self.sown |= other.sown
+
+
+class Host(Protocol):
+    """Answers the Scopes of one run.
+
+    Attributes:
+      streams: the keys.
+      initializing: whether this is `init`.
+      observes: whether somebody wants to see the methods of submodules.
+      reads_late: whether there are parameters that are only read when asked for.
+    """
+
+    streams: Streams
+    initializing: bool
+    observes: bool
+
+    @property
+    def reads_late(self) -> bool: ...
+
+    def param(self, recipe: Recipe) -> Any:
+        """A parameter that is not among the variables, or MISSING: Flax decides."""
+
+    def rest(self) -> Mapping[Where, Any]:
+        """The parameters that were not read yet."""
+
+    def start(self, where: Where, made: Any) -> Any:
+        """What a variable, no parameter, starts from; `made` by its initialiser."""
+
+    def explain(self, error: Exception, where: Where) -> None:
+        """Adds a note to an error about a variable."""
+
+    def observe(
+        self,
+        path: tuple[str, ...],
+        module: nn.Module,
+        method: str,
+        run: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+    ) -> Any:
+        """Runs a method of a submodule, so that Haiku's interceptors see it."""
+
+
+class Alone:
+    """The host of a module that runs without Haiku, at init."""
+
+    initializing = True
+    observes = False
+    reads_late = False
+
+    def __init__(self, streams: Streams):
+        self.streams = streams
+
+    def param(self, recipe: Recipe) -> Any:
+        return MISSING
+
+    def rest(self) -> Mapping[Where, Any]:
+        return {}
+
+    def start(self, where: Where, made: Any) -> Any:
+        return made
+
+    def explain(self, error: Exception, where: Where) -> None:
+        pass
+
+    def observe(self, path: Any, module: Any, method: Any, *call: Any) -> Any:
+        raise AssertionError("Nobody observes.")

@@ -1,0 +1,235 @@
+"""What a linen module is: its kind, its text, its methods, its errors.
+
+Private in Flax, and used here since there is no public way:
+
+* `nn.Module._module_checks` and `flax.linen.module._get_unbound_fn`: what `apply` does
+  before it runs a method, whose errors have to be Flax's own;
+* `flax.linen.module._global_interceptor_stack`: nothing public tells whether somebody
+  intercepts methods.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+import functools
+import re
+import sys
+import types
+from typing import Any
+import weakref
+
+from flax import config
+from flax import core
+from flax import errors
+import flax.linen as nn
+from flax.linen import module as linen_module
+from flax.linen import spmd
+import jax
+
+from hk_bridge import _errors
+
+# What `flax.typing.CollectionFilter` refers to by its name, and does not import.
+NAMES_IN_HINTS = {"DenyList": core.DenyList}
+
+
+def is_class(value: Any) -> bool:
+    """Whether `value` is a linen module class."""
+    return isinstance(value, type) and issubclass(value, nn.Module)
+
+
+def _nnx() -> Any:
+    """`flax.nnx` if somebody imported it, which takes long; else nothing is of it."""
+    return sys.modules.get("flax.nnx")
+
+
+def is_nnx_class(value: Any) -> bool:
+    """Whether `value` is an NNX module class."""
+    nnx = _nnx()
+    return nnx is not None and isinstance(value, type) and issubclass(value, nnx.Module)
+
+
+def is_cell(cls: type) -> bool:
+    """Whether `cls` is a recurrent cell."""
+    return issubclass(cls, nn.RNNCellBase)
+
+
+def starts_at_zero(cell: Any) -> bool:
+    """Whether the first carry of a recurrent cell needs no key."""
+    return getattr(cell, "carry_init", None) is nn.initializers.zeros_init()
+
+
+def build(cls: Any, args: Any, kwargs: Any) -> nn.Module:
+    """An instance of a linen class, or of what the NNX bridge makes of an NNX class."""
+    if is_nnx_class(cls):
+        made: nn.Module = _nnx().bridge.to_linen(cls, *args, **kwargs)
+        return made.clone(parent=None)
+    built: nn.Module = cls(*args, **kwargs, parent=None)
+    return built
+
+
+def own_attributes(cls: type) -> dict[str, Any]:
+    """What the author of `cls` wrote: the attributes that are no fields."""
+    fields = getattr(cls, "__dataclass_fields__", {})
+    of_flax = (_nnx() if is_nnx_class(cls) else nn).Module
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if base not in of_flax.__mro__:
+            found.update(vars(base))
+    made = {*fields, *_on_every_class(of_flax)}
+    return {
+        name: value
+        for name, value in found.items()
+        if name == "__call__" or not (name in made or name.startswith("__"))
+    }
+
+
+@functools.cache
+def _on_every_class(base: type) -> frozenset[str]:
+    """The attributes that Flax itself puts on the subclasses of `base`, or calls."""
+    return frozenset({"setup", *vars(type("Empty", (base,), {}))})
+
+
+def lacks_key(error: Exception) -> bool:
+    """Whether Flax raised `error` for want of a key."""
+    return isinstance(error, errors.InvalidRngError)
+
+
+def lacks_param(error: Exception) -> bool:
+    """Whether Flax raised `error` for want of a parameter."""
+    wanted = (errors.ScopeParamNotFoundError, errors.ScopeCollectionNotFound)
+    return isinstance(error, wanted)
+
+
+def lacks_variable(error: Exception) -> bool:
+    """Whether Flax raised `error` for want of a parameter or another variable."""
+    return lacks_param(error) or isinstance(error, errors.ScopeVariableNotFoundError)
+
+
+def is_immutable(error: Exception) -> bool:
+    """Whether Flax raised `error` for a collection that may not change."""
+    return isinstance(error, errors.ModifyScopeVariableError)
+
+
+def without_parent(module: nn.Module) -> nn.Module:
+    """`module` as if it had been built outside of all others, its own name undone."""
+    automatic = re.fullmatch(rf"{type(module).__name__}_\d+", module.name or "")
+    return module.clone(parent=None, name=None if automatic else module.name)
+
+
+def unbound(module: Any) -> tuple[nn.Module, Mapping[str, Any] | None]:
+    """`module` free of any scope, and the variables that it was bound to, if it was.
+
+    Raises:
+      ModuleTypeError: `module` is no linen module instance, or has a Flax parent.
+    """
+    if not isinstance(module, nn.Module):
+        if isinstance(module, type) and issubclass(module, nn.Module):
+            raise _errors.class_given(module)
+        cls = module if isinstance(module, type) else type(module)
+        raise (
+            _errors.nnx_given(module)
+            if is_nnx_class(cls)
+            else _errors.not_a_module(module)
+        )
+    if isinstance(module.parent, nn.Module):
+        raise _errors.has_parent(module, module.parent)
+    if module.scope is not None:
+        return module.unbind()
+    return module, None
+
+
+def resolve(module: nn.Module, method: Any) -> Callable[..., Any]:
+    """`method` as `module.apply` takes it, as a function of a bound module.
+
+    Raises Flax's own errors for a module or a method that cannot be run.
+    """
+    nn.Module._module_checks(module)
+    if method is None:
+        method = module.__call__
+    elif isinstance(method, str):
+        name, method = method, getattr(module, method)
+        if not callable(method):
+            raise TypeError(
+                f"'{type(module).__name__}.{name}' must be a callable, got "
+                f"{type(method)}."
+            )
+        if isinstance(method, nn.Module):  # a submodule: that of the bound module
+
+            def method(bound: Any, *args: Any, **kwargs: Any) -> Any:
+                return getattr(bound, name)(*args, **kwargs)
+
+    if isinstance(getattr(method, "__self__", None), nn.Module):
+        method = getattr(method, "__func__", method)  # as in _get_unbound_fn
+    is_function = isinstance(method, types.FunctionType)  # and can be hashed
+    if not is_function or method not in _CALLABLE:
+        linen_module._get_unbound_fn(method)
+        if is_function:
+            _CALLABLE.add(method)
+    function: Callable[..., Any] = method
+    return function
+
+
+# Functions that have an argument. Flax looks at their signature, which takes long.
+_CALLABLE: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def context() -> Any:
+    """What else of Flax determines a trace: rules for logical axes, and flags."""
+    flags = (config.flax_fix_rng_separator, config.flax_preserve_adopted_names)
+    return nn.get_logical_axis_rules(), flags
+
+
+def is_intercepted() -> bool:
+    """Whether `nn.intercept_methods` is in force."""
+    return len(linen_module._global_interceptor_stack) > 0
+
+
+def partition_spec(box: Any) -> jax.sharding.PartitionSpec | None:
+    """What a box says of the axes of a mesh, by the rules of the box or in force.
+
+    Without rules, logical names stay as they are. None is of a box of another kind.
+    """
+    if not hasattr(box, "get_partition_spec"):
+        return None
+    spec: jax.sharding.PartitionSpec = box.get_partition_spec()
+    rules = getattr(box, "rules", None) or nn.get_logical_axis_rules()
+    if isinstance(box, nn.LogicallyPartitioned) and rules:
+        spec = spmd.logical_to_mesh(spec, rules)
+    return spec
+
+
+def title(module: nn.Module) -> str:
+    """The name of the class of `module`, or of the NNX class that it stands for."""
+    nnx, cls = _nnx(), type(module)
+    if nnx is not None and isinstance(module, nnx.bridge.ToLinen):
+        return str(getattr(module.nnx_class, "__name__", cls.__name__))
+    return cls.__name__
+
+
+def describe(module: nn.Module) -> str:
+    """`module` in one line: its class, and the fields that are not as by default."""
+    fields = []
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name, None)
+        if not field.init or not field.repr or field.name in ("parent", "name"):
+            continue
+        default = field.default
+        if default is dataclasses.MISSING or value is not default and value != default:
+            shown = describe(value) if isinstance(value, nn.Module) else _short(value)
+            fields.append(f"{field.name}={shown}")
+    return f"{title(module)}({', '.join(fields)})"
+
+
+def _short(value: Any) -> str:
+    name = getattr(value, "__name__", None)
+    return name if callable(value) and isinstance(name, str) else repr(value)
+
+
+def specs(
+    module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any
+) -> dict[str, Any]:
+    """The shapes and dtypes of all variables that `function` makes at init."""
+    shapes: dict[str, Any] = jax.eval_shape(
+        lambda: module.init(jax.random.key(0), *args, method=function, **kwargs)
+    )
+    return shapes

@@ -1,0 +1,28 @@
+"""What a lifted transform takes of a Scope, told by the frame that takes it.
+
+`flax.core.lift._partial_pack` reads `scope.rngs`, then picks streams by its filters. A
+lazy mapping of streams cannot know names that only a filter spells, and nothing public
+tells the filters. So the one frame of Flax that is looked at is looked at here; a
+canary is in `tests/test_doors.py`. Without it Scopes inside stay plain: that costs
+time, and state may be written that only passed through.
+"""
+
+import sys
+from typing import Any
+from typing import NamedTuple
+
+
+class Pack(NamedTuple):
+    """The filters of a lifted transform for streams, and whether it is `nn.jit`."""
+
+    rng_filters: tuple[Any, ...]
+    jitted: bool
+
+
+def asking() -> Pack | None:
+    """Who reads the property from which this is called, if a lifted transform does."""
+    frame = sys._getframe(2)
+    if frame.f_code.co_name != "_partial_pack":
+        return None
+    found = frame.f_locals
+    return Pack(tuple(found.get("rng_filters", (True,))), found.get("name") == "jit")

@@ -1,0 +1,134 @@
+"""Running a method of a module, bound to a Scope of ours."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import contextlib
+from typing import Any
+from typing import NamedTuple
+
+from flax import config
+from flax import core
+from flax.core import scope as core_scope
+import flax.linen as nn
+
+from hk_bridge import _layout
+
+from .bind import bind
+from .host import Alone
+from .host import Host
+from .host import Record
+from .keys import Streams
+from .scope import Running
+from .scope import Scope
+
+Filter = core_scope.CollectionFilter
+
+_NOT_AT_INIT = nn.DenyList("intermediates")  # Flax's default for init
+
+
+def mutable_at_init(mutable: Filter | None) -> Filter:
+    """What may change at init: what Flax lets, and what was asked for."""
+    return core_scope.union_filters(_NOT_AT_INIT, mutable) if mutable else _NOT_AT_INIT
+
+
+def with_intermediates(mutable: Filter) -> Filter:
+    """`mutable` and what `capture_intermediates` fills."""
+    return core_scope.union_filters(mutable, "intermediates")
+
+
+def in_filter(mutable: Filter, collection: str) -> bool:
+    """Whether `mutable` lets `collection` change."""
+    return core_scope.in_filter(mutable, collection)
+
+
+class Plan(NamedTuple):
+    """What is to run. It holds no variables.
+
+    Attributes:
+      module: the linen module, unbound.
+      function: of the bound module.
+      mutable: the collections that may change.
+      capture: as `capture_intermediates` of `nn.Module.apply`.
+    """
+
+    module: nn.Module
+    function: Callable[..., Any]
+    mutable: Filter
+    capture: bool | Callable[[Any, str], bool] = False
+
+
+class Outcome(NamedTuple):
+    """What a run brought: the output, all variables after it, and what happened."""
+
+    output: Any
+    variables: dict[str, Any]
+    record: Record
+
+    def mutated(self, mutable: Filter) -> Any:
+        """The collections in `mutable`, as `module.apply` returns them."""
+        found = {c: v for c, v in self.variables.items() if in_filter(mutable, c)}
+        return core.freeze(found) if config.flax_return_frozendict else found
+
+
+class _Nobody(nn.Module):
+    """A module for nn.apply, where only what it sets up is wanted."""
+
+
+def run(
+    plan: Plan,
+    variables: dict[str, Any],
+    host: Host,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    begin: Callable[[dict[str, Any], Record], None] = lambda variables, record: None,
+) -> Outcome:
+    """Runs the function of `plan` bound to `variables`, which change in place.
+
+    Args:
+      begin: is told, before anything runs, where variables and what happened will be.
+    """
+    running = Running(host, plan.mutable)
+    begin(variables, running.record)
+
+    def body(_: Any) -> Any:
+        return plan.function(bind(plan.module, root), *args, **kwargs)
+
+    root = Scope(running, variables)
+    with root.temporary(), _observed(running), running.watch.until_end():
+        if plan.capture:
+            # nn.apply sets up the capture, which holds for all that runs inside.
+            output, _ = nn.apply(body, _Nobody(), False, plan.capture)({})
+        else:
+            output = body(None)
+    if host.reads_late and in_filter(plan.mutable, _layout.PARAMS):
+        _layout.insert(variables, host.rest())
+    return Outcome(output, variables, running.record)
+
+
+def init(
+    module: nn.Module,
+    function: Callable[..., Any],
+    rngs: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """What `module.init` gives, without Haiku, and the collections sown into."""
+    plan = Plan(module, function, _NOT_AT_INIT)
+    host = Alone(Streams(module, rngs, None, initializing=True))
+    outcome = run(plan, {}, host, args, kwargs)
+    return outcome.variables, frozenset(outcome.record.sown)
+
+
+def _observed(running: Running) -> contextlib.AbstractContextManager[None]:
+    """Has the host run the methods of submodules, where somebody watches."""
+    if not running.host.observes:
+        return contextlib.nullcontext()
+
+    def interceptor(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        module, name = context.module, context.method_name
+        here = module.scope is not None and running.leads_here(module.scope)
+        if not (here and module.path) or name == "setup":
+            return run(*args, **kwargs)
+        return running.host.observe(module.path, module, name, run, args, kwargs)
+
+    return nn.intercept_methods(interceptor)

@@ -1,0 +1,353 @@
+"""The leaves of one bridged module in Haiku: the only reader, and the only writer.
+
+Leaves are made, read and written through `hk.get_parameter`, `hk.get_state` and
+`hk.set_state`, so Haiku's creators, getters and setters see each of them; where none is
+in force, what is stored is taken as it is.
+
+Private in Haiku (since dm-haiku 0.0.16; `tests/test_doors.py` names each):
+
+* `haiku._src.base.current_frame` and of it `params`, `state`, `frame_id` and
+  `module_stack`: public functions copy all params of the transform, at every call;
+* `haiku._src.base.param_getter_stack`, `state_getter_stack`: public ones start a getter
+  inside the others, and do not tell whether one is in force.
+"""
+
+import bisect
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+import contextlib
+import itertools
+import threading
+from typing import Any
+
+import haiku as hk
+from haiku._src import base
+import jax
+import jax.numpy as jnp
+
+from hk_bridge import _abstract
+from hk_bridge import _layout
+from hk_bridge import _names
+from hk_bridge._layout import PARAMS
+from hk_bridge._layout import Where
+
+from . import seen
+
+Initializer = Callable[..., Any]
+MISSING: Any = object()
+
+
+class Ledger:
+    """The leaves of one module, while it is called.
+
+    Args:
+      owner: the module.
+      made: the leaves that are known to be the Flax module's; None for all below its
+        name.
+
+    Attributes:
+      name: under which they are filed: that in force, as for Haiku's own modules.
+      values: the leaves that were read or made, as Haiku's hooks gave them.
+    """
+
+    def __init__(self, owner: hk.Module, made: set[Where] | None = None):
+        self.owner = owner
+        self.name = seen.name_in_force(owner)
+        self.values: dict[Where, Any] = {}
+        self._others: set[tuple[str, str]] = set()
+        self._late: dict[Where, Any] = {}
+        self._empty: list[tuple[str, ...]] = []  # levels, the collection first
+        frame: Any = base.current_frame()
+        for where, value in self._stored(frame.params, "params"):
+            if made is not None and where not in made:
+                continue
+            if base.param_getter_stack:
+                self._late[where] = value
+            else:
+                self.values[where] = value
+        for where, pair in self._stored(frame.state, "state"):
+            if made is None or where in made:
+                self.values[where] = self._read_state(where, pair.current)
+        self._drop_others()
+
+    def _stored(self, bundles: Any, kind: str) -> Iterator[tuple[Where, Any]]:
+        for module_name in _below(self.name, bundles, kind):
+            path = _names.split(self.name, module_name)
+            if path is None or (kind == "state" and not path):
+                continue  # of a Haiku module
+            collection, *rest = level = (PARAMS, *path) if kind == "params" else path
+            bundle = list(bundles[module_name].items())
+            if not bundle:
+                self._empty.append(level)
+            for name, value in bundle:
+                yield Where(collection, (*rest, _names.unescape(name))), value
+
+    # Reading.
+
+    @property
+    def reads_late(self) -> bool:
+        """Whether there are parameters that are read when they are asked for.
+
+        A getter is told the shape that is asked for, which is known only then."""
+        return bool(self._late)
+
+    @property
+    def collections(self) -> set[str]:
+        """The collections that there are."""
+        late = [PARAMS] if self._late else []
+        empty = [level[0] for level in self._empty]
+        return {*late, *empty, *(where.collection for where in self.values)}
+
+    def variables(self, without: Iterable[str] = ()) -> dict[str, Any]:
+        """All that was read, as Flax takes it. Containers are new; arrays are not.
+
+        Args:
+          without: collections to leave out.
+        """
+        variables: dict[str, Any] = {PARAMS: {}} if self._late else {}
+        skipped = frozenset(without)
+        kept = {
+            where: value if _abstract.is_array(value) else _copied(value)
+            for where, value in self.values.items()
+            if where.collection not in skipped
+        }
+        _layout.insert(variables, kept)
+        for collection, *path in self._empty:
+            level = variables.setdefault(collection, {})
+            for part in path:
+                level = level.setdefault(part, {})
+        return {c: tree for c, tree in variables.items() if c not in skipped}
+
+    def param(self, where: Where, spec: Callable[[], Any]) -> Any:
+        """A stored parameter that was not read yet, or MISSING.
+
+        Args:
+          spec: gives the shape and dtype that are asked for.
+        """
+        if where in self._late:
+            return self._read_param(where, spec())
+        size = len(where.path)
+        below = [w for w in self._late if w.path[:size] == where.path]
+        if not below:
+            return MISSING
+        asked, tree = {PARAMS: spec()}, dict[str, Any]()
+        for part in below:
+            rest = Where(PARAMS, part.path[size:])
+            like = _layout.find(asked, rest)
+            _layout.insert(tree, {rest: self._read_param(part, like)})
+        return tree[PARAMS]
+
+    def rest(self) -> dict[Where, Any]:
+        """Reads all parameters that were not read yet, by their stored shapes."""
+        read = {where: self._read_param(where, None) for where in list(self._late)}
+        self._drop_others()
+        return {where: value for where, value in read.items() if where in self.values}
+
+    def _read_param(self, where: Where, like: Any) -> Any:
+        stored = self._late.pop(where)
+        like = like if _abstract.is_array(like) else stored
+        self.values[where] = self._get_param(where, like, _no_initializer, False)
+        return self.values[where]
+
+    def _get_param(
+        self, where: Where, like: Any, init: Initializer, exact: bool
+    ) -> Any:
+        """What Haiku and its hooks give for a parameter.
+
+        Args:
+          like: has the shape and dtype that are asked for, or is no array.
+          exact: Haiku is to refuse another shape, not Flax.
+        """
+        module_name, name = _layout.address(self.name, where)
+        shape, dtype = (), None
+        if is_array := _abstract.is_array(like):
+            shape, dtype = like.shape, like.dtype
+        with seen.inside(self.owner, module_name):
+            if not base.param_getter_stack and is_array:
+                return hk.get_parameter(name, shape, dtype, init)
+            bundle = base.current_frame().params.get(module_name, {})
+            if like is None and name in bundle:
+                return None  # which Haiku takes for no parameter
+            dress = _Dress(
+                f"{module_name}/{name}", None if exact and is_array else shape
+            )
+            with self._listening(base.param_getter_stack, module_name, name, dress):
+                dressed: Any = hk.get_parameter(name, shape, dtype, init)
+        return dressed.value
+
+    def _read_state(self, where: Where, value: Any) -> Any:
+        """What Haiku and its hooks give for a leaf of state."""
+        if not base.state_getter_stack:
+            return value
+        return self._get_state(where, value, _no_initializer)
+
+    def _get_state(self, where: Where, like: Any, init: Initializer) -> Any:
+        module_name, name = _layout.address(self.name, where)
+        shape, dtype = (), None
+        if _abstract.is_array(like):
+            shape, dtype = like.shape, like.dtype
+        with seen.inside(self.owner, module_name):
+            if not base.state_getter_stack:
+                return hk.get_state(name, shape, dtype or jnp.float32, init)
+            dress = _Dress(f"{module_name}/{name}", shape)
+            with self._listening(base.state_getter_stack, module_name, name, dress):
+                dressed: Any = hk.get_state(name, shape, dtype or jnp.float32, init)
+        return dressed.value
+
+    @contextlib.contextmanager
+    def _listening(
+        self, stack: Any, module_name: str, name: str, dress: "_Dress"
+    ) -> Iterator[None]:
+        """Notes which other leaves are asked for while this one is: not Flax's."""
+
+        def listen(next_getter: Any, value: Any, context: Any) -> Any:
+            if context.full_name == dress.full_name:
+                return dress.around(next_getter(value))
+            self._others.add((context.full_name.rpartition("/")[0], context.name))
+            return next_getter(value)
+
+        stack.pushleft(listen)
+        try:
+            yield
+        finally:
+            stack.popleft()
+
+    def _drop_others(self) -> None:
+        if not self._others:
+            return
+        for where in [*self.values, *self._late]:
+            if _layout.address(self.name, where) in self._others:
+                self.values.pop(where, None)
+                self._late.pop(where, None)
+
+    # Making and writing.
+
+    def has_param(self, where: Where) -> bool:
+        """Whether Haiku holds this parameter, whoever made it."""
+        module_name, name = _layout.address(self.name, where)
+        return name in base.current_frame().params.get(module_name, {})
+
+    def has_state(self, where: Where) -> bool:
+        """Whether Haiku holds this leaf of state, whoever made it."""
+        state: Any = base.current_frame().state
+        module_name, name = _layout.address(self.name, where)
+        return name in state.get(module_name, {})
+
+    def make_param(self, where: Where, value: Any, init: Initializer) -> Any:
+        """Makes a parameter of initial value `value`: what Haiku makes of it.
+
+        `init(shape, dtype)` is what creators see; it gives `value` for `value`'s shape
+        and dtype."""
+        if value is None:
+            module_name, name = _layout.address(self.name, where)
+            params: Any = base.current_frame().params
+            params[module_name].setdefault(name, None)
+        made = self._get_param(where, value, init, True)
+        self.values[where] = made
+        return made
+
+    def fetch_param(self, where: Where, spec: Any) -> Any:
+        """A parameter that only creators and getters give, or MISSING."""
+
+        class NotGiven(Exception):
+            pass
+
+        def init(shape: Any, dtype: Any) -> Any:
+            raise NotGiven
+
+        try:
+            return self._get_param(where, spec, init, True)
+        except NotGiven:
+            return MISSING
+
+    def make_state(self, where: Where, value: Any) -> Any:
+        """Makes state of initial value `value`: what Haiku makes of it."""
+
+        def init(shape: Any, dtype: Any) -> Any:
+            return cast(value, dtype) if _abstract.is_array(value) else value
+
+        made = self._get_state(where, value, init)
+        self.values[where] = made
+        return made
+
+    def read_state(self, where: Where) -> Any:
+        """One leaf of state, as it is now."""
+        state: Any = base.current_frame().state
+        module_name, name = _layout.address(self.name, where)
+        self.values[where] = self._read_state(where, state[module_name][name].current)
+        return self.values[where]
+
+    def set_state(self, where: Where, value: Any) -> None:
+        """Writes one leaf of state."""
+        module_name, name = _layout.address(self.name, where)
+        with seen.inside(self.owner, module_name):
+            hk.set_state(name, value)
+
+    def make_empty(self, variables: Mapping[str, Any]) -> None:
+        """Makes the modules that have no leaves, which no function of Haiku does."""
+        frame: Any = base.current_frame()
+        empty = _layout.empty_bundles(variables, name=self.name)
+        for module_names, bundles in zip(
+            empty, (frame.params, frame.state), strict=True
+        ):
+            for module_name in module_names:
+                bundles.setdefault(module_name, {})
+
+
+def _no_initializer(shape: Any, dtype: Any) -> Any:
+    raise AssertionError("A stored leaf has no need of an initialiser.")
+
+
+def _copied(value: Any) -> Any:
+    """A leaf that is no array, in containers of its own: Flax may write into them."""
+    return jax.tree.map(lambda part: part, value)
+
+
+class _Dress:
+    """Has what getters give pass Haiku's check of the shape."""
+
+    def __init__(self, full_name: str, shape: Any):
+        self.full_name = full_name
+        self._shape = shape
+
+    def around(self, value: Any) -> "_Dressed":
+        return _Dressed(value, value.shape if self._shape is None else self._shape)
+
+
+class _Dressed:
+    def __init__(self, value: Any, shape: Any):
+        self.value, self.shape = value, shape
+
+
+def cast(value: Any, dtype: Any) -> Any:
+    """`value` in `dtype`, as a creator that changes the dtype wants it."""
+    return value if value.dtype == dtype else jnp.asarray(value).astype(dtype)
+
+
+class _Sorted(threading.local):
+    """The sorted module names of the last frame, by kind, so that one sort does."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, tuple[int, list[str]]] = {}
+
+
+_sorted = _Sorted()
+
+
+def _below(prefix: str, bundles: dict[str, Any], kind: str) -> list[str]:
+    """The keys of `bundles` that are `prefix` or below it, without a look at each."""
+    frame_id = base.current_frame().frame_id
+    known, names = _sorted.names.get(kind, (None, []))
+    new = len(bundles) - len(names)
+    if known != frame_id or new < 0:
+        names = sorted(bundles)
+        _sorted.names[kind] = (frame_id, names)
+    elif new:  # init adds to them
+        for name in itertools.islice(reversed(bundles), new):
+            bisect.insort(names, name)
+    first = bisect.bisect_left(names, prefix + "/")
+    last = bisect.bisect_left(names, prefix + "0", first)  # "0" follows "/"
+    own = [n for n in names[first:last] if n in bundles and not n.endswith("/~")]
+    return [prefix, *own] if prefix in bundles else own
