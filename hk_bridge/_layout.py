@@ -257,12 +257,18 @@ def insert(variables: dict[str, Any], new: Mapping[Where, Any]) -> dict[str, Any
     return variables
 
 
+def make_level(variables: dict[str, Any], path: _names.Path) -> dict[str, Any]:
+    """The level of `variables` at `path`, the collection first; made if not there."""
+    level = variables
+    for part in path:
+        level = level.setdefault(part, {})
+    return level
+
+
 def place(variables: dict[str, Any], where: Where, leaf: Any) -> None:
     """Puts a leaf into `variables`, in place, whatever is there."""
-    level = variables
-    for part in (where.collection, *where.path[:-1]):
-        level = level.setdefault(part, {})
-    level[where.path[-1]] = leaf
+    parents = (where.collection, *where.path[:-1])
+    make_level(variables, parents)[where.path[-1]] = leaf
 
 
 def empty_bundles(variables: Variables, *, name: str) -> tuple[list[str], list[str]]:

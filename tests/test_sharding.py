@@ -381,7 +381,7 @@ def constraints(jaxpr):
 def test_logical_constraints_are_in_the_program(phase):
     module, mesh = Mlp(), make_mesh(4, 2)
     f = hk.transform(lambda x: FlaxModule(module, name="net")(x))
-    variables = nn.unbox(module.init(KEY, X))
+    variables = module.init(KEY, X)  # Haiku's leaves are open, Flax's in boxes
     params, _ = hk_bridge.to_haiku(variables, name="net")
     with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
         if phase == "init":

@@ -1,6 +1,8 @@
 """A call of a bridged module, from Haiku's leaves to Haiku's leaves."""
 
 from collections.abc import Callable
+import inspect
+import itertools
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -108,8 +110,10 @@ def variables(net: "FlaxModule") -> Variables:
 
 
 def _has_code_of_its_own(cls: type) -> bool:
-    """Whether a user wrote `cls`, which may make leaves that are not Flax's."""
-    return "_of_bridge" not in vars(cls)
+    """Whether a user's subclass has methods, which may make leaves of their own."""
+    users = itertools.takewhile(lambda c: "_of_bridge" not in vars(c), cls.__mro__)
+    own = {name for c in users for name, x in vars(c).items() if inspect.isroutine(x)}
+    return not own <= vars(_haiku.Empty).keys()
 
 
 def _learn(net: "FlaxModule", function: Any, args: Any, kwargs: Any) -> None:

@@ -56,6 +56,7 @@ class Side:
             net.module, options.rngs, _haiku.key_source(), self.initializing
         )
         self.observes = _haiku.is_observed()
+        self.hooked = self.initializing or _haiku.sees_state()
         self.so_far: tuple[Variables, _flax.Record] | None = None
         self.touched: set[Where] = set()  # what was made or written in Haiku
 

@@ -92,12 +92,14 @@ class Host(Protocol):
       streams: the keys.
       initializing: whether this is `init`.
       observes: whether somebody wants to see the methods of submodules.
+      hooked: whether it matters which variables were written, and not only to what.
       reads_late: whether there are parameters that are only read when asked for.
     """
 
     streams: Streams
     initializing: bool
     observes: bool
+    hooked: bool
 
     @property
     def reads_late(self) -> bool: ...
@@ -131,6 +133,7 @@ class Alone:
 
     initializing = True
     observes = False
+    hooked = True  # what was sown is asked
     reads_late = False
 
     def __init__(self, streams: Streams):

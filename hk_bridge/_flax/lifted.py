@@ -31,6 +31,7 @@ from hk_bridge._layout import Where
 
 from .bind import fields
 from .host import Record
+from .pack import Pack
 
 if TYPE_CHECKING:
     from .scope import Scope
@@ -53,22 +54,31 @@ class Watch:
     ):
         self._leads_here = leads_here
         self._adopt = adopt
+        # By the `debug_path` of what is made of it.
         self._packed: dict[Path, weakref.ref[Scope]] = {}
         self._stop: Callable[[], None] | None = None
 
-    def pack(self, scope: "Scope") -> None:
+    def pack(self, scope: "Scope", pack: Pack) -> None:
         """A lifted transform takes what `scope` has."""
         # A strong reference would keep tracers alive after their trace.
-        self._packed[scope.path] = weakref.ref(scope)
+        self._packed[pack.inside(scope.debug_path)] = weakref.ref(scope)
         if self._stop is None:
             interceptors = linen_module._global_interceptor_stack._storage
             interceptors.insert(0, self._interceptor)
             self._stop = lambda: interceptors.remove(self._interceptor)
 
-    def outer(self, path: Path) -> "Scope | None":
-        """The Scope that was packed last, of those at `path`."""
-        reference = self._packed.get(path)
-        return None if reference is None else reference()
+    def outer(self, debug_path: Path) -> "tuple[Scope | None, bool]":
+        """The Scope that was packed for one of `debug_path`, and whether directly.
+
+        Where a lifted class is lifted again (`nn.jit(nn.scan(Block))`), no method runs
+        between the two, and the Scope there stays plain."""
+        found = self._packed.get(debug_path)
+        directly = found is not None
+        while found is None and debug_path and debug_path[-1].endswith(")"):
+            *parents, last = debug_path
+            debug_path = (*parents, last[last.index("(") + 1 : -1])
+            found = self._packed.get(debug_path)
+        return (None if found is None else found()), directly
 
     def _interceptor(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
         scope = context.module.scope
@@ -102,6 +112,20 @@ def _scopes(value: Any) -> Iterator[core.Scope]:
     if isinstance(value, (tuple, list)):
         for held in value:
             yield from _scopes(held)
+
+
+class _Seen:
+    """What this process has seen of lifted classes.
+
+    Attributes:
+      untold: a trace of `nn.jit` that cannot tell what happened in it, since another
+        lifted transform is next inside. Where it matters, such a trace will not do.
+    """
+
+    untold = False
+
+
+seen = _Seen()
 
 
 # What happened in `nn.jit` travels with its trace: on a hit of its cache nothing runs.

@@ -13,10 +13,22 @@ from typing import NamedTuple
 
 
 class Pack(NamedTuple):
-    """The filters of a lifted transform for streams, and whether it is `nn.jit`."""
+    """A lifted transform: its filters for streams, and its name, if it has one."""
 
     rng_filters: tuple[Any, ...]
-    jitted: bool
+    name: str | None
+
+    @property
+    def jitted(self) -> bool:
+        """Whether it is `nn.jit`, which runs nothing on a hit of its cache."""
+        return self.name == "jit"
+
+    def inside(self, debug_path: tuple[str, ...]) -> tuple[str, ...]:
+        """The `debug_path` that it gives to the Scope that it makes of one's."""
+        if not self.name:
+            return debug_path
+        *parents, last = debug_path or ("",)
+        return (*parents, f"{self.name}({last})")
 
 
 def asking() -> Pack | None:
@@ -25,4 +37,4 @@ def asking() -> Pack | None:
     if frame.f_code.co_name != "_partial_pack":
         return None
     found = frame.f_locals
-    return Pack(tuple(found.get("rng_filters", (True,))), found.get("name") == "jit")
+    return Pack(tuple(found.get("rng_filters", (True,))), found.get("name"))

@@ -55,7 +55,9 @@ class _Lead:
     def __init__(self, running: "Running"):
         # The run holds its flags: a strong reference back would keep it alive.
         self.running = weakref.ref(running)
-        self._watched = object() if running.host.observes else None
+        host = running.host
+        matters = host.observes or (lifted.seen.untold and host.hooked)
+        self._watched = object() if matters else None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Lead) and self._watched is other._watched
@@ -102,6 +104,7 @@ class Scope(core.Scope):
     inside = False
     # At the root of what a lifted transform made: the Scope that it took it from.
     _outer: "weakref.ref[Scope] | None" = None
+    _tells = False  # by what comes out of `nn.jit`
     _pack: pack.Pack | None = None  # the last lifted transform that took this Scope's
     _passing: "frozenset[tuple[str, str]]" = _NOTHING
     _root_path: Path
@@ -163,12 +166,13 @@ class Scope(core.Scope):
         if plain.parent is not None:
             scope.record = scope.parent.record
             return
-        outer = scope.running.watch.outer(path)
-        scope.record = Record()
+        outer, directly = scope.running.watch.outer(plain.debug_path)
+        scope.record = scope.running.record
         if outer is not None:
             scope._outer = weakref.ref(outer)
-            if not outer.packed_by_jit:
-                scope.record = outer.record
+            scope._tells = directly and outer.packed_by_jit
+            scope.record = Record() if scope._tells else outer.record
+            lifted.seen.untold |= outer.packed_by_jit and not directly
 
     @property
     def path(self) -> Path:  # type: ignore[override]
@@ -193,7 +197,7 @@ class Scope(core.Scope):
     # Keys.
 
     @property
-    def rngs(self) -> dict[str, Any]:  # type: ignore[override]
+    def rngs(self) -> dict[str, Any]:
         """The streams at hand, which only lifted transforms and the NNX bridge ask for.
 
         A lifted transform hands on the streams that its `rngs=` or `split_rngs=` names,
@@ -204,7 +208,7 @@ class Scope(core.Scope):
         if asking is not None:
             self._pack, self._passing = asking, _NOTHING
             filters = asking.rng_filters
-            self.running.watch.pack(self)
+            self.running.watch.pack(self, asking)
         named = {name for f in filters for name in _names_in(f)}
         named.update(self.running.host.streams.keys)
         for stream in (*_STREAMS, *sorted(named.difference(_STREAMS))):
@@ -307,6 +311,7 @@ class Scope(core.Scope):
         )
         if parent is None:
             scope._root_path, scope._outer = self._root_path, self._outer
+            scope._tells = self._tells
         scope._rngs = self._rngs
         scope.rng_counters = (
             dict.fromkeys(self._rngs, 0) if rewind_rngs else self.rng_counters
@@ -323,7 +328,7 @@ class Scope(core.Scope):
         outer._passing = frozenset(
             (col, name) for col in mutable for name in self._variables[col]
         )
-        if outer.packed_by_jit:
+        if self._tells:
             for col in mutable:
                 told: Any = lifted.tell(
                     self.record, col, self._variables[col], self.path
@@ -375,7 +380,7 @@ class Scope(core.Scope):
             return value
         if value is not MISSING:
             root: Any = self.root
-            _layout.insert(root._variables, {recipe.where: value})
+            _layout.place(root._variables, recipe.where, value)
             return self._checked(recipe, value)
         if not self.is_mutable_collection(_layout.PARAMS):
             if self.is_collection_empty(_layout.PARAMS):

@@ -12,6 +12,7 @@ from .context import key_source as key_source
 from .context import lift_prefix as lift_prefix
 from .context import next_key as next_key
 from .context import running_init as running_init
+from .context import sees_state as sees_state
 from .ledger import MISSING as MISSING
 from .ledger import Ledger as Ledger
 from .ledger import cast as cast
@@ -26,3 +27,7 @@ native = haiku
 Module = haiku.Module
 RNNCore = haiku.RNNCore
 transparent = haiku.transparent
+
+
+class Empty(Module):
+    """Has what Haiku itself puts on every class of modules."""

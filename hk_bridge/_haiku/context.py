@@ -48,6 +48,11 @@ def has_state_creators() -> bool:
     return bool(base.state_creator_stack)
 
 
+def sees_state() -> bool:
+    """Whether a getter or setter is in force for state."""
+    return bool(base.state_getter_stack or base.state_setter_stack)
+
+
 def lift_prefix() -> str:
     """What `hk.lift` puts before the names of modules that are made at init now."""
     return base.get_lift_prefix() or ""

@@ -114,10 +114,8 @@ class Ledger:
             if where.collection not in skipped
         }
         _layout.insert(variables, kept)
-        for collection, *path in self._empty:
-            level = variables.setdefault(collection, {})
-            for part in path:
-                level = level.setdefault(part, {})
+        for level in self._empty:
+            _layout.make_level(variables, level)
         return {c: tree for c, tree in variables.items() if c not in skipped}
 
     def param(self, where: Where, spec: Callable[[], Any]) -> Any:
@@ -130,14 +128,22 @@ class Ledger:
             return self._read_param(where, spec())
         size = len(where.path)
         below = [w for w in self._late if w.path[:size] == where.path]
-        if not below:
+        empty = [e for e in self._empty if e[: size + 1] == (PARAMS, *where.path)]
+        if not below and not empty:
             return MISSING
-        asked, tree = {PARAMS: spec()}, dict[str, Any]()
+        asked, tree = {PARAMS: spec()}, self._empty_tree(empty, size)
         for part in below:
             rest = Where(PARAMS, part.path[size:])
             like = _layout.find(asked, rest)
             _layout.insert(tree, {rest: self._read_param(part, like)})
         return tree[PARAMS]
+
+    def _empty_tree(self, levels: Iterable[Any], size: int) -> dict[str, Any]:
+        """The empty levels below a parameter whose path has `size` parts."""
+        tree: dict[str, Any] = {}
+        for level in levels:
+            _layout.make_level(tree, (PARAMS, *level[size + 1 :]))
+        return tree
 
     def rest(self) -> dict[Where, Any]:
         """Reads all parameters that were not read yet, by their stored shapes."""

@@ -12,6 +12,7 @@ Private in Haiku (since dm-haiku 0.0.16), and used here since there is no public
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 import contextlib
 import functools
 from typing import Any
@@ -73,7 +74,24 @@ def haiku_inside(
     """Where Haiku modules go that Flax code builds, and leaves that it makes itself.
 
     A name that begins with `~` is none of Flax, so they are not among its variables."""
-    return inside(owner, f"{name}/~flax")
+    return inside(owner, f"{name}{_IN_FLAX}")
+
+
+_IN_FLAX = "/~flax"
+
+
+@contextlib.contextmanager
+def _outside() -> Iterator[None]:
+    """As if `haiku_inside` were not in force, for who looks at the stack of modules."""
+    stack: Any = base.current_frame().module_stack
+    if not stack.peek().module.module_name.endswith(_IN_FLAX):
+        yield
+        return
+    hidden = stack.pop()
+    try:
+        yield
+    finally:
+        stack.push(hidden)
 
 
 def inside(
@@ -112,7 +130,8 @@ def observe(
         owner, module_name, _observed_class(class_name, method_name)
     )
     module._auto_repr, module._run = text, run
-    return getattr(module, method_name)(*args, **kwargs)
+    with _outside():
+        return getattr(module, method_name)(*args, **kwargs)
 
 
 @functools.cache
