@@ -192,7 +192,7 @@ class Init(Side):
             _haiku.refuse_if_stateless(message)
             if where in record.wrote - record.made and not given:
                 self._note(where)  # written before anything declared it
-                self.set_state(where, value, value)
+                self.ledger.put_state(where, value)
                 return
         draw = functools.partial(_layout.unbox, value)
         made = self._make_leaf(where, value, draw, lambda shape: _flax.MISSING)

@@ -230,13 +230,19 @@ class Scope(core.Scope):
         """Whether there is a key of `stream`, or one can be drawn."""
         if stream in self._rngs:
             return True
-        return not self.inside and self.running.host.streams.offers(stream)
+        if not self.inside:
+            return self.running.host.streams.offers(stream)
+        outer = self._handed_on_by(stream)
+        here = outer is not None and outer.trace_level == self.trace_level
+        return here and outer._has_stream(stream)
 
     def _stream(self, stream: str) -> Any:
         if stream not in self._rngs:
             parent: Any = self.parent
             name: Any = self.name
-            if parent is None:
+            if parent is None and self.inside:
+                lazy = self._outer()._stream(stream)
+            elif parent is None:
                 lazy = LazyRng.create(self.running.host.streams.key(stream))
             else:
                 lazy = LazyRng.create(parent._stream(stream), name)
@@ -256,14 +262,20 @@ class Scope(core.Scope):
 
     def _is_left_outside(self, name: str) -> bool:
         """Whether a lifted transform would have handed on `name`, had it been drawn."""
+        outer = self._handed_on_by(name)
+        if outer is None:
+            return False
+        return outer._has_stream(name) or outer._is_left_outside(name)
+
+    def _handed_on_by(self, stream: str) -> "Scope | None":
+        """The Scope outside, if the lifted transform between hands on `stream`."""
         root: Any = self.root
-        outer = None if root._outer is None else root._outer()
-        if not self.inside or outer is None:
-            return False
+        outer: Scope | None = None if root._outer is None else root._outer()
+        if outer is None:
+            return None
         filters = (True,) if outer._pack is None else outer._pack.rng_filters
-        if not any(core_scope.in_filter(f, name) for f in filters):
-            return False
-        return bool(outer._has_stream(name) or outer._is_left_outside(name))
+        allowed = any(core_scope.in_filter(f, stream) for f in filters)
+        return outer if allowed else None
 
     def make_rng(self, name: str = "params") -> Key:
         if not self.has_rng(name):
@@ -372,7 +384,11 @@ class Scope(core.Scope):
 
     def _param(self, recipe: Recipe) -> Any:
         host, name = self.running.host, recipe.name
-        if not host.reads_late and self.has_variable(_layout.PARAMS, name):
+        if host.reads_late:
+            level = self._own_level(_layout.PARAMS)
+            if name in level:
+                return self._checked(recipe, level[name])
+        elif self.has_variable(_layout.PARAMS, name):
             return self._checked(recipe, self.get_variable(_layout.PARAMS, name))
         value = host.param(recipe)
         if value is not MISSING and host.initializing:
@@ -413,11 +429,11 @@ class Scope(core.Scope):
         return value
 
     def _own_level(self, col: str) -> Any:
-        """The level of the tree that has the variables of this Scope."""
+        """The level of the tree that has the variables of this Scope, if there is one."""
         root: Any = self.root
-        level = root._variables[col]
+        level = root._variables.get(col, {})
         for part in self.path[len(root._root_path) :]:
-            level = level[part]
+            level = level.get(part, {})
         return level
 
     def variable(

@@ -291,6 +291,20 @@ class Ledger:
         with seen.inside(self.owner, module_name):
             hk.set_state(name, value)
 
+    def put_state(self, where: Where, value: Any) -> None:
+        """Makes state of a value that was written before anything declared it.
+
+        A setter that says `DO_NOT_STORE` is heard."""
+        self.make_state(where, value)
+        module_name, name = _layout.address(self.name, where)
+        state: Any = base.current_frame().state
+        made = state[module_name].get(name)
+        self.set_state(where, value)
+        if made is not None and state[module_name].get(name) is made:
+            del state[module_name][name]
+            if not state[module_name]:
+                del state[module_name]
+
     def make_empty(self, variables: Mapping[str, Any]) -> None:
         """Makes the modules that have no leaves, which no function of Haiku does."""
         frame: Any = base.current_frame()
