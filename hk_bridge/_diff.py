@@ -20,7 +20,7 @@ from hk_bridge import _abstract
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
-from hk_bridge import _names
+from hk_bridge._layout import names as _names
 
 Where = tuple[str, _names.Path]  # collection and path
 Leaves = dict[Where, Any]

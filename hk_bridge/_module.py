@@ -12,9 +12,9 @@ from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
-from hk_bridge import _names
 from hk_bridge import _sharding
 from hk_bridge import _share
+from hk_bridge._layout import names as _names
 
 
 def text_property(text: Callable[[Any], str]) -> property:

@@ -33,7 +33,7 @@ import numpy as np
 from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _layout
-from hk_bridge import _names
+from hk_bridge._layout import names as _names
 
 __all__ = ["CheckpointError", "load", "save"]
 
