@@ -17,11 +17,10 @@ The contract in ten lines:
 * The compiled program is the native one.
 """
 
-from hk_bridge import checkpoint as checkpoint
-from hk_bridge import native as native
+from hk_bridge import migrate as migrate
 from hk_bridge import nn as nn
+from hk_bridge import sharding as sharding
 from hk_bridge import testing as testing
-from hk_bridge._diff import diff as diff
 from hk_bridge._errors import ModuleTypeError as ModuleTypeError
 from hk_bridge._errors import NotInitializedError as NotInitializedError
 from hk_bridge._errors import StateStructureError as StateStructureError
@@ -29,8 +28,6 @@ from hk_bridge._errors import VariablesError as VariablesError
 from hk_bridge._layout import to_flax as to_flax
 from hk_bridge._layout import to_haiku as to_haiku
 from hk_bridge._module import FlaxModule as FlaxModule
-from hk_bridge._sharding import named_shardings as named_shardings
-from hk_bridge._sharding import partition_specs as partition_specs
 from hk_bridge._share import share_traces as share_traces
 from hk_bridge._wrap import wrap as wrap
 
@@ -40,13 +37,10 @@ __all__ = [
     "NotInitializedError",
     "StateStructureError",
     "VariablesError",
-    "checkpoint",
-    "diff",
-    "named_shardings",
-    "native",
+    "migrate",
     "nn",
-    "partition_specs",
     "share_traces",
+    "sharding",
     "testing",
     "to_flax",
     "to_haiku",

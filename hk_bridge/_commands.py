@@ -20,11 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hk_bridge import _diff
+from hk_bridge import _abstract
 from hk_bridge import _flax
 from hk_bridge import _layout
-from hk_bridge import checkpoint
+from hk_bridge import _tables
+from hk_bridge import migrate
 from hk_bridge import testing
+from hk_bridge.migrate._diff import Diff
 
 EXTRAS = ("orbax", "safetensors", "tqdm")
 _SHORT = {
@@ -120,7 +122,7 @@ def show(args: argparse.Namespace) -> int:
         rows += _tree(args.name, collection, (), tree)
     count = sum(1 for _ in _layout.leaves(variables))
     print(f"{args.ckpt}: {_counted(count)}, {_readable(size)}")
-    print(_diff.table(rows))
+    print(_tables.table(rows))
     return 0
 
 
@@ -133,7 +135,7 @@ def _tree(
         which = "params" if collection == _layout.PARAMS else "state"
         module_name, leaf_name = _layout.address(name, collection, path)
         where = f"{which}[{module_name!r}][{leaf_name!r}]"
-        yield title, _diff.describe(value), size, where
+        yield title, _abstract.describe(value), size, where
         return
     yield title, "" if value else "empty", size, ""
     for key, inner in value.items():
@@ -163,7 +165,7 @@ def convert(args: argparse.Namespace) -> int:
     tree = _load(args.src)
     converted = _to_haiku(tree, args) if args.to == "haiku" else _to_flax(tree, args)
     try:
-        checkpoint.save(args.dst, converted)
+        migrate.save(args.dst, converted)
     except (OSError, ValueError) as error:
         raise CannotStart(str(error)) from error
     count, size = len(jax.tree.leaves(converted)), _bytes(converted)
@@ -229,7 +231,7 @@ def verify(args: argparse.Namespace) -> int:
     variables = None if args.variables is None else _load(args.variables)
     if variables is not None:
         with _told():
-            found = _diff.diff(variables, module, *inputs, name=args.name, **kwargs)
+            found = migrate.diff(variables, module, *inputs, name=args.name, **kwargs)
         if not found.ok:
             _print_diff(found, args)
             return 1
@@ -303,11 +305,11 @@ def _random(rng: np.random.Generator, spec: Input) -> Any:
             values = rng.integers(2 if spec.dtype == bool else 8, size=spec.shape)
         return jnp.asarray(np.asarray(values).astype(spec.dtype))
     except Exception as error:  # too large, in the words of NumPy or JAX
-        text = _diff.describe(jax.ShapeDtypeStruct(spec.shape, spec.dtype))
+        text = _abstract.describe(jax.ShapeDtypeStruct(spec.shape, spec.dtype))
         raise CannotStart(f"--input {text} cannot be made. {_says(error)}") from error
 
 
-def _print_diff(found: _diff.Diff, args: argparse.Namespace) -> None:
+def _print_diff(found: Diff, args: argparse.Namespace) -> None:
     if args.json:
         _print_json({"ok": False, "diff": dataclasses.asdict(found)})
     else:
@@ -319,7 +321,7 @@ def _print_diff(found: _diff.Diff, args: argparse.Namespace) -> None:
 
 def _load(path: str) -> Any:
     try:
-        return checkpoint.load(Path(path))
+        return migrate.load(Path(path))
     except (OSError, ValueError) as error:
         raise CannotStart(str(error)) from error
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 
+from hk_bridge import _boxes as _sharding
 from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
-from hk_bridge import _sharding
 from hk_bridge import _share
 from hk_bridge._layout import names as _names
 

@@ -159,7 +159,7 @@ x = jnp.ones([2, 4])
 f = hk.transform(lambda x: hk_bridge.FlaxModule(nn.Dense(3))(hk_bridge.nn.Dense(5)(x)))
 params = f.init(jax.random.key(0), x)
 assert f.apply(params, None, x).shape == (2, 3)
-hk_bridge.checkpoint.save("net.npz", hk_bridge.to_flax(params, {}, name="dense"))
+hk_bridge.migrate.save("net.npz", hk_bridge.to_flax(params, {}, name="dense"))
 """
 
 
