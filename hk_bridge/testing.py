@@ -49,7 +49,7 @@ class Result:
       ok: whether it is; None if there was nothing to compare.
       detail: what was compared, or how it differs.
 
-    >>> import flax.linen as nn
+    >>> import flax.linen as nn, jax.numpy as jnp
     >>> check(nn.Dense(3), jnp.ones([2, 4])).results[0]
     Result(check='init', ok=True, detail='2 leaves')
     """
@@ -71,7 +71,7 @@ class Row:
       shape: None if it is no array.
       dtype: in words, likewise.
 
-    >>> import flax.linen as nn
+    >>> import flax.linen as nn, jax.numpy as jnp
     >>> row = check(nn.Dense(3), jnp.ones([2, 4]), name="net").rows[0]
     >>> row.path, row.haiku_module, row.haiku_name, row.shape, row.dtype
     (('bias',), 'net', 'bias', (3,), 'float32')
@@ -95,7 +95,7 @@ class Report:
       results: of each check.
       rows: every leaf that is kept.
 
-    >>> import flax.linen as nn
+    >>> import flax.linen as nn, jax.numpy as jnp
     >>> report = check(nn.Dense(3), jnp.ones([2, 4]))
     >>> report.ok, [result.check for result in report.results]
     (True, ['init', 'outputs', 'gradients', 'state', 'program'])
@@ -176,7 +176,7 @@ def check(
       ValueError: `name` is none that Haiku takes.
       Whatever Flax raises if the module cannot run natively.
 
-    >>> import flax.linen as nn
+    >>> import flax.linen as nn, jax.numpy as jnp
     >>> check(nn.Dense(3), jnp.ones([2, 4]))
     Dense(features=3) is the same in Haiku, as 'dense'
     check      result  detail

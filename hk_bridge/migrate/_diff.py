@@ -123,8 +123,8 @@ def diff(
     suggested. A square kernel fits, be it transposed or not: no shape tells.
 
     Args:
-      variables: `{collection: nested dict}`, as `hk_bridge.checkpoint.load` returns
-        it; a `FrozenDict`, boxed or abstract (`jax.ShapeDtypeStruct`) will do.
+      variables: `{collection: nested dict}`, as `hk_bridge.migrate.load` returns it;
+        a `FrozenDict`, boxed or abstract (`jax.ShapeDtypeStruct`) will do.
       module: a linen module instance.
       *args: inputs of the module; arrays may be `jax.ShapeDtypeStruct`s.
       name: the module's full Haiku name, in which the entries spell Haiku's names; by
@@ -142,7 +142,7 @@ def diff(
       ModuleTypeError: `module` is no linen module instance.
       Whatever Flax raises if the inputs do not suit the module.
 
-    >>> import flax.linen as nn
+    >>> import flax.linen as nn, numpy as np
     >>> x = jax.ShapeDtypeStruct((2, 4), np.float32)
     >>> kernel, bias = np.zeros((3, 4), np.float32), np.zeros(3, np.float32)
     >>> found = diff({"params": {"kernel": kernel, "b": bias}}, nn.Dense(3), x)

@@ -33,10 +33,11 @@ JAX = NUMPY | {"bfloat16"} | set(FLOAT8.values())
 class CheckpointError(ValueError):
     """A file or directory is no whole checkpoint of its format, or cannot be one.
 
+    >>> from hk_bridge import migrate
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile(suffix=".npz") as file:
     ...     try:
-    ...         load(file.name)
+    ...         migrate.load(file.name)
     ...     except CheckpointError as error:
     ...         print(type(error.__cause__).__name__)
     BadZipFile

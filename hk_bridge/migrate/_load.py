@@ -54,10 +54,11 @@ def load(path: Path, *, shardings: Any = None, progress: bool | None = None) -> 
         its 64 bits.
       ModuleNotFoundError: the format's library is not installed.
 
+    >>> from hk_bridge import migrate
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
-    >>> save(f"{folder.name}/net.npz", {"params": {"bias": np.zeros(2)}})
-    >>> load(f"{folder.name}/net.npz")
+    >>> migrate.save(f"{folder.name}/net.npz", {"params": {"bias": np.zeros(2)}})
+    >>> migrate.load(f"{folder.name}/net.npz")
     {'params': {'bias': array([0., 0.])}}
     >>> folder.cleanup()
     """

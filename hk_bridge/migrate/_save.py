@@ -53,10 +53,11 @@ def save(
       OSError, CheckpointError: it could not be written.
       ModuleNotFoundError: the format's library is not installed.
 
+    >>> from hk_bridge import migrate
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save(f"{folder}/net.msgpack", {"params": {"bias": np.zeros(2)}})
-    ...     load(f"{folder}/net.msgpack")
+    ...     migrate.save(f"{folder}/net.msgpack", {"params": {"bias": np.zeros(2)}})
+    ...     migrate.load(f"{folder}/net.msgpack")
     {'params': {'bias': array([0., 0.])}}
     """
     path = pathlib.Path(path)

@@ -51,7 +51,8 @@ def source(tmp_path_factory):
     for name in TOP | files(ROOT, "hk_bridge", "tests", "notebooks"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes((ROOT / name).read_bytes())
-    for stale in ("build/lib/hk_bridge/stale.py", "tests/stale.pyc"):
+    old = ("stale.py", "migrate/stale.py", "gone/__init__.py")
+    for stale in (*(f"build/lib/hk_bridge/{file}" for file in old), "tests/stale.pyc"):
         (copy / stale).parent.mkdir(parents=True, exist_ok=True)
         (copy / stale).touch()
     return copy

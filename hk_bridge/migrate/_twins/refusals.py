@@ -15,9 +15,10 @@ hk = _haiku.native
 class TwinError(ValueError):
     """A Flax layer, or a configuration of it, has no exact twin in Haiku.
 
+    >>> from hk_bridge import migrate
     >>> import flax.linen as nn
     >>> try:
-    ...     twin(nn.Conv(4, (3,), padding="CIRCULAR"), {}, name="conv")
+    ...     migrate.twin(nn.Conv(4, (3,), padding="CIRCULAR"), {}, name="conv")
     ... except TwinError as error:
     ...     print(str(error).split(",")[0])
     Conv(padding='CIRCULAR') has no exact twin in Haiku
