@@ -45,11 +45,23 @@ class CheckpointError(ValueError):
 
 
 class Format(NamedTuple):
+    """What a format can hold, and how it is read and written.
+
+    Attributes:
+      name: in messages.
+      dtypes: the names of those that survive; None for all.
+      scalars: the types of what else survives.
+      forbidden: what no name may have in it.
+      numbers: whether a name may be one.
+      read: gives whatever tree is at a path, given shardings; `load` checks it.
+      write: is given a tree that `save` has checked.
+    """
+
     name: str
-    dtypes: set[str] | None  # names of those that survive; None: all
-    scalars: tuple[type, ...]  # what else survives
-    forbidden: str  # what no name may have in it
-    numbers: bool  # whether a name may be one
+    dtypes: set[str] | None
+    scalars: tuple[type, ...]
+    forbidden: str
+    numbers: bool
     read: Callable[[pathlib.Path, Any, Done], Any]
     write: Callable[[pathlib.Path, Tree], None]
 

@@ -22,6 +22,7 @@ def every_leaf(
 
 
 def named(tree: Tree) -> dict[str, Any]:
+    """The arrays of `tree` by flat names; an empty dict is an array without bytes."""
     flat: Tree = {}
     for (first, *rest), leaf in every_leaf(tree):
         name = names.join(names.escape(first), tuple(rest))
