@@ -12,7 +12,7 @@ class FreshBuild(build_py):
     """Leaves out modules that an earlier build left in `build/`."""
 
     def run(self):
-        for package in self.packages:
+        for package in {name.partition(".")[0] for name in self.packages}:
             built = pathlib.Path(self.build_lib, package).resolve()
             if built != pathlib.Path(package).resolve():  # never the source
                 shutil.rmtree(built, ignore_errors=True)

@@ -15,24 +15,29 @@ The contract in ten lines:
 * `init` is one forward pass, bit-identical to `module.init` for equal `rngs`.
 * Haiku's creators, getters, setters and policies reach every Flax leaf.
 * The compiled program is the native one.
+
+Names are imported when they are first asked for, so that `to_haiku` and `to_flax` load
+neither framework.
 """
 
-from hk_bridge import checkpoint as checkpoint
-from hk_bridge import native as native
-from hk_bridge import nn as nn
-from hk_bridge import testing as testing
-from hk_bridge._core.module import FlaxModule as FlaxModule
-from hk_bridge._core.share import share_traces as share_traces
-from hk_bridge._core.wrap import wrap as wrap
-from hk_bridge._diff import diff as diff
-from hk_bridge._errors import ModuleTypeError as ModuleTypeError
-from hk_bridge._errors import NotInitializedError as NotInitializedError
-from hk_bridge._errors import StateStructureError as StateStructureError
-from hk_bridge._errors import VariablesError as VariablesError
-from hk_bridge._layout import to_flax as to_flax
-from hk_bridge._layout import to_haiku as to_haiku
-from hk_bridge._sharding import named_shardings as named_shardings
-from hk_bridge._sharding import partition_specs as partition_specs
+import importlib
+from typing import TYPE_CHECKING
+from typing import Any
+
+if TYPE_CHECKING:
+    from hk_bridge import migrate as migrate
+    from hk_bridge import nn as nn
+    from hk_bridge import sharding as sharding
+    from hk_bridge import testing as testing
+    from hk_bridge._core.module import FlaxModule as FlaxModule
+    from hk_bridge._core.share import share_traces as share_traces
+    from hk_bridge._core.wrap import wrap as wrap
+    from hk_bridge._errors import ModuleTypeError as ModuleTypeError
+    from hk_bridge._errors import NotInitializedError as NotInitializedError
+    from hk_bridge._errors import StateStructureError as StateStructureError
+    from hk_bridge._errors import VariablesError as VariablesError
+    from hk_bridge._layout import to_flax as to_flax
+    from hk_bridge._layout import to_haiku as to_haiku
 
 __all__ = [
     "FlaxModule",
@@ -40,16 +45,39 @@ __all__ = [
     "NotInitializedError",
     "StateStructureError",
     "VariablesError",
-    "checkpoint",
-    "diff",
-    "named_shardings",
-    "native",
+    "migrate",
     "nn",
-    "partition_specs",
+    "sharding",
     "share_traces",
     "testing",
     "to_flax",
     "to_haiku",
     "wrap",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+# The module that has each public name; those that are modules have none.
+_HOMES = {
+    "FlaxModule": "_core.module",
+    "ModuleTypeError": "_errors",
+    "NotInitializedError": "_errors",
+    "StateStructureError": "_errors",
+    "VariablesError": "_errors",
+    "share_traces": "_core.share",
+    "to_flax": "_layout",
+    "to_haiku": "_layout",
+    "wrap": "_core.wrap",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = importlib.import_module(f"{__name__}.{_HOMES.get(name, name)}")
+    value = getattr(home, name) if name in _HOMES else home
+    globals()[name] = value  # so that it is found without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

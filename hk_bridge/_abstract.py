@@ -122,3 +122,28 @@ def filled(part: Any, full: Any) -> Any:
     """The tree `part`, with what `full` has in the places of None."""
     fill = lambda x, y: y if x is None else x
     return jax.tree.map(fill, part, full, is_leaf=lambda x: x is None)
+
+
+def describe(value: Any) -> str:
+    """Dtype and shape of a leaf; of one that is a tree, those of all its arrays.
+
+    >>> describe(np.zeros((2, 3), np.int32)), describe((np.zeros(2), None))
+    ('int32[2,3]', '(float64[2], None)')
+    """
+    arrays, treedef = jax.tree.flatten(value)
+    texts = [_array(array) for array in arrays]
+    if texts and jax.tree_util.treedef_is_leaf(treedef):
+        return texts[0]
+    inside = str(treedef).removeprefix("PyTreeDef(").removesuffix(")")
+    first, *rest = inside.split("*")
+    if len(rest) != len(texts):  # a star in a name
+        return f"{inside} of {', '.join(texts)}"
+    return first + "".join(a + b for a, b in zip(texts, rest, strict=True))
+
+
+def _array(value: Any) -> str:
+    if not is_array(value):
+        if not isinstance(value, (bool, int, float, complex, np.generic)):
+            return type(value).__name__
+        value = jax.eval_shape(lambda: value)
+    return f"{value.dtype}[{','.join(map(str, value.shape))}]"

@@ -12,150 +12,32 @@ import inspect
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from hk_bridge import _abstract
-from hk_bridge import _diff
 from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
-from hk_bridge import _sides
+from hk_bridge import _tables
 from hk_bridge._core.module import FlaxModule
-from hk_bridge._sides import NotInFlax
-from hk_bridge._sides import Pair
-from hk_bridge._sides import Programs
-from hk_bridge._sides import Tree
+from hk_bridge._proof.laws import apply_programs as apply_programs
+from hk_bridge._proof.laws import assert_identical as assert_identical
+from hk_bridge._proof.laws import assert_same as assert_same
+from hk_bridge._proof.laws import grad_programs as grad_programs
+from hk_bridge._proof.laws import init_programs as init_programs
+from hk_bridge._proof.laws import same_apply as same_apply
+from hk_bridge._proof.laws import same_grad as same_grad
+from hk_bridge._proof.laws import same_init as same_init
+from hk_bridge._proof.laws import same_program as same_program
+from hk_bridge._proof.laws import same_state as same_state
+from hk_bridge._proof.sides import NotInFlax as NotInFlax
+from hk_bridge._proof.sides import Pair as Pair
+from hk_bridge._proof.sides import Programs as Programs
+from hk_bridge._proof.sides import Tree as Tree
+from hk_bridge.migrate._diff import haiku_name
 
 __all__ = ["Report", "Result", "Row", "check"]
 
 STREAMS = ("params", "dropout")
-
-
-def assert_identical(ours: Tree, theirs: Tree) -> None:
-    """Same structure, types, dtypes and bits."""
-    trees: list[Any] = [jax.tree.structure(tree) for tree in (ours, theirs)]
-    assert trees[0] == trees[1], f"structure: {trees[0]} in Haiku, {trees[1]} in Flax"
-    for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
-    ):
-        where = jax.tree_util.keystr(path) or "the output"
-        a, b = (leaf if _is_key(leaf) else np.asarray(leaf) for leaf in (a, b))
-        kinds = (_diff.describe(a), _diff.describe(b))
-        assert kinds[0] == kinds[1], f"{where}: {kinds[0]} in Haiku, {kinds[1]} in Flax"
-        if _is_key(b):
-            a, b = (np.asarray(jax.random.key_data(keys)) for keys in (a, b))
-        if a.dtype == object:
-            same = _abstract.are_equal([*a.flat], [*b.flat])
-        else:
-            same = a.tobytes() == b.tobytes()
-        assert same, f"{where}: other bits{_distance(a, b)}"
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(
-        leaf.dtype, jax.dtypes.prng_key
-    )
-
-
-def _distance(a: Any, b: Any) -> str:
-    if not jnp.issubdtype(a.dtype, np.inexact):
-        return ""
-    wide = np.complex128 if np.iscomplexobj(a) else np.float64
-    gap = np.abs(a.astype(wide) - b.astype(wide)).max()
-    return f", {gap:.3g} apart at most"
-
-
-# The laws. Each raises AssertionError, or returns what it compared, in words.
-
-
-def same_init(pair: Pair) -> str:
-    """Given the same `rngs`, every initial value is `module.init`'s."""
-    assert_identical(pair.bridged.to_flax(*pair.haiku_start), pair.start)
-    return _count(pair.start, "leaf", "leaves")
-
-
-def same_apply(pair: Pair) -> str:
-    """Outputs are `module.apply`'s."""
-    inputs = pair.at_step(0)
-    theirs, _ = pair.native.apply(inputs, pair.start)
-    ours, _ = pair.bridged.haiku_apply(inputs, *pair.haiku_start)
-    assert_identical(ours, theirs)
-    return _count(theirs, "array", "arrays")
-
-
-def same_grad(pair: Pair) -> str:
-    """Gradients by the parameters are Flax's.
-
-    Raises `NotInFlax` where Flax has none.
-    """
-    given = pair.at_step(0), pair.start
-    theirs = _sides.natively(_sides.grad, pair.native, *given)
-    assert_identical(_sides.grad(pair.bridged, *given), theirs)
-    return _count(theirs, "leaf", "leaves")
-
-
-def same_state(pair: Pair, steps: int = 3) -> str:
-    """State is Flax's, over several calls."""
-    variables = pair.start
-    params, state = pair.haiku_start
-    for step in range(steps):
-        inputs = pair.at_step(step)
-        _, variables = pair.native.apply(inputs, variables)
-        _, state = pair.bridged.haiku_apply(inputs, params, state)
-        try:
-            assert_identical(pair.bridged.to_flax(params, state), variables)
-        except AssertionError as error:
-            raise AssertionError(f"step {step + 1}: {error}") from None
-    kept = {c: tree for c, tree in variables.items() if c != _layout.PARAMS}
-    return f"{_count(kept, 'leaf', 'leaves')}, {steps} steps"
-
-
-def same_program(pair: Pair) -> str:
-    """Init, apply and, where Flax has one, the gradient trace to the same programs.
-
-    So they agree for all inputs, and not only for those that were tried.
-    """
-    assert_same("init", init_programs(pair))
-    assert_same("apply", apply_programs(pair))
-    try:
-        gradient = grad_programs(pair)
-    except NotInFlax:
-        return "init and apply"
-    assert_same("gradient", gradient)
-    return "init, apply and gradient"
-
-
-def assert_same(name: str, programs: Programs) -> None:
-    """Says how the programs of both sides differ, if they do."""
-    difference = programs.difference()
-    assert difference is None, f"{name}: {difference}"
-
-
-def init_programs(pair: Pair) -> Programs:
-    """The programs of init, which give all variables."""
-    run: Callable[..., Any] = lambda side, *xs: side.init(*xs)
-    return _sides.programs(pair, run, pair.at_init)
-
-
-def apply_programs(pair: Pair) -> Programs:
-    """The programs of one call, which give the output and the variables after it."""
-    run: Callable[..., Any] = lambda side, *xs: side.apply(*xs)
-    return _sides.programs(pair, run, pair.at_step(0), pair.spec)
-
-
-def grad_programs(pair: Pair) -> Programs:
-    """The programs of the gradients by the parameters."""
-    return _sides.programs(pair, _sides.grad, pair.at_step(0), pair.spec)
-
-
-def _count(tree: Tree, one: str, many: str) -> str:
-    count = len(jax.tree.leaves(tree))
-    return f"{count} {one if count == 1 else many}"
-
-
-# The report.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +49,7 @@ class Result:
       ok: whether it is; None if there was nothing to compare.
       detail: what was compared, or how it differs.
 
-    >>> import flax.linen as nn
+    >>> import flax.linen as nn, jax.numpy as jnp
     >>> check(nn.Dense(3), jnp.ones([2, 4])).results[0]
     Result(check='init', ok=True, detail='2 leaves')
     """
@@ -189,7 +71,7 @@ class Row:
       shape: None if it is no array.
       dtype: in words, likewise.
 
-    >>> import flax.linen as nn
+    >>> import flax.linen as nn, jax.numpy as jnp
     >>> row = check(nn.Dense(3), jnp.ones([2, 4]), name="net").rows[0]
     >>> row.path, row.haiku_module, row.haiku_name, row.shape, row.dtype
     (('bias',), 'net', 'bias', (3,), 'float32')
@@ -213,7 +95,7 @@ class Report:
       results: of each check.
       rows: every leaf that is kept.
 
-    >>> import flax.linen as nn
+    >>> import flax.linen as nn, jax.numpy as jnp
     >>> report = check(nn.Dense(3), jnp.ones([2, 4]))
     >>> report.ok, [result.check for result in report.results]
     (True, ['init', 'outputs', 'gradients', 'state', 'program'])
@@ -230,12 +112,12 @@ class Report:
         return all(result.ok is not False for result in self.results)
 
     def __repr__(self) -> str:
-        leaves = f"\n\n{_diff.table(self._leaf_rows())}" if self.rows else ""
-        return f"{self._summary()}\n{_diff.table(self._result_rows())}{leaves}"
+        leaves = f"\n\n{_tables.table(self._leaf_rows())}" if self.rows else ""
+        return f"{self._summary()}\n{_tables.table(self._result_rows())}{leaves}"
 
     def _repr_html_(self) -> str:
-        leaves = _diff.html_table("Leaves", self._leaf_rows())
-        return _diff.html_table(self._summary(), self._result_rows()) + leaves
+        leaves = _tables.html_table("Leaves", self._leaf_rows())
+        return _tables.html_table(self._summary(), self._result_rows()) + leaves
 
     def _summary(self) -> str:
         found = "is the same" if self.ok else "is NOT the same"
@@ -250,7 +132,7 @@ class Report:
     def _leaf_rows(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [("Flax", "Haiku", "shape", "dtype")]
         for row in self.rows:
-            flax = _diff.spelled(row.collection, row.path)
+            flax = _layout.spelled(_layout.Where(row.collection, row.path))
             haiku = f"{row.haiku_module}/{row.haiku_name}"
             shape = "-" if row.shape is None else str(list(row.shape))
             rows.append((flax, haiku, shape, row.dtype or "-"))
@@ -294,7 +176,7 @@ def check(
       ValueError: `name` is none that Haiku takes.
       Whatever Flax raises if the module cannot run natively.
 
-    >>> import flax.linen as nn
+    >>> import flax.linen as nn, jax.numpy as jnp
     >>> check(nn.Dense(3), jnp.ones([2, 4]))
     Dense(features=3) is the same in Haiku, as 'dense'
     check      result  detail
@@ -359,7 +241,7 @@ def _pair(
     fold = lambda step: {k: jax.random.fold_in(v, step + 1) for k, v in rngs.items()}
     # Run with values, not by shape: the module may look at them.
     _, sown = _flax.init(module, _flax.resolve(module, method), rngs, args, kwargs)
-    name = _diff.haiku_name(module) if name is None else name
+    name = haiku_name(module) if name is None else name
     full = _haiku.native.experimental.force_name(name)  # it may have slashes
     make = lambda: _haiku.native.Module(name=full)
     _haiku.native.transform(make).init(None)  # Haiku refuses a bad name here

@@ -21,8 +21,8 @@ import pytest
 
 import hk_bridge
 from hk_bridge import _abstract
-from hk_bridge import _program
 from hk_bridge import testing
+from hk_bridge._proof import program as _program
 
 NAME = "net"
 Tree = Any

@@ -19,9 +19,9 @@ import hk_bridge
 
 MODULES = [
     hk_bridge,
-    hk_bridge.checkpoint,
-    hk_bridge.native,
+    hk_bridge.migrate,
     hk_bridge.nn,
+    hk_bridge.sharding,
     hk_bridge.testing,
 ]
 PUBLIC = {
@@ -71,7 +71,7 @@ def entries(text):
 
 def test_all_kinds_are_there():
     assert {"hk_bridge.wrap", "hk_bridge.FlaxModule.__call__"} < set(FUNCTIONS)
-    assert {"hk_bridge.native.Twin.to_flax"} < set(FUNCTIONS)
+    assert {"hk_bridge.migrate.Twin.to_flax"} < set(FUNCTIONS)
     assert len(WRAPPED) == len(hk_bridge.nn.__all__) - 1
 
 
@@ -126,7 +126,8 @@ def test_the_reference_renders_without_a_warning(tmp_path, monkeypatch):
     pdoc.render.configure(docformat="google")
     pdoc.pdoc("hk_bridge", output_directory=tmp_path)
     pages = {path.stem: path.read_text() for path in tmp_path.rglob("*.html")}
-    assert set(pages) == {"index", "hk_bridge", "checkpoint", "native", "nn", "testing"}
+    modules = {module.__name__.rpartition(".")[2] for module in MODULES}
+    assert set(pages) == {"index", *modules}
     for name in PUBLIC:
         module, _, thing = name.rpartition(".")
         assert f'id="{thing}"' in pages[module.rpartition(".")[2]]

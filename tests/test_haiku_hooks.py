@@ -28,8 +28,8 @@ import pytest
 
 import hk_bridge
 from hk_bridge import FlaxModule
-from hk_bridge import _program
-from hk_bridge._sides import total
+from hk_bridge._proof import program as _program
+from hk_bridge._proof.sides import total
 from hk_bridge.testing import assert_identical
 
 KEY = jax.random.key(0)

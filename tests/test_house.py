@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import graphlib
 import importlib
 import importlib.metadata
 import pathlib
@@ -19,39 +20,48 @@ ROOT = pathlib.Path(__file__).parent.parent
 README = ROOT / "README.md"
 CI = ROOT / ".ci" / "run"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-FLOORS = {
-    "_names": 0,
-    "_errors": 0,
-    "_abstract": 0,
-    "_plain": 0,
-    "_numbering": 1,
-    "_layout": 1,
-    "_program": 2,
-    "_flax": 2,
-    "_haiku": 2,
-    "_share": 3,
-    "_sharding": 3,
-    "_sides": 3,
-    "_module": 4,
-    "_wrap": 5,
-    "nn": 6,
-    "checkpoint": 6,
-    "native": 6,
-    "_diff": 6,
-    "testing": 7,
-    "__init__": 8,
-    "_commands": 9,
-    "_demo": 9,
-    "__main__": 10,
-}
+TOUR = ROOT / ".github" / "CONTRIBUTING.md"
+LONGEST = 300
+BEING_SPLIT = {"_flax", "_haiku", "_module", "_wrap"}  # to be folders
 DOORS = {"flax": "_flax", "haiku": "_haiku"}
-USER_CODE = {"_demo"}  # written as a user writes
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+USER_CODE = {"cli.demo"}  # written as a user writes
+EXTRAS = {"optax", "sklearn", "tqdm", "matplotlib"}
+# What is imported by a name that is known at run time alone: the public names, extras,
+# and the modules of users.
+BY_NAME = {"__init__", "migrate._extras", "cli.demo", "cli.verify"}
+
+
+def modules():
+    """The file of each module of the package by its name: `_layout.tree`, `testing`.
+
+    A folder has the name of its `__init__`, which itself is `__init__` on top."""
+    files = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        files[name.removesuffix(".__init__")] = path
+    return files
+
+
+MODULES = modules()
+
+
+def floors():
+    """The floor of each file or folder, by the list in CONTRIBUTING."""
+    lines = re.findall(r"^- ((?:`\w+`(?:, )?)+): ", TOUR.read_text(), re.MULTILINE)
+    rows = [re.findall(r"\w+", line) for line in lines]
+    names = [name for row in rows for name in row]
+    assert len(names) == len(set(names)), "a name stands there twice"
+    return {name: floor for floor, row in enumerate(rows) for name in row}
+
+
+needs_tour = pytest.mark.skipif(
+    not TOUR.exists(), reason="an sdist has no CONTRIBUTING"
+)
 
 
 def imports(name):
     """`(module, inside a function)` of every import of a file."""
-    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    tree = ast.parse(MODULES[name].read_text())
     functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
     inside = {id(n) for function in functions for n in ast.walk(function)}
     for node in ast.walk(tree):
@@ -59,36 +69,73 @@ def imports(name):
             for alias in node.names:
                 yield alias.name, id(node) in inside
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
             for alias in node.names:
                 yield f"{node.module}.{alias.name}", id(node) in inside
 
 
-def test_every_file_has_a_floor():
-    assert set(MODULES) == set(FLOORS)
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_imports_go_down(name):
+def own_imports(name):
+    """The modules of the package that a file imports."""
     for module, _ in imports(name):
         top, _, rest = module.partition(".")
         if top == "hk_bridge" and name not in USER_CODE:
-            assert FLOORS[rest.partition(".")[0]] < FLOORS[name], module
+            yield rest if rest in MODULES else rest.rpartition(".")[0] or "__init__"
+
+
+def entry(name):
+    """The file or folder on top that a module is in."""
+    return name.partition(".")[0]
+
+
+@needs_tour
+def test_every_file_has_a_floor():
+    assert set(floors()) == set(map(entry, MODULES))
+
+
+@needs_tour
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down(name):
+    floor = floors()
+    for module in own_imports(name):
+        if entry(module) != entry(name):
+            assert floor[entry(module)] < floor[entry(name)], module
+
+
+def test_there_is_no_circle():
+    """Nor by a folder, which is imported before what is in it."""
+    graph = {name: set() for name in MODULES}
+    for name in MODULES:
+        for module in own_imports(name):
+            graph[name].add(module)
+            parts = module.split(".")
+            above = {".".join(parts[:end]) for end in range(1, len(parts))}
+            graph[name] |= {folder for folder in above if not is_in(name, folder)}
+    assert list(graphlib.TopologicalSorter(graph).static_order())  # raises on a circle
+
+
+def is_in(name, folder):
+    return name == folder or name.startswith(f"{folder}.")
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_each_framework_has_one_door(name):
     for module, _ in imports(name):
-        top = module.partition(".")[0]
+        top = entry(module)
         if top in DOORS and name not in USER_CODE:
-            assert name == DOORS[top], module
+            assert entry(name) == DOORS[top], module
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_only_optional_imports_hide_in_functions(name):
-    extras = {"optax", "sklearn", "tqdm", "matplotlib"}
     for module, inside in imports(name):
-        top = module.partition(".")[0]
-        assert inside == (top in extras), module
+        assert inside == (entry(module) in EXTRAS), module
+    assert ("import_module" in MODULES[name].read_text()) == (name in BY_NAME)
+
+
+def test_files_are_short():
+    lines = {name: path.read_text().splitlines() for name, path in MODULES.items()}
+    long = {name for name in MODULES if len(lines[name]) > LONGEST}
+    assert long == {"_errors", *BEING_SPLIT}
 
 
 def test_the_public_surface():
@@ -110,8 +157,8 @@ def test_doctests(name):
 
 
 def test_all_modules_import():
-    for module in pkgutil.iter_modules(hk_bridge.__path__):
-        importlib.import_module(f"hk_bridge.{module.name}")
+    for module in pkgutil.walk_packages(hk_bridge.__path__, "hk_bridge."):
+        importlib.import_module(module.name)
 
 
 def test_readme_examples():

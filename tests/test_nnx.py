@@ -106,15 +106,15 @@ def test_numbers_for_names_in_checkpoints(suffix, tmp_path):
     variables = {"params": {"layers": {0: {"w": np.ones(2)}, 1: {}}, "0": {}}}
     path = tmp_path / f"net{suffix}"
     if suffix in (".npz", ".safetensors"):
-        hk_bridge.checkpoint.save(path, variables)
-        assert_identical(hk_bridge.checkpoint.load(path), variables)
+        hk_bridge.migrate.save(path, variables)
+        assert_identical(hk_bridge.migrate.load(path), variables)
     else:
         with pytest.raises(
             hk_bridge.VariablesError,
             match="cannot hold .*'params', path 'layers/0': its name is a number, not "
             "a str. Nothing was written. Save to a file that can: .safetensors, .npz.",
         ):
-            hk_bridge.checkpoint.save(path, variables)
+            hk_bridge.migrate.save(path, variables)
 
 
 def test_keys_come_from_haiku():

@@ -23,9 +23,10 @@ import pytest
 
 import hk_bridge
 from hk_bridge import FlaxModule
-from hk_bridge import _sharding
-from hk_bridge import named_shardings
-from hk_bridge import partition_specs
+from hk_bridge import _boxes
+from hk_bridge import sharding
+from hk_bridge.sharding import named_shardings
+from hk_bridge.sharding import partition_specs
 from hk_bridge.testing import assert_identical
 
 KEY = jax.random.key(0)
@@ -226,8 +227,8 @@ def test_axes_that_a_lifted_vmap_adds_are_not_partitioned(axis, bias, kernel):
     ],
 )
 def test_which_axes_are_new_is_told_by_the_sizes(shape, spec):
-    annotation = _sharding._Annotation(P("a"), (4,))
-    assert _sharding._partitioned(shape, annotation) == spec
+    annotation = _boxes.Annotation(P("a"), (4,))
+    assert sharding._partitioned(shape, annotation) == spec
 
 
 def test_placement_and_shared_modules():

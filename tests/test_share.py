@@ -24,7 +24,7 @@ import pytest
 import hk_bridge
 from hk_bridge import FlaxModule
 from hk_bridge import _abstract
-from hk_bridge import _program
+from hk_bridge._proof import program as _program
 from hk_bridge.testing import assert_identical
 
 KEY = jax.random.key(0)

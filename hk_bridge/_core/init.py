@@ -7,11 +7,11 @@ from typing import Any
 import jax
 
 from hk_bridge import _abstract
+from hk_bridge import _boxes
 from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
-from hk_bridge import _sharding
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
 
@@ -165,7 +165,7 @@ class Init(Side):
           made here, or the user gave one inside a lifted transform.
         """
         variables = self._kept(outcome)
-        _sharding.note_boxes(self.ledger.name, outcome.variables)
+        _boxes.note_boxes(self.ledger.name, outcome.variables)
         self.given.check(variables)
         for where, value in _layout.leaves(variables):
             if where in self.made or where in self.ledger.values:

@@ -12,9 +12,9 @@ from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
-from hk_bridge import _names
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
+from hk_bridge._layout import names
 
 if TYPE_CHECKING:
     from .module import FlaxModule
@@ -141,7 +141,7 @@ class Side:
         kwargs: Any,
     ) -> Any:
         """Runs a method of a Flax submodule so that Haiku's interceptors see it."""
-        module_name = _names.join(self.ledger.name, path)
+        module_name = names.join(self.ledger.name, path)
         shown = (_flax.title(module), _flax.describe(module))
 
         def inside(*args: Any, **kwargs: Any) -> Any:

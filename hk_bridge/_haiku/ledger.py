@@ -29,9 +29,9 @@ import jax.numpy as jnp
 
 from hk_bridge import _abstract
 from hk_bridge import _layout
-from hk_bridge import _names
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
+from hk_bridge._layout import names
 
 from . import seen
 
@@ -74,7 +74,7 @@ class Ledger:
 
     def _stored(self, bundles: Any, kind: str) -> Iterator[tuple[Where, Any]]:
         for module_name in _below(self.name, bundles, kind):
-            path = _names.split(self.name, module_name)
+            path = names.split(self.name, module_name)
             if path is None or (kind == "state" and not path):
                 continue  # of a Haiku module
             collection, *rest = level = (PARAMS, *path) if kind == "params" else path
@@ -82,7 +82,7 @@ class Ledger:
             if not bundle:
                 self._empty.append(level)
             for name, value in bundle:
-                yield Where(collection, (*rest, _names.unescape(name))), value
+                yield Where(collection, (*rest, names.unescape(name))), value
 
     # Reading.
 

@@ -8,7 +8,7 @@ from flax.core import meta
 import jax
 from jax.interpreters import partial_eval
 
-from hk_bridge import _program
+from hk_bridge._proof import program as _program
 
 from .cases import LOG
 from .numbering import TRANSPARENT

@@ -53,8 +53,8 @@ FOUND: dict[str, Program] = {
     "tables of a holder": program("like_haiku", part("layer"), use="in_sequence"),
     "shape that was asked for": program("like_haiku", part("layer"), hook="stacking"),
     "mapping as a leaf": program(
-        "like_haiku",
-        part("changed_in_place", leaf="Chex(left=jnp.zeros([]), right=jnp.ones([4]))"),
+        "same_init",
+        part("param_of_any_kind", leaf="Chex(left=jnp.zeros([]), right=jnp.ones([4]))"),
     ),
     "leaf made while reading": program(
         "like_haiku", part("layer"), use="then_own_leaf"

@@ -205,7 +205,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "mapping as a leaf",
-        "a leaf that is a Mapping is turned into dicts",
+        "Haiku turns a leaf that is a Mapping into dicts, and nobody turns it back",
         has(
             of(
                 "same_init|same_apply|same_grad|same_call|same_again|like_haiku|"

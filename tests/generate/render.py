@@ -33,7 +33,7 @@ IMPORTS = {
     "flax": "import flax.errors\nimport flax.struct",
     "hk": "import haiku as hk",
     "hk_bridge": "import hk_bridge",
-    "_program": "from hk_bridge import _program",
+    "_program": "from hk_bridge._proof import program as _program",
     "jax": "import jax",
     "util": "from jax._src import util",
     "core": "from jax.extend import core",

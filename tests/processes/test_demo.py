@@ -8,21 +8,21 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hk_bridge import _demo
-from hk_bridge.__main__ import main
+from hk_bridge.cli import demo
+from hk_bridge.cli.main import main
 
 
 @pytest.fixture(scope="module")
 def trained():
     """One epoch of training, for tests of what comes after it."""
-    return _demo.train(_demo.load(seed=0), epochs=1, seed=0)
+    return demo.train(demo.load(seed=0), epochs=1, seed=0)
 
 
 @pytest.fixture
 def after_training(trained, monkeypatch):
     """The demo skips the training, and is content with what one epoch reaches."""
-    monkeypatch.setattr(_demo, "train", lambda *args: trained)
-    monkeypatch.setattr(_demo, "ENOUGH", 0.5)
+    monkeypatch.setattr(demo, "train", lambda *args: trained)
+    monkeypatch.setattr(demo, "ENOUGH", 0.5)
 
 
 def test_help_mentions_demo():
@@ -49,7 +49,7 @@ def test_wrong_arguments_are_told_before_the_work(argv, message, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("package", _demo.EXTRAS)
+@pytest.mark.parametrize("package", demo.EXTRAS)
 def test_a_missing_extra_is_one_line(package, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, package, None)
     assert main(["demo", "--plot", str(tmp_path / "curves.png")]) == 2
@@ -62,7 +62,7 @@ def test_another_missing_module_is_no_missing_extra(monkeypatch):
     def load(seed):
         raise ModuleNotFoundError("No module named 'hk_bridge._gone'", name="hk_bridge")
 
-    monkeypatch.setattr(_demo, "load", load)
+    monkeypatch.setattr(demo, "load", load)
     with pytest.raises(ModuleNotFoundError, match="_gone"):
         main(["demo"])
 
@@ -95,7 +95,7 @@ def test_pure_flax_gives_the_same_bits(trained, monkeypatch, capsys):
     ids="/".join,
 )
 def test_other_bits_fail_the_demo(path, monkeypatch, capsys):
-    convert = _demo.pure_flax_variables
+    convert = demo.pure_flax_variables
     keys = tuple(map(jax.tree_util.DictKey, path))
 
     def convert_and_nudge(params, state):
@@ -104,21 +104,21 @@ def test_other_bits_fail_the_demo(path, monkeypatch, capsys):
             convert(params, state),
         )
 
-    monkeypatch.setattr(_demo, "pure_flax_variables", convert_and_nudge)
+    monkeypatch.setattr(demo, "pure_flax_variables", convert_and_nudge)
     assert main(["demo"]) == 1
     assert "3600 logits, NOT bit-identical" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("after_training")
 def test_too_low_an_accuracy_fails_the_demo(monkeypatch):
-    monkeypatch.setattr(_demo, "ENOUGH", 1.01)
+    monkeypatch.setattr(demo, "ENOUGH", 1.01)
     assert main(["demo"]) == 1
 
 
 @pytest.mark.usefixtures("after_training")
 def test_more_than_one_compilation_fails_the_demo(trained, monkeypatch):
     twice = trained._replace(compilations=2)
-    monkeypatch.setattr(_demo, "train", lambda *args: twice)
+    monkeypatch.setattr(demo, "train", lambda *args: twice)
     assert main(["demo"]) == 1
 
 

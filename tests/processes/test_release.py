@@ -51,7 +51,8 @@ def source(tmp_path_factory):
     for name in TOP | files(ROOT, "hk_bridge", "tests", "notebooks"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes((ROOT / name).read_bytes())
-    for stale in ("build/lib/hk_bridge/stale.py", "tests/stale.pyc"):
+    old = ("stale.py", "migrate/stale.py", "gone/__init__.py")
+    for stale in (*(f"build/lib/hk_bridge/{file}" for file in old), "tests/stale.pyc"):
         (copy / stale).parent.mkdir(parents=True, exist_ok=True)
         (copy / stale).touch()
     return copy
@@ -159,7 +160,7 @@ x = jnp.ones([2, 4])
 f = hk.transform(lambda x: hk_bridge.FlaxModule(nn.Dense(3))(hk_bridge.nn.Dense(5)(x)))
 params = f.init(jax.random.key(0), x)
 assert f.apply(params, None, x).shape == (2, 3)
-hk_bridge.checkpoint.save("net.npz", hk_bridge.to_flax(params, {}, name="dense"))
+hk_bridge.migrate.save("net.npz", hk_bridge.to_flax(params, {}, name="dense"))
 """
 
 

@@ -20,7 +20,7 @@ import jax
 import laws
 
 import hk_bridge
-from hk_bridge import _names
+from hk_bridge._layout import names as _names
 
 Tree = Any
 Bundles = Mapping[str, Mapping[str, Any]]

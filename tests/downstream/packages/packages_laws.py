@@ -13,8 +13,8 @@ from packages_case import Linen
 from packages_swap import Carry
 from packages_swap import swapped
 
-from hk_bridge import _sides
 from hk_bridge import testing
+from hk_bridge._proof import sides as _sides
 
 STREAMS = ("params", "dropout", "sing_vec")  # the last is brax's
 KEYS = {stream: jax.random.key(i) for i, stream in enumerate(STREAMS)}

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hk_bridge import checkpoint
-from hk_bridge.__main__ import main
+from hk_bridge import migrate
+from hk_bridge.cli.main import main
 from hk_bridge.testing import assert_identical
 
 MODULE = nn.Sequential([nn.Dense(3), nn.BatchNorm(use_running_average=True)])
@@ -24,7 +24,7 @@ def variables():
 
 @pytest.fixture
 def path(tmp_path, variables):
-    checkpoint.save(tmp_path / "flax.msgpack", variables)
+    migrate.save(tmp_path / "flax.msgpack", variables)
     return tmp_path / "flax.msgpack"
 
 
@@ -63,11 +63,11 @@ def test_convert_there_and_back(capsys, path, tmp_path, variables, suffix):
     there, back = tmp_path / f"haiku{suffix}", tmp_path / f"back{suffix}"
     name = ("--name", "outer/~/net")
     assert run(capsys, "convert", path, there, *name)[0] == 0
-    trees = checkpoint.load(there)
+    trees = migrate.load(there)
     assert sorted(trees["params"]) == ["outer/~/net/layers_0", "outer/~/net/layers_1"]
     assert sorted(trees["state"]) == ["outer/~/net/batch_stats/layers_1"]
     assert run(capsys, "convert", there, back, *name, "--to", "flax")[0] == 0
-    assert_identical(checkpoint.load(back), variables)
+    assert_identical(migrate.load(back), variables)
 
 
 def test_what_is_in_the_other_layout_already_is_refused(capsys, path, tmp_path):
@@ -80,7 +80,7 @@ def test_what_is_in_the_other_layout_already_is_refused(capsys, path, tmp_path):
         "--to flax to convert it back.\n"
     )
     nested = {"params": {"net": {"Dense_0": {"bias": np.ones(2)}}}}
-    checkpoint.save(tmp_path / "flax.npz", nested)
+    migrate.save(tmp_path / "flax.npz", nested)
     argv = ("convert", tmp_path / "flax.npz", out, "--name", "net")
     code, _, err = run(capsys, *argv, "--to", "flax")
     assert code == 2
@@ -92,9 +92,9 @@ def test_what_is_in_the_other_layout_already_is_refused(capsys, path, tmp_path):
 def test_names_with_a_slash_are_no_sign_of_haikus_layout(capsys, tmp_path):
     given, out = tmp_path / "given.npz", tmp_path / "out.npz"
     variables = {"params": {"a/b": {"bias": np.ones(2)}}, "state": {"c": np.ones(1)}}
-    checkpoint.save(given, variables)
+    migrate.save(given, variables)
     assert run(capsys, "convert", given, out, "--name", "net")[0] == 0
-    assert sorted(checkpoint.load(out)["params"]) == ["net/a%2Fb"]
+    assert sorted(migrate.load(out)["params"]) == ["net/a%2Fb"]
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_verify_with_a_checkpoint(capsys, tmp_path):
     )
     for params, expected in ((full, 0), ({"kernel": full["kernel"]}, 1)):
         path = tmp_path / f"given{expected}.npz"
-        checkpoint.save(path, {"params": params})
+        migrate.save(path, {"params": params})
         code, out, err = run(capsys, *argv, "--variables", path)
         assert code == expected
     assert "missing" in out + err
@@ -269,7 +269,7 @@ def test_wrong_arguments(capsys, argv):
 @pytest.mark.parametrize("count", [1, 999])  # more than is buffered
 def test_a_reader_that_has_enough(tmp_path, argv, count):
     path = tmp_path / "many.npz"
-    checkpoint.save(path, {"params": {str(i): np.ones(1) for i in range(count)}})
+    migrate.save(path, {"params": {str(i): np.ones(1) for i in range(count)}})
     command = [sys.executable, "-m", "hk_bridge", *argv.split(), str(path)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as process:

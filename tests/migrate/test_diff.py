@@ -11,8 +11,8 @@ import pytest
 
 import hk_bridge
 from hk_bridge import _abstract
-from hk_bridge import _diff
-from hk_bridge._diff import diff
+from hk_bridge.migrate import _diff
+from hk_bridge.migrate import diff
 
 X = jnp.ones([2, 4])
 SPEC = jax.ShapeDtypeStruct((2, 4), jnp.float32)

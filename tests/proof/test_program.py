@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import hk_bridge
-from hk_bridge import _program
 from hk_bridge import testing
+from hk_bridge._proof import program as _program
 
 X = catalogue.array(2, 4)
 

@@ -19,7 +19,7 @@ from hk_bridge import _abstract
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
-from hk_bridge import _program
+from hk_bridge._proof import program
 
 Tree = Any
 Rngs = Mapping[str, Any]
@@ -268,7 +268,7 @@ class Programs:
         if not _abstract.are_equal(ours, theirs):
             return f"the outputs are {ours} in Haiku, {theirs} in Flax"
         programs = self.ours.program, self.theirs.program
-        return _program.difference(*programs, outputs=self.theirs.path)
+        return program.difference(*programs, outputs=self.theirs.path)
 
 
 def programs(

@@ -1,4 +1,4 @@
-"""`hk_bridge.native`: Haiku's own layers against linen's, with the same weights.
+"""`twin`: Haiku's own layers against linen's, with the same weights.
 
 Layers that run the same arithmetic are compared bit by bit. The others sum or round in
 another order, so float32 outputs are compared to 1e-6 of what is larger, 1 or the
@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 import hk_bridge
-from hk_bridge import native
+from hk_bridge import migrate
 from hk_bridge.testing import assert_identical
 
 KEY = jax.random.key(0)
@@ -80,7 +80,7 @@ class Case:
         return jax.tree_util.tree_map_with_path(draw, shapes)
 
     def twin(self, variables, name="net"):
-        return native.twin(self.module, variables, name=name, ndim=self.ndim)
+        return migrate.twin(self.module, variables, name=name, ndim=self.ndim)
 
     def transform(self, twin):
         return hk.transform_with_state(lambda *args: self.call(twin, *args))
@@ -430,7 +430,7 @@ def test_a_state_trained_by_haiku_from_the_start_is_evaluated_alike():
 def test_statistics_across_replicas():
     module = nn.BatchNorm(False, axis_name="batch", momentum=0.5)
     variables = Case(nn.BatchNorm(False), ndim=4).variables()
-    twin = native.twin(module, variables, name="net", ndim=4)
+    twin = migrate.twin(module, variables, name="net", ndim=4)
     assert twin.arguments["cross_replica_axis"] == "batch"
     f = hk.transform_with_state(lambda x: call_layer(twin, x))
     apply = lambda x: f.apply(twin.params, twin.state, None, x)
@@ -446,7 +446,7 @@ def test_statistics_across_replicas():
 
 def test_the_groups_of_replicas_are_handed_on():
     module = nn.BatchNorm(False, axis_name="i", axis_index_groups=[[0, 1], [2, 3]])
-    twin = native.twin(module, STATEFUL[0].variables(), name="net", ndim=4)
+    twin = migrate.twin(module, STATEFUL[0].variables(), name="net", ndim=4)
     given = twin.arguments["cross_replica_axis_index_groups"]
     assert given == [[0, 1], [2, 3]]
 
@@ -620,7 +620,7 @@ def test_a_numbered_name():
 )
 def test_leaves_that_fit_are_handed_over_untouched(module):
     variables = Case(module).variables()
-    twin = native.twin(module, variables, name="net")
+    twin = migrate.twin(module, variables, name="net")
     ids = lambda tree: {id(x) for x in jax.tree.leaves(tree)}
     assert ids(twin.params) == ids(variables) == ids(twin.to_flax(twin.params))
 
@@ -659,7 +659,7 @@ def test_it_can_be_traced():
 def test_empty_collections_survive():
     module = nn.LayerNorm(use_scale=False, use_bias=False)
     for variables in ({}, {"params": {}}, {"params": {}, "batch_stats": {}}):
-        twin = native.twin(module, variables, name="net")
+        twin = migrate.twin(module, variables, name="net")
         assert twin.params == twin.state == {}
         assert twin.to_flax({}, {}) == twin.to_flax(None) == variables
 
@@ -758,7 +758,7 @@ REFUSED = {
     nn.InstanceNorm(): ("InstanceNorm", "LayerNorm"),
     nn.SelfAttention(2): ("SelfAttention", "MultiHeadDotProductAttention"),
     nn.Dropout(0.5): ("Dropout", "Dense"),
-    Mine(4): ("test_native.Mine", "flax.linen's own"),
+    Mine(4): ("test_twins.Mine", "flax.linen's own"),
 }
 
 
@@ -774,8 +774,8 @@ def test_what_has_no_twin_is_refused_by_name(module):
     args = inputs.get(type(module))
     plain = {nn.Dense: nn.Dense(4), nn.Embed: nn.Embed(5, 3)}.get(type(module), module)
     variables = plain.init(KEY, *args) if args and plain is not module else {}
-    with pytest.raises(native.TwinError) as caught:
-        native.twin(module, variables, name="net", ndim=4)
+    with pytest.raises(migrate.TwinError) as caught:
+        migrate.twin(module, variables, name="net", ndim=4)
     message = str(caught.value)
     for part in (
         *REFUSED[module],
@@ -804,8 +804,8 @@ def test_what_has_no_twin_is_refused_by_name(module):
 def test_leaves_of_a_dtype_in_which_haiku_differs_are_refused(module, dtype, expected):
     variables = module.init(KEY, X)
     cast = jax.tree.map(lambda x: x.astype(dtype), variables)
-    with pytest.raises(native.TwinError) as caught:
-        native.twin(module, cast, name="net", ndim=4)
+    with pytest.raises(migrate.TwinError) as caught:
+        migrate.twin(module, cast, name="net", ndim=4)
     cls = class_name(module)
     assert str(caught.value) == (
         f"{cls} with {jnp.dtype(dtype)} leaves has no exact twin in Haiku, which would "
@@ -822,8 +822,8 @@ def test_leaves_of_a_dtype_in_which_haiku_differs_are_refused(module, dtype, exp
 def test_the_number_of_axes_is_asked_for(module):
     variables = module.init(KEY, X)
     expected = rf"twin of {type(module).__name__} .* Write twin\(..., ndim=4\)"
-    with pytest.raises(native.TwinError, match=expected):
-        native.twin(module, variables, name="net")
+    with pytest.raises(migrate.TwinError, match=expected):
+        migrate.twin(module, variables, name="net")
 
 
 MISFITS = {
@@ -847,13 +847,13 @@ MISFITS = {
 def test_variables_that_do_not_fit(case):
     variables, expected = case
     with pytest.raises(hk_bridge.VariablesError, match=expected):
-        native.twin(nn.Dense(4), variables, name="net")
+        migrate.twin(nn.Dense(4), variables, name="net")
 
 
 def test_a_bias_that_the_configuration_has_not():
     variables = nn.Dense(4).init(KEY, X)
     with pytest.raises(hk_bridge.VariablesError, match="'bias': they hold a leaf"):
-        native.twin(nn.Dense(4, use_bias=False), variables, name="net")
+        migrate.twin(nn.Dense(4, use_bias=False), variables, name="net")
 
 
 TRIPLE = (Q, K, V)
@@ -900,7 +900,7 @@ def test_leaves_of_another_configuration(case):
         variables = other.init(KEY, *args)
     key, given, makes = expected.replace(" [", "|[").split("|")
     with pytest.raises(hk_bridge.VariablesError) as caught:
-        native.twin(module, variables, name="net", ndim=4)
+        migrate.twin(module, variables, name="net", ndim=4)
     collection, _, path = key.partition("/")
     assert str(caught.value) == (
         f"The variables given for {class_name(module)} do not fit at collection "
@@ -913,7 +913,7 @@ def test_leaves_of_another_configuration(case):
 def test_sizes_that_linen_refuses():
     variables = nn.GroupNorm(5).init(KEY, array(2, 10))
     with pytest.raises(hk_bridge.VariablesError) as caught:
-        native.twin(nn.GroupNorm(4), variables, name="net")
+        migrate.twin(nn.GroupNorm(4), variables, name="net")
     assert str(caught.value) == (
         "The variables given for GroupNorm do not fit. They hold params/bias [10], "
         "params/scale [10], and for an input of such sizes linen raises ValueError: "
@@ -935,8 +935,8 @@ def test_sizes_that_linen_refuses():
 )
 def test_a_number_of_axes_that_the_input_cannot_have(module, least, ndim):
     variables = module.init(KEY, X)
-    with pytest.raises(native.TwinError) as caught:
-        native.twin(module, variables, name="net", ndim=ndim)
+    with pytest.raises(migrate.TwinError) as caught:
+        migrate.twin(module, variables, name="net", ndim=ndim)
     assert str(caught.value) == (
         f"An input of this {class_name(module)} has at least {least} axes, but got "
         f"ndim={ndim!r}. Write twin(..., ndim=4) for an input [N, H, W, C]."
@@ -973,7 +973,7 @@ EXAMPLE = "twin(nn.Dense(3), variables, name=...), for example"
 )
 def test_no_linen_module(value, given, line):
     with pytest.raises(hk_bridge.ModuleTypeError) as caught:
-        native.twin(value, {}, name="net")
+        migrate.twin(value, {}, name="net")
     assert str(caught.value) == (
         f"twin needs a flax.linen.Module instance, but got {given}. Write {line}."
     )
@@ -982,9 +982,9 @@ def test_no_linen_module(value, given, line):
 @pytest.mark.parametrize("name", ["", "/net", "net/"])
 def test_a_name_that_haiku_cannot_have(name):
     with pytest.raises(ValueError, match="name= must be the module's full Haiku name"):
-        native.twin(nn.Dense(4), nn.Dense(4).init(KEY, X), name=name)
+        migrate.twin(nn.Dense(4), nn.Dense(4).init(KEY, X), name=name)
 
 
 def test_the_public_names():
-    assert native.__all__ == sorted(native.__all__)
-    assert all(">>> " in getattr(native, name).__doc__ for name in native.__all__)
+    assert migrate.__all__ == sorted(migrate.__all__)
+    assert all(">>> " in getattr(migrate, name).__doc__ for name in migrate.__all__)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hk_bridge import _program
+from hk_bridge._proof import program as _program
 
 X = jnp.arange(8.0).reshape(2, 4) / 7.0
 SPEC = jax.ShapeDtypeStruct(X.shape, X.dtype)

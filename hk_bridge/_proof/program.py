@@ -10,10 +10,10 @@ from jax.extend import core as jex
 from jax.extend import source_info_util
 import numpy as np
 
-from hk_bridge import _numbering
-from hk_bridge._numbering import Equation
-from hk_bridge._numbering import Program
-from hk_bridge._numbering import Value
+from hk_bridge._proof import numbering
+from hk_bridge._proof.numbering import Equation
+from hk_bridge._proof.numbering import Program
+from hk_bridge._proof.numbering import Value
 
 # Above this, a constant is told by its dtype and shape in messages.
 _SHOWN = 4
@@ -44,7 +44,7 @@ def difference(
     >>> print(difference(one, two).split(", at")[0])
     add: operand 0 is input 0 in Haiku, the result of sin in Flax
     """
-    table = _numbering.Table(frozenset(transparent))
+    table = numbering.Table(frozenset(transparent))
     one, two = table.read(ours), table.read(theirs)
     if one.key == two.key and one.counts == two.counts:
         return None

@@ -7,22 +7,20 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import difflib
-import html
 import itertools
 import math
 import operator
 from typing import Any
 
 import jax
-import numpy as np
 
 from hk_bridge import _abstract
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
-from hk_bridge import _names
+from hk_bridge import _tables
+from hk_bridge._layout import Where
 
-Where = _layout.Where
 Leaves = dict[Where, Any]
 
 
@@ -77,11 +75,11 @@ class Diff:
     def __repr__(self) -> str:
         if self.ok:
             return self._summary()
-        return f"{self._summary()}\n{table(self._rows())}"
+        return f"{self._summary()}\n{_tables.table(self._rows())}"
 
     def _repr_html_(self) -> str:
         rows = () if self.ok else self._rows()
-        return html_table(self._summary(), rows)
+        return _tables.html_table(self._summary(), rows)
 
     def _summary(self) -> str:
         if self.ok:
@@ -95,7 +93,7 @@ class Diff:
         rows = [("", "Flax", "Haiku", "expected", "given", "suggestion")]
         for kind in ("missing", "unexpected", "mismatched"):
             for entry in getattr(self, kind):
-                flax = spelled(entry.collection, entry.path)
+                flax = _layout.spelled(Where(entry.collection, entry.path))
                 haiku = f"{entry.haiku_module}/{entry.haiku_name}"
                 last = (entry.expected, entry.given, entry.suggestion)
                 rows.append((kind, flax, haiku, *(cell or "-" for cell in last)))
@@ -125,8 +123,8 @@ def diff(
     suggested. A square kernel fits, be it transposed or not: no shape tells.
 
     Args:
-      variables: `{collection: nested dict}`, as `hk_bridge.checkpoint.load` returns
-        it; a `FrozenDict`, boxed or abstract (`jax.ShapeDtypeStruct`) will do.
+      variables: `{collection: nested dict}`, as `hk_bridge.migrate.load` returns it;
+        a `FrozenDict`, boxed or abstract (`jax.ShapeDtypeStruct`) will do.
       module: a linen module instance.
       *args: inputs of the module; arrays may be `jax.ShapeDtypeStruct`s.
       name: the module's full Haiku name, in which the entries spell Haiku's names; by
@@ -144,7 +142,7 @@ def diff(
       ModuleTypeError: `module` is no linen module instance.
       Whatever Flax raises if the inputs do not suit the module.
 
-    >>> import flax.linen as nn
+    >>> import flax.linen as nn, numpy as np
     >>> x = jax.ShapeDtypeStruct((2, 4), np.float32)
     >>> kernel, bias = np.zeros((3, 4), np.float32), np.zeros(3, np.float32)
     >>> found = diff({"params": {"kernel": kernel, "b": bias}}, nn.Dense(3), x)
@@ -157,10 +155,10 @@ def diff(
     name = haiku_name(module) if name is None else name
     _layout.to_haiku(variables, name=name)  # refuses a wrong form
     specs, transient = abstract_init(module, args, kwargs, method, rngs)
-    needed = {at: describe(leaf) for at, leaf in specs.items()}
+    needed = {at: _abstract.describe(leaf) for at, leaf in specs.items()}
     skip = transient | {"intermediates"}
     held = {
-        at: describe(leaf)
+        at: _abstract.describe(leaf)
         for at, leaf in _leaves(variables).items()
         if at in needed or not (at[0] in skip or _layout.is_level(leaf))
     }
@@ -220,36 +218,6 @@ def _leaves(variables: _layout.Variables) -> Leaves:
     return leaves
 
 
-def spelled(collection: str, path: _names.Path) -> str:
-    """A variable in one string: `params/Dense_0/kernel`."""
-    return _names.join(_names.escape(collection), path)
-
-
-def describe(value: Any) -> str:
-    """Dtype and shape of a leaf; of one that is a tree, those of all its arrays.
-
-    >>> describe(np.zeros((2, 3), np.int32)), describe((np.zeros(2), None))
-    ('int32[2,3]', '(float64[2], None)')
-    """
-    arrays, treedef = jax.tree.flatten(value)
-    texts = [_array(array) for array in arrays]
-    if texts and jax.tree_util.treedef_is_leaf(treedef):
-        return texts[0]
-    inside = str(treedef).removeprefix("PyTreeDef(").removesuffix(")")
-    first, *rest = inside.split("*")
-    if len(rest) != len(texts):  # a star in a name
-        return f"{inside} of {', '.join(texts)}"
-    return first + "".join(a + b for a, b in zip(texts, rest, strict=True))
-
-
-def _array(value: Any) -> str:
-    if not _abstract.is_array(value):
-        if not isinstance(value, (bool, int, float, complex, np.generic)):
-            return type(value).__name__
-        value = jax.eval_shape(lambda: value)
-    return f"{value.dtype}[{','.join(map(str, value.shape))}]"
-
-
 def _remedy(expected: str, given: str) -> str | None:
     """How to make an array fit, where a line does it."""
     (to, new), (dtype, old) = _parsed(expected), _parsed(given)
@@ -306,45 +274,13 @@ def _nearest(
     by_text: dict[str, list[str]] = {}
     by_name: dict[str, list[str]] = {}
     for at, text in those.items():
-        by_text.setdefault(text, []).append(spelled(*at))
-        by_name.setdefault(at[1][-1], []).append(spelled(*at))
+        by_text.setdefault(text, []).append(_layout.spelled(at))
+        by_name.setdefault(at[1][-1], []).append(_layout.spelled(at))
     found = {}
     for at, text in these.items():
         for names in (by_text.get(text, []), by_name.get(at[1][-1], [])):
-            close = difflib.get_close_matches(spelled(*at), names, n=1)
+            close = difflib.get_close_matches(_layout.spelled(at), names, n=1)
             if close:
                 found[at] = close[0]
                 break
     return found
-
-
-# Tables.
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """`rows` in aligned columns, the first row on top of a line.
-
-    >>> print(table([("name", "size"), ("bias", "3")]))
-    name  size
-    ----  ----
-    bias  3
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    head, *body = rows
-    return "\n".join(_lines([head, ["-" * width for width in widths], *body], widths))
-
-
-def _lines(rows: Iterable[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
-
-
-def html_table(title: str, rows: Sequence[Sequence[str]]) -> str:
-    """`title` and `rows` in HTML, the first row as the head."""
-    lines = [f"<p>{html.escape(title)}</p>"]
-    for i, row in enumerate(rows):
-        tag = "td" if i else "th"
-        cells = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
-        lines.append(f"<tr>{cells}</tr>")
-    return f"{lines[0]}<table>{''.join(lines[1:])}</table>" if rows else lines[0]

@@ -1,49 +1,24 @@
-"""`partition_specs` and `named_shardings`: where each leaf goes on a mesh."""
+"""Where each leaf goes on a mesh: what Flax's annotations mean for Haiku's trees.
+
+`partition_specs` reads the annotations, `named_shardings` puts a mesh to them.
+"""
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
-import contextlib
-import threading
 from typing import Any
-from typing import NamedTuple
 
 import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
-import numpy as np
 
 from hk_bridge import _abstract
+from hk_bridge import _boxes
 from hk_bridge import _errors
-from hk_bridge import _flax
-from hk_bridge import _haiku
 from hk_bridge import _layout
 
+__all__ = ["named_shardings", "partition_specs"]
+
 Specs = dict[str, dict[str, Any]]
-
-
-class _Annotation(NamedTuple):
-    """What a box says of an array, and the shape that it has inside its module."""
-
-    spec: PartitionSpec
-    shape: tuple[int, ...]
-
-
-# Of the arrays of each leaf, by whether it is of the params, module and leaf name.
-Annotations = dict[tuple[bool, str, str], list[_Annotation]]
-
-
-class _Listener(threading.local):
-    """Who wants to know of the boxes that `init` makes in this thread."""
-
-    annotations: Annotations | None = None
-    depth = 0  # of the transform whose params are meant
-
-
-_listener = _Listener()
-# Part of what JAX remembers a trace by: under a new value, it knows nothing of what was
-# traced when nobody listened.
-_listening_now = jax.make_user_context()
 
 
 def partition_specs(
@@ -90,7 +65,7 @@ def partition_specs(
     """
     if not callable(init):
         raise _errors.not_an_init(init)
-    with _listening() as annotations:
+    with _boxes.listening() as annotations:
         made = _abstract.evaluate(init, *args, **kwargs)
     pair = isinstance(made, tuple) and len(made) == 2
     params, state = made if pair else (made, {})
@@ -141,51 +116,14 @@ def named_shardings(mesh: jax.sharding.Mesh, specs: Any) -> Any:
     )
 
 
-@contextlib.contextmanager
-def _listening() -> Iterator[Annotations]:
-    before = _listener.annotations, _listener.depth
-    annotations: Annotations = {}
-    _listener.annotations, _listener.depth = annotations, _haiku.depth() + 1
-    try:
-        with _listening_now(object()):
-            yield annotations
-    finally:
-        _listener.annotations, _listener.depth = before
-
-
-def note_boxes(name: str, variables: Mapping[str, Any]) -> None:
-    """At init: tells who listens what the boxes in `variables` of module `name` say."""
-    if _listener.annotations is None or _haiku.depth() != _listener.depth:
-        return  # the params of a transform that is not lifted go nowhere
-    name = _haiku.lift_prefix() + name
-    for collection, tree in variables.items():
-        for path, spec, leaf in _annotated(tree, (), None):
-            address = _layout.address(name, _layout.Where(collection, path))
-            _listener.annotations[collection == _layout.PARAMS, *address] = [
-                _Annotation(spec, np.shape(array)) for array in jax.tree.leaves(leaf)
-            ]
-
-
-def _annotated(
-    tree: Any, path: tuple[str, ...], spec: PartitionSpec | None
-) -> Iterator[tuple[tuple[str, ...], PartitionSpec, Any]]:
-    """The path, spec and value of each leaf in a box that has a spec."""
-    if _layout.is_box(tree):
-        spec = _flax.partition_spec(tree) if spec is None else spec
-        yield from _annotated(_layout.open_box(tree), path, spec)
-    elif _layout.is_level(tree):
-        for key, value in tree.items():
-            yield from _annotated(value, (*path, key), spec)
-    elif spec is not None:
-        yield path, spec, tree
-
-
 def _specs(
-    bundles: Mapping[str, Mapping[str, Any]], annotations: Annotations, of_params: bool
+    bundles: Mapping[str, Mapping[str, Any]],
+    annotations: _boxes.Annotations,
+    of_params: bool,
 ) -> Specs:
     """The specs of all leaves of `bundles`."""
 
-    def specs(leaf: Any, annotated: list[_Annotation] | None) -> Any:
+    def specs(leaf: Any, annotated: list[_boxes.Annotation] | None) -> Any:
         arrays, treedef = jax.tree.flatten(leaf)
         if annotated is None:
             return jax.tree.unflatten(treedef, [PartitionSpec()] * len(arrays))
@@ -204,10 +142,12 @@ def _specs(
     }
 
 
-def _partitioned(shape: tuple[int, ...], annotation: _Annotation) -> PartitionSpec:
+def _partitioned(
+    shape: tuple[int, ...], annotation: _boxes.Annotation
+) -> PartitionSpec:
     """The spec of an array of `shape`, which has the axes of `annotation` and others.
 
-    >>> annotation = _Annotation(PartitionSpec("a", "b"), (4, 8))
+    >>> annotation = _boxes.Annotation(PartitionSpec("a", "b"), (4, 8))
     >>> [tuple(_partitioned(s, annotation)) for s in [(4, 8), (3, 4, 8), (4, 3, 8)]]
     [('a', 'b'), (None, 'a', 'b'), ('a', None, 'b')]
     """

@@ -36,7 +36,9 @@ import pytest
 import safetensors.numpy
 
 import hk_bridge
-from hk_bridge import checkpoint
+from hk_bridge import migrate
+from hk_bridge.migrate import _files
+from hk_bridge.migrate import _format
 
 SUFFIXES = {
     "msgpack": ".msgpack",
@@ -101,9 +103,9 @@ def assert_same(ours, theirs):
 
 def round_trip(variables, kind):
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint.save(place(folder, kind), variables)
+        migrate.save(place(folder, kind), variables)
         assert os.listdir(folder) == [f"net{SUFFIXES[kind]}"]
-        return checkpoint.load(place(folder, kind))
+        return migrate.load(place(folder, kind))
 
 
 # There and back.
@@ -251,8 +253,8 @@ def test_a_trained_network_goes_to_disk_and_back(kind, tmp_path):
     x = jnp.ones((2, 4))
     params, state = f.init(jax.random.key(0), x)
     path = place(tmp_path, kind)
-    checkpoint.save(path, hk_bridge.to_flax(params, state, name="net"))
-    loaded = checkpoint.load(str(path))
+    migrate.save(path, hk_bridge.to_flax(params, state, name="net"))
+    loaded = migrate.load(str(path))
     again = hk_bridge.to_haiku(loaded, name="net")
     want, _ = f.apply(params, state, None, x)
     got, _ = f.apply(*again, None, x)
@@ -266,7 +268,7 @@ def test_a_trained_network_goes_to_disk_and_back(kind, tmp_path):
 
 def test_the_libraries_read_it(tmp_path):
     for kind in SUFFIXES:
-        checkpoint.save(place(tmp_path, kind), VARIABLES)
+        migrate.save(place(tmp_path, kind), VARIABLES)
     raw = place(tmp_path, "msgpack").read_bytes()
     assert_same(flax.serialization.msgpack_restore(raw), VARIABLES)
     flat = {
@@ -287,17 +289,17 @@ def test_what_the_libraries_save_is_read(tmp_path):
     )
     path = tmp_path / "state.MSGPACK"
     path.write_bytes(flax.serialization.to_bytes(state))
-    assert_same(checkpoint.load(path)["params"], {"w": np.ones(2, np.float32)})
+    assert_same(migrate.load(path)["params"], {"w": np.ones(2, np.float32)})
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(
             tmp_path / "orbax", {"step": 3, "none": None, "l": [jnp.ones(2)]}
         )
-    loaded = checkpoint.load(tmp_path / "orbax")
+    loaded = migrate.load(tmp_path / "orbax")
     assert loaded["step"] == 3
     assert loaded["none"] is None
     assert_same(loaded["l"][0], np.ones(2, np.float32))
     np.savez_compressed(tmp_path / "a.npz", **{"params/w": np.zeros(999)})
-    assert_same(checkpoint.load(tmp_path / "a.npz"), {"params": {"w": np.zeros(999)}})
+    assert_same(migrate.load(tmp_path / "a.npz"), {"params": {"w": np.zeros(999)}})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int16", "complex128"])
@@ -305,7 +307,7 @@ def test_another_byte_order_becomes_the_machines(dtype, tmp_path):
     native = array(dtype, (2, 3))
     swapped = native.astype(native.dtype.newbyteorder("S"))
     np.savez(tmp_path / "a.npz", **{"params/w": swapped})
-    assert_same(checkpoint.load(tmp_path / "a.npz"), {"params": {"w": native}})
+    assert_same(migrate.load(tmp_path / "a.npz"), {"params": {"w": native}})
 
 
 # Sharded.
@@ -317,7 +319,7 @@ def test_a_sharded_load_lands_in_haikus_layout(kind, how, tmp_path):
     module = nn.Dense(8, kernel_init=nn.with_partitioning(nn.initializers.ones, ("x",)))
     key, x = jax.random.key(0), jnp.ones((2, 8))
     variables = module.init(key, x)
-    checkpoint.save(place(tmp_path, kind), variables)
+    migrate.save(place(tmp_path, kind), variables)
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.NamedSharding(mesh, jax.P("x"))
     shardings: Any = {
@@ -325,7 +327,7 @@ def test_a_sharded_load_lands_in_haikus_layout(kind, how, tmp_path):
         "prefix": {"params": sharding, "other": None},
         "each": nn.get_sharding(jax.eval_shape(module.init, key, x), mesh),
     }[how]
-    loaded = checkpoint.load(place(tmp_path, kind), shardings=shardings)
+    loaded = migrate.load(place(tmp_path, kind), shardings=shardings)
     params, _ = hk_bridge.to_haiku(loaded, name="net")
     kernel = params["net"]["kernel"]
     assert kernel.sharding == sharding
@@ -338,26 +340,26 @@ def test_a_sharded_load_lands_in_haikus_layout(kind, how, tmp_path):
 @EVERY_FORMAT
 def test_a_leaf_without_sharding_and_lost_bits_are_refused(kind, tmp_path):
     path = place(tmp_path, kind)
-    checkpoint.save(path, VARIABLES)
+    migrate.save(path, VARIABLES)
     one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with pytest.raises(hk_bridge.VariablesError, match="float64.*jax_enable_x64"):
-        checkpoint.load(path, shardings=one)
+        migrate.load(path, shardings=one)
     with pytest.raises(
         hk_bridge.VariablesError,
         match="None for collection 'params', path 'Dense_0/.*Sharding was expected",
     ):
-        checkpoint.load(path, shardings={"params": {}, "batch_stats": one})
+        migrate.load(path, shardings={"params": {}, "batch_stats": one})
 
 
 @EVERY_FORMAT
 @pytest.mark.parametrize("spec", [("x",), (None, "x"), (None, None)], ids=str)
 def test_a_sharding_that_does_not_fit_is_refused(kind, spec, tmp_path):
     path = place(tmp_path, kind)
-    checkpoint.save(path, {"params": {"a": {"w": np.ones(6, np.float32)}}})
+    migrate.save(path, {"params": {"a": {"w": np.ones(6, np.float32)}}})
     mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.NamedSharding(mesh, jax.P(*spec))
     with pytest.raises(hk_bridge.VariablesError) as caught:
-        checkpoint.load(path, shardings={"params": sharding})
+        migrate.load(path, shardings={"params": sharding})
     assert str(caught.value) == (
         f"shardings= has {sharding!r} for collection 'params', path 'a/w', which "
         "cannot split an array of shape (6,). Give one that names no more axes than "
@@ -377,7 +379,7 @@ class Couple:
 REFUSED = {
     "tuple": ((np.ones(1), np.ones(1)), "a builtins.tuple"),
     "list": ([1, 2], "a builtins.list"),
-    "dataclass": (Couple(1, 2), "a test_checkpoint.Couple"),
+    "dataclass": (Couple(1, 2), "a test_checkpoints.Couple"),
     "key": (jax.random.key(0), r"a key<fry> array.*jax\.random\.key_data"),
     "odd_keys": ({0.5: np.ones(1)}, "a builtins.dict"),
     "shape": (jax.ShapeDtypeStruct((1,), "float32"), "ShapeDtypeStruct"),
@@ -422,7 +424,7 @@ CASES = [
 def refuse(folder, kind, variables, match):
     """`save` refuses, and leaves the folder as it was."""
     with pytest.raises(hk_bridge.VariablesError, match=match) as caught:
-        checkpoint.save(place(folder, kind), variables)
+        migrate.save(place(folder, kind), variables)
     assert os.listdir(folder) == []
     return str(caught.value)
 
@@ -439,7 +441,7 @@ def test_a_leaf_that_a_format_cannot_hold_is_refused(kind, leaf, what, tmp_path)
 @EVERY_FORMAT
 def test_a_tracer_is_refused(kind, tmp_path):
     def f(x):
-        checkpoint.save(place(tmp_path, kind), {"params": {"w": x}})
+        migrate.save(place(tmp_path, kind), {"params": {"w": x}})
 
     with pytest.raises(hk_bridge.VariablesError, match="path 'w': a .*Tracer"):
         jax.jit(f)(jnp.ones(1))
@@ -488,8 +490,8 @@ def test_names_that_a_format_would_change_are_refused(tmp_path):
 
 def unreadable(path, match):
     before = path.read_bytes() if path.is_file() else None
-    with pytest.raises(checkpoint.CheckpointError, match=match) as caught:
-        checkpoint.load(path)
+    with pytest.raises(migrate.CheckpointError, match=match) as caught:
+        migrate.load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert before is None or path.read_bytes() == before
@@ -498,15 +500,15 @@ def unreadable(path, match):
 
 def read_or_refused(path):
     try:
-        return isinstance(checkpoint.load(path), dict)
-    except checkpoint.CheckpointError as error:
+        return isinstance(migrate.load(path), dict)
+    except migrate.CheckpointError as error:
         return str(path) in str(error)
 
 
 @EVERY_FILE
 def test_a_truncated_file_is_refused(kind, tmp_path):
     path = place(tmp_path, kind)
-    checkpoint.save(path, VARIABLES)
+    migrate.save(path, VARIABLES)
     whole = path.read_bytes()
     for size in {*range(0, len(whole), 7), len(whole) - 1}:
         path.write_bytes(whole[:size])
@@ -530,7 +532,7 @@ def test_any_bytes_are_read_or_refused(kind, content):
 def test_a_changed_byte_gives_a_tree_or_a_clear_error(kind, data):
     with tempfile.TemporaryDirectory() as folder:
         path = place(folder, kind)
-        checkpoint.save(path, VARIABLES)
+        migrate.save(path, VARIABLES)
         content = bytearray(path.read_bytes())
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(
             st.integers(0, 255)
@@ -541,7 +543,7 @@ def test_a_changed_byte_gives_a_tree_or_a_clear_error(kind, data):
 
 @pytest.mark.parametrize(("one", "two"), [*itertools.permutations(FILES, 2)])
 def test_a_file_of_another_format_is_refused(one, two, tmp_path):
-    checkpoint.save(place(tmp_path, one), VARIABLES)
+    migrate.save(place(tmp_path, one), VARIABLES)
     place(tmp_path, one).rename(place(tmp_path, two))
     error = unreadable(place(tmp_path, two), "suffix of its format")
     assert "pickle" not in str(error)  # NumPy's advice for what it does not know
@@ -568,8 +570,8 @@ def test_pickles_are_never_loaded(tmp_path, monkeypatch):
 def test_hostile_archives_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "a.npz"
     np.savez_compressed(path, **{"params/w": np.zeros(100_000)})
-    assert checkpoint.load(path)["params"]["w"].shape == (100_000,)
-    monkeypatch.setattr(checkpoint, "_BOMB", 1000)
+    assert migrate.load(path)["params"]["w"].shape == (100_000,)
+    monkeypatch.setattr(_format, "_BOMB", 1000)
     unreadable(path, "unpack to 800128 bytes, over 100 times")
 
     def archive(name, content):
@@ -676,13 +678,13 @@ def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path):
         manager.save(7, args=ocp.args.StandardSave(VARIABLES))
     step = str(tmp_path / "run" / "7" / "default")
     unreadable(tmp_path / "run", f"some inside. Load one of '{step}'")
-    assert_same(checkpoint.load(step), VARIABLES)
+    assert_same(migrate.load(step), VARIABLES)
 
 
 @pytest.mark.parametrize("damaged", ["_METADATA", "manifest.ocdbt", "d/*", "*/d/*"])
 def test_a_damaged_orbax_directory_is_refused(damaged, tmp_path):
     path = tmp_path / "net"
-    checkpoint.save(path, {"params": {"w": array("float64", (99, 99))}})
+    migrate.save(path, {"params": {"w": array("float64", (99, 99))}})
     for file in path.glob(damaged):
         os.truncate(file, file.stat().st_size // 2)
     unreadable(path, "could not be read as a whole Orbax checkpoint")
@@ -690,16 +692,16 @@ def test_a_damaged_orbax_directory_is_refused(damaged, tmp_path):
 
 def test_a_hostile_orbax_directory_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "net"
-    checkpoint.save(path, {"params": {"w": np.zeros(1_000_000)}})
-    assert checkpoint.load(path)["params"]["w"].shape == (1_000_000,)
-    monkeypatch.setattr(checkpoint, "_BOMB", 1000)
+    migrate.save(path, {"params": {"w": np.zeros(1_000_000)}})
+    assert migrate.load(path)["params"]["w"].shape == (1_000_000,)
+    monkeypatch.setattr(_format, "_BOMB", 1000)
     unreadable(path, "unpack to 8000000 bytes, over 100 times")
 
 
 @EVERY_FORMAT
 def test_nothing_there(kind, tmp_path):
     with pytest.raises(FileNotFoundError):
-        checkpoint.load(place(tmp_path, kind))
+        migrate.load(place(tmp_path, kind))
 
 
 def test_a_file_of_unknown_suffix_is_refused(tmp_path):
@@ -709,7 +711,7 @@ def test_a_file_of_unknown_suffix_is_refused(tmp_path):
         path, "'.ckpt', which tells no format.*.msgpack, .safetensors, .npz or a"
     )
     with pytest.raises(FileExistsError) as caught:
-        checkpoint.save(path, VARIABLES)
+        migrate.save(path, VARIABLES)
     assert str(caught.value) == (
         f"{path} is a file with the suffix '.ckpt', which tells no format, and an "
         "Orbax directory replaces no file. Give it one of .msgpack, .safetensors, "
@@ -725,7 +727,7 @@ def test_what_flax_training_checkpoints_wrote_is_read_by_the_line_given(tmp_path
     line = f"shutil.copy('{path}', '{path}.msgpack')"
     assert f"What flax.training.checkpoints wrote is msgpack: {line}." in str(error)
     exec(line, {"shutil": shutil})
-    assert_same(checkpoint.load(f"{path}.msgpack"), VARIABLES)
+    assert_same(migrate.load(f"{path}.msgpack"), VARIABLES)
 
 
 # Whole, or not at all.
@@ -738,10 +740,10 @@ def test_a_file_is_replaced(kind, tmp_path):
     path = place(tmp_path, kind)
     link = tmp_path / f"link{SUFFIXES[kind]}"
     link.symlink_to(path)
-    checkpoint.save(path, VARIABLES)
-    checkpoint.save(link, NEW)
+    migrate.save(path, VARIABLES)
+    migrate.save(link, NEW)
     assert link.is_symlink()
-    assert_same(checkpoint.load(path), NEW)
+    assert_same(migrate.load(path), NEW)
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
     assert len(os.listdir(tmp_path)) == 2
 
@@ -756,7 +758,7 @@ def umask():
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
 def test_the_mode_of_a_file_that_is_replaced_stays(kind, mode, tmp_path, monkeypatch):
     path = place(tmp_path, kind)
-    checkpoint.save(path, VARIABLES)
+    migrate.save(path, VARIABLES)
     path.chmod(mode)
     seen = []
 
@@ -765,25 +767,25 @@ def test_the_mode_of_a_file_that_is_replaced_stays(kind, mode, tmp_path, monkeyp
         seen.append(new.stat().st_mode & 0o777)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    checkpoint.save(path, NEW)
+    migrate.save(path, NEW)
     assert path.stat().st_mode & 0o777 == mode
     assert seen == [0o600]  # until it is whole
-    assert_same(checkpoint.load(path), NEW)
+    assert_same(migrate.load(path), NEW)
 
 
 def test_a_directory_is_never_replaced(tmp_path, monkeypatch):
     def refused(path):
         with pytest.raises(FileExistsError) as caught:
-            checkpoint.save(path, NEW)
+            migrate.save(path, NEW)
         return str(caught.value)
 
     exists = "exists, and a directory cannot be replaced at once. Choose a new name"
     path = place(tmp_path, "orbax")
-    checkpoint.save(path, VARIABLES)
+    migrate.save(path, VARIABLES)
     assert refused(path) == (
         f"{path} {exists}, or remove this checkpoint: shutil.rmtree({str(path)!r})."
     )
-    assert_same(checkpoint.load(path), VARIABLES)
+    assert_same(migrate.load(path), VARIABLES)
     (tmp_path / "link").symlink_to("nowhere")
     for other in (tmp_path, tmp_path / "link"):
         assert refused(other) == f"{other} {exists}."
@@ -795,36 +797,34 @@ def test_a_directory_is_never_replaced(tmp_path, monkeypatch):
 def test_a_write_that_fails_leaves_the_old_file(kind, tmp_path):
     path = place(tmp_path, kind)
     if kind != "orbax":
-        checkpoint.save(path, VARIABLES)
+        migrate.save(path, VARIABLES)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     noise = np.random.default_rng(0).normal(size=500_000)  # Orbax compresses
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
     try:
-        with pytest.raises(
-            (OSError, checkpoint.CheckpointError), match="too large|wri"
-        ):
-            checkpoint.save(path, {"params": {"w": noise}})
+        with pytest.raises((OSError, migrate.CheckpointError), match="too large|wri"):
+            migrate.save(path, {"params": {"w": noise}})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     if kind == "orbax":
         assert not path.exists()
     else:
         assert os.listdir(tmp_path) == [path.name]
-        assert_same(checkpoint.load(path), VARIABLES)
+        assert_same(migrate.load(path), VARIABLES)
 
 
 def test_a_folder_that_is_not_there(tmp_path):
     for kind in FILES:
         path = place(tmp_path / "none", kind)
         with pytest.raises(FileNotFoundError) as caught:
-            checkpoint.save(path, VARIABLES)
+            migrate.save(path, VARIABLES)
         assert str(caught.value) == f"[Errno 2] No such file or directory: '{path}'"
 
 
 KILLED = """
 import os, resource, signal, sys, time
 import numpy as np
-from hk_bridge import checkpoint
+from hk_bridge import migrate
 path, how = sys.argv[1:]
 noise = np.random.default_rng(0).normal(size=500_000)
 if how == "writing":  # the kernel kills who writes more than 1 MB to a file
@@ -832,7 +832,7 @@ if how == "writing":  # the kernel kills who writes more than 1 MB to a file
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 else:  # all is written, but not in place
     os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
-checkpoint.save(path, {"params": {"w": noise}})
+migrate.save(path, {"params": {"w": noise}})
 """
 
 
@@ -843,7 +843,7 @@ checkpoint.save(path, {"params": {"w": noise}})
 def test_a_killed_save_leaves_the_old_file(kind, how, tmp_path):
     path = place(tmp_path, kind)
     if kind != "orbax":
-        checkpoint.save(path, VARIABLES)
+        migrate.save(path, VARIABLES)
     command = [sys.executable, "-c", KILLED, str(path), how]
     died = subprocess.run(command, timeout=60, capture_output=True, check=False)
     expected = signal.SIGXFSZ if how == "writing" else signal.SIGKILL
@@ -854,9 +854,9 @@ def test_a_killed_save_leaves_the_old_file(kind, how, tmp_path):
     if kind == "orbax":
         assert not path.exists()
     else:
-        assert_same(checkpoint.load(path), VARIABLES)
-    checkpoint.save(path, NEW)
-    assert_same(checkpoint.load(path), NEW)
+        assert_same(migrate.load(path), VARIABLES)
+    migrate.save(path, NEW)
+    assert_same(migrate.load(path), NEW)
 
 
 # Extras, and progress.
@@ -867,22 +867,22 @@ def test_a_killed_save_leaves_the_old_file(kind, how, tmp_path):
 )
 def test_a_missing_library_is_named(kind, package, tmp_path, monkeypatch):
     path = place(tmp_path, kind)
-    checkpoint.save(path, VARIABLES)
+    migrate.save(path, VARIABLES)
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     line = rf"needs {package} .* pip install 'hk_bridge\[checkpoint\]'\.$"
     with pytest.raises(ModuleNotFoundError, match=line):
-        checkpoint.load(path)
+        migrate.load(path)
     with pytest.raises(ModuleNotFoundError, match=line):
-        checkpoint.save(place(tmp_path / "..", kind).with_stem("new"), VARIABLES)
+        migrate.save(place(tmp_path / "..", kind).with_stem("new"), VARIABLES)
 
 
 @EVERY_FORMAT
 def test_progress_is_shown_on_stderr(kind, tmp_path, capsys):
     path = place(tmp_path, kind)
-    checkpoint.save(path, NEW, progress=True)
-    checkpoint.load(path, progress=True)
+    migrate.save(path, NEW, progress=True)
+    migrate.load(path, progress=True)
     captured = capsys.readouterr()
     assert not captured.out
     assert captured.err.count(path.name) >= 2
@@ -900,7 +900,7 @@ def test_a_save_is_followed_while_it_writes(tmp_path, capsys):
             return next(self.sizes, 60)
 
     path = tmp_path / "net.npz"
-    with checkpoint._progress(path, 100, True, Slow()):
+    with _files.progress_bar(path, 100, True, Slow()):
         time.sleep(0.5)
     assert " 60%" in capsys.readouterr().err
 
@@ -908,19 +908,19 @@ def test_a_save_is_followed_while_it_writes(tmp_path, capsys):
 @EVERY_FORMAT
 def test_progress_is_quiet_by_default(kind, tmp_path, capsys, monkeypatch):
     path = place(tmp_path, kind)
-    checkpoint.save(path, NEW)
-    checkpoint.load(path)
-    monkeypatch.setattr(checkpoint, "_LARGE", 0)
-    checkpoint.load(path)  # no terminal
-    checkpoint.load(path, progress=False)
+    migrate.save(path, NEW)
+    migrate.load(path)
+    monkeypatch.setattr(_files, "_LARGE", 0)
+    migrate.load(path)  # no terminal
+    migrate.load(path, progress=False)
     assert path.name not in capsys.readouterr().err
 
 
 def test_without_tqdm(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "_LARGE", 0)
+    monkeypatch.setattr(_files, "_LARGE", 0)
     monkeypatch.setitem(sys.modules, "tqdm", None)
     path = tmp_path / "net.npz"
-    checkpoint.save(path, VARIABLES)
-    assert_same(checkpoint.load(path), VARIABLES)
+    migrate.save(path, VARIABLES)
+    assert_same(migrate.load(path), VARIABLES)
     with pytest.raises(ModuleNotFoundError, match="needs tqdm"):
-        checkpoint.load(path, progress=True)
+        migrate.load(path, progress=True)

@@ -21,7 +21,7 @@ import jax
 from jax.extend import core as jex
 import numpy as np
 
-from hk_bridge import _plain
+from hk_bridge._proof import plain
 
 # Parameters of a primitive that do not change what it computes: the name of a jitted
 # function, whose primitive is called pjit up to JAX 0.8.
@@ -145,7 +145,7 @@ class Table:
 
     def plain(self, value: Any) -> Hashable:
         """A parameter as something that can be hashed and compared."""
-        return _plain.plain(value, lambda program: self.read(program).key)
+        return plain.plain(value, lambda program: self.read(program).key)
 
     def _fresh(self, program: Any) -> Program:
         jaxpr = getattr(program, "jaxpr", program)
@@ -234,12 +234,12 @@ class _Reader:
         else:
             if isinstance(aval.dtype, np.dtype):
                 value = np.asarray(value, aval.dtype)
-            key = _plain.bits(value)
+            key = plain.bits(value)
         number = self.table.number(("constant", aval, key))
         return Value(number, "a constant", aval, constant=value)
 
 
 def _programs(params: Mapping[str, Any]) -> list[Any]:
     """The programs among the parameters of a primitive."""
-    rows = (p if _plain.is_row(p) else [p] for p in params.values())
-    return [v for row in rows for v in row if _plain.is_program(v)]
+    rows = (p if plain.is_row(p) else [p] for p in params.values())
+    return [v for row in rows for v in row if plain.is_program(v)]

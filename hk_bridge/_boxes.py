@@ -1,0 +1,80 @@
+"""Who wants to know of the boxes that init makes, and what these say of each leaf."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import contextlib
+import threading
+from typing import Any
+from typing import NamedTuple
+
+import jax
+from jax.sharding import PartitionSpec
+import numpy as np
+
+from hk_bridge import _flax
+from hk_bridge import _haiku
+from hk_bridge import _layout
+
+
+class Annotation(NamedTuple):
+    """What a box says of an array, and the shape that it has inside its module."""
+
+    spec: PartitionSpec
+    shape: tuple[int, ...]
+
+
+# Of the arrays of each leaf, by whether it is of the params, module and leaf name.
+Annotations = dict[tuple[bool, str, str], list[Annotation]]
+
+
+class _Listener(threading.local):
+    """Who wants to know of the boxes that `init` makes in this thread."""
+
+    annotations: Annotations | None = None
+    depth = 0  # of the transform whose params are meant
+
+
+_listener = _Listener()
+# Part of what JAX remembers a trace by: under a new value, it knows nothing of what was
+# traced when nobody listened.
+_listening_now = jax.make_user_context()
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[Annotations]:
+    """What the boxes say that `init` makes while the block runs, in this thread."""
+    before = _listener.annotations, _listener.depth
+    annotations: Annotations = {}
+    _listener.annotations, _listener.depth = annotations, _haiku.depth() + 1
+    try:
+        with _listening_now(object()):
+            yield annotations
+    finally:
+        _listener.annotations, _listener.depth = before
+
+
+def note_boxes(name: str, variables: Mapping[str, Any]) -> None:
+    """At init: tells who listens what the boxes in `variables` of module `name` say."""
+    if _listener.annotations is None or _haiku.depth() != _listener.depth:
+        return  # the params of a transform that is not lifted go nowhere
+    name = _haiku.lift_prefix() + name
+    for collection, tree in variables.items():
+        for path, spec, leaf in _annotated(tree, (), None):
+            address = _layout.address(name, _layout.Where(collection, path))
+            _listener.annotations[collection == _layout.PARAMS, *address] = [
+                Annotation(spec, np.shape(array)) for array in jax.tree.leaves(leaf)
+            ]
+
+
+def _annotated(
+    tree: Any, path: tuple[str, ...], spec: PartitionSpec | None
+) -> Iterator[tuple[tuple[str, ...], PartitionSpec, Any]]:
+    """The path, spec and value of each leaf in a box that has a spec."""
+    if _layout.is_box(tree):
+        spec = _flax.partition_spec(tree) if spec is None else spec
+        yield from _annotated(_layout.open_box(tree), path, spec)
+    elif _layout.is_level(tree):
+        for key, value in tree.items():
+            yield from _annotated(value, (*path, key), spec)
+    elif spec is not None:
+        yield path, spec, tree

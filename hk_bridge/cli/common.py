@@ -1,0 +1,59 @@
+"""What several commands need: checkpoints, sizes, and errors in one line."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from hk_bridge import migrate
+
+
+class CannotStart(Exception):
+    """A command has what it needs, but not as it needs it: told in one line."""
+
+
+def load(path: str) -> Any:
+    """The tree in a checkpoint that the user named."""
+    try:
+        return migrate.load(Path(path))
+    except (OSError, ValueError) as error:
+        raise CannotStart(str(error)) from error
+
+
+def says(error: BaseException) -> str:
+    """An error in one line, as Python ends a traceback."""
+    return f"{type(error).__name__}: {error}"
+
+
+def size_of(tree: Any) -> int:
+    """How many bytes the arrays of `tree` take."""
+    return sum(
+        math.prod(leaf.shape) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+        if hasattr(leaf, "shape")
+    )
+
+
+def readable(size: float) -> str:
+    """A number of bytes.
+
+    >>> readable(12), readable(102_400_000)
+    ('12 B', '102.4 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def counted(count: int) -> str:
+    """A number of leaves, in words."""
+    return f"{count} {'leaf' if count == 1 else 'leaves'}"
+
+
+def print_json(value: Any) -> None:
+    """Prints `value` for a program to read."""
+    print(json.dumps(value, indent=2))

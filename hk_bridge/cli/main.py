@@ -1,0 +1,153 @@
+"""The command line: `python -m hk_bridge COMMAND`."""
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Sequence
+import os
+from pathlib import Path
+import sys
+from typing import Any
+from typing import TypeAlias
+
+from hk_bridge import _errors
+from hk_bridge.cli import demo
+from hk_bridge.cli.common import CannotStart
+from hk_bridge.cli.convert import convert
+from hk_bridge.cli.options import parse_input
+from hk_bridge.cli.options import parse_setting
+from hk_bridge.cli.show import show
+from hk_bridge.cli.verify import verify
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+_PACKAGES = ("orbax", "safetensors", "tqdm")  # of the extra `checkpoint`
+_EPILOG = """examples:
+  python -m hk_bridge demo --epochs 15 --plot curves.png
+  python -m hk_bridge show weights.msgpack --name resnet
+  python -m hk_bridge convert weights.msgpack haiku.safetensors --name resnet
+  python -m hk_bridge verify flax.linen:Dense --config features=3 --input 'f32[2,4]'
+"""
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    """The type of an option: a whole number from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        if text.isdecimal() and least <= int(text) <= most:
+            return int(text)
+        message = f"{text!r} is no whole number from {least} to {most}"
+        raise argparse.ArgumentTypeError(message)
+
+    return parse
+
+
+def _png(text: str) -> Path:
+    """The type of an option: a PNG file in a folder that exists."""
+    path = Path(text)
+    if path.suffix.lower() != ".png" or not path.parent.is_dir():
+        message = f"{text!r} is no name of a .png file in a folder that exists"
+        raise argparse.ArgumentTypeError(message)
+    return path
+
+
+def _haiku_name(text: str) -> str:
+    """The type of an option: the full name of a module in Haiku."""
+    try:
+        _errors.check_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _add_demo(commands: Commands) -> None:
+    text = "train a Haiku network of Flax blocks on handwritten digits"
+    parser = commands.add_parser("demo", help=text, description=text)
+    add = parser.add_argument
+    add("--epochs", type=_whole(1, 10_000), default=15, help="default: %(default)s")
+    add("--seed", type=_whole(0, 2**32 - 1), default=0, help="default: %(default)s")
+    add("--plot", type=_png, metavar="FILE.png", help="save loss and accuracy curves")
+    parser.set_defaults(run=demo.run, extra="demo", packages=demo.EXTRAS)
+
+
+def _add_command(
+    commands: Commands, run: Callable[[argparse.Namespace], int], text: str
+) -> Any:
+    parser = commands.add_parser(run.__name__, help=text, description=text)
+    parser.add_argument("--json", action="store_true", help="for a program to read")
+    parser.set_defaults(run=run, extra="checkpoint", packages=_PACKAGES)
+    return parser.add_argument
+
+
+def _add_show(commands: Commands) -> None:
+    add = _add_command(commands, show, "show a checkpoint and where it goes in Haiku")
+    add("ckpt", metavar="CKPT", help="a file or an Orbax directory")
+    add("--name", type=_haiku_name, default="net", help="in Haiku (%(default)s)")
+
+
+def _add_convert(commands: Commands) -> None:
+    text = "convert a checkpoint from Flax's layout to Haiku's, or back"
+    add = _add_command(commands, convert, text)
+    add("src", metavar="SRC", help="a file or an Orbax directory")
+    add("dst", metavar="DST", help="likewise; its suffix tells the format")
+    add("--name", type=_haiku_name, required=True, help="of the module in Haiku")
+    add("--to", choices=("haiku", "flax"), default="haiku", help="default: %(default)s")
+
+
+def _add_verify(commands: Commands) -> None:
+    text = "check that a linen module is the same in Haiku as in Flax"
+    add = _add_command(commands, verify, text)
+    add("module", metavar="pkg.mod:Class", help="or a function that builds one")
+    pair = {"metavar": "K=V", "type": parse_setting, "action": "append"}
+    add("--config", default=[], help="an argument of the class", **pair)
+    add("--kwarg", default=[], help="a keyword input of the call", **pair)
+    array = {"metavar": "ARRAY", "type": parse_input, "action": "append"}
+    add("--input", default=[], help="an input, like 'f32[2,224,224,3]'", **array)
+    add("--variables", metavar="CKPT", help="initial values")
+    add("--steps", type=_whole(1, 10_000), help="default: 3")
+    add("--name", type=_haiku_name, help="in Haiku")
+
+
+# A command adds its parser, whose defaults name what runs it, and the extra that this
+# needs with the packages in it.
+_COMMANDS = (_add_demo, _add_show, _add_convert, _add_verify)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of the command line `argv`, by default that of the process.
+
+    Returns:
+      0 if the command did its work, 1 if what it checks does not hold, 2 if it could
+      not start: an extra is not installed, a file cannot be read; 141, as shells have
+      it, if who read its output went away.
+
+    Raises:
+      SystemExit: as argparse does, after `--help` (0) or wrong arguments (2).
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m hk_bridge",
+        description="Any Flax linen module as a Haiku module.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in _COMMANDS:
+        add(commands)
+    args = parser.parse_args(argv)
+    try:
+        code = int(args.run(args))
+        print(end="", flush=True)
+        return code
+    except BrokenPipeError:  # `show ... | head` has enough
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # for what is flushed at exit
+        return 141
+    except CannotStart as error:
+        print(f"{args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in args.packages:
+            raise
+        line = f"{args.command} needs {package}: pip install 'hk_bridge[{args.extra}]'"
+        print(line, file=sys.stderr)
+        return 2

@@ -1,0 +1,71 @@
+"""Options of the command line that are more than text."""
+
+import argparse
+import ast
+import re
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+_SHORT = {
+    "bf": "bfloat",
+    "f": "float",
+    "c": "complex",
+    "i": "int",
+    "s": "int",
+    "u": "uint",
+}
+_INPUT = re.compile(r"(?P<dtype>\w+)\[(?P<shape>(\d+(,\d+)*)?)\]")
+
+
+class Input(NamedTuple):
+    """What `f32[2,224,224,3]` says."""
+
+    dtype: Any
+    shape: tuple[int, ...]
+
+
+def parse_input(text: str) -> Input:
+    """The type of an option: an array, as JAX writes one.
+
+    >>> parse_input("f32[2,3]"), parse_input("int32[]")
+    (Input(dtype=dtype('float32'), shape=(2, 3)), Input(dtype=dtype('int32'), shape=()))
+    """
+    match = _INPUT.fullmatch(text.replace(" ", ""))
+    if match is None:
+        message = f"{text!r} is no array like 'f32[2,224,224,3]' or 'i32[8]'"
+        raise argparse.ArgumentTypeError(message)
+    short = re.fullmatch(r"([a-z]+)(\d+)", match["dtype"])
+    name = _SHORT.get(short[1], short[1]) + short[2] if short else match["dtype"]
+    name = {"pred": "bool"}.get(name, name)
+    if name not in _dtypes():
+        message = f"{match['dtype']!r} is no dtype of an input; f32 and i32 are two"
+        raise argparse.ArgumentTypeError(message)
+    sizes = [int(size) for size in match["shape"].split(",") if size]
+    return Input(jnp.dtype(name), tuple(sizes))
+
+
+def _dtypes() -> set[str]:
+    """What inputs may be; 64 bits only where JAX has them."""
+    names = {"bool", "bfloat16", "float16", "float32", "complex64"}
+    names |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32)}
+    if jax.config.read("jax_enable_x64"):
+        names |= {"float64", "complex128", "int64", "uint64"}
+    return names
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """The type of an option: `name=value`, the value a Python literal or else text.
+
+    >>> parse_setting("features=(1, 2)"), parse_setting("dtype=bfloat16")
+    (('features', (1, 2)), ('dtype', 'bfloat16'))
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value

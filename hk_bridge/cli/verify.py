@@ -1,0 +1,120 @@
+"""`python -m hk_bridge verify`: whether a module is the same in Haiku as in Flax."""
+
+import argparse
+from collections.abc import Iterator
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+import importlib
+import os
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hk_bridge import _abstract
+from hk_bridge import _flax
+from hk_bridge import migrate
+from hk_bridge import testing
+from hk_bridge.cli.common import CannotStart
+from hk_bridge.cli.common import load
+from hk_bridge.cli.common import print_json
+from hk_bridge.cli.common import says
+from hk_bridge.cli.options import Input
+from hk_bridge.migrate._diff import Diff
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Checks that a module is the same in Haiku as in Flax."""
+    module = _build(args.module, dict(args.config))
+    rng = np.random.default_rng(0)
+    inputs = [_random(rng, spec) for spec in args.input]
+    kwargs = dict(args.kwarg)
+    variables = None if args.variables is None else load(args.variables)
+    if variables is not None:
+        with _told():
+            found = migrate.diff(variables, module, *inputs, name=args.name, **kwargs)
+        if not found.ok:
+            _print_diff(found, args)
+            return 1
+    with _told():
+        report = _checked(
+            module,
+            *inputs,
+            variables=variables,
+            steps=args.steps,
+            name=args.name,
+            **kwargs,
+        )
+    if args.json:
+        print_json({"ok": report.ok, **dataclasses.asdict(report)})
+    else:
+        print(report)
+    return 0 if report.ok else 1
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """In one line what Flax says about the inputs, or the module about itself."""
+    try:
+        yield
+    except Exception as error:
+        raise CannotStart(says(error)) from error
+
+
+def _checked(*args: Any, **kwargs: Any) -> testing.Report:
+    """What `testing.check` found, whether it passed or not."""
+    try:
+        return testing.check(*args, **kwargs)
+    except AssertionError as error:
+        if not error.args or not isinstance(error.args[0], testing.Report):
+            raise  # the module's own
+        return error.args[0]
+
+
+def _build(target: str, config: Mapping[str, Any]) -> Any:
+    """The linen module that `pkg.mod:Class` and its arguments make."""
+    module_name, colon, attribute = target.partition(":")
+    if not colon or not module_name or not attribute:
+        raise CannotStart(f"{target!r} is not of the form pkg.mod:Class")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        made: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            made = getattr(made, part)
+        instance = isinstance(made, _flax.linen.Module)
+        if not instance:
+            is_class = isinstance(made, type)
+            made = _flax.build(made, (), config) if is_class else made(**config)
+        module, _ = _flax.unbound(made)
+    except Exception as error:  # whatever the user's code does
+        raise CannotStart(f"{target} gives no module. {says(error)}") from error
+    if instance and config:
+        raise CannotStart(
+            f"--config needs a class or a function, but {target} is an instance of "
+            f"{type(module).__name__}. Leave --config out, or give its class."
+        )
+    return module
+
+
+def _random(rng: np.random.Generator, spec: Input) -> Any:
+    """Normal numbers, or whole ones from 0 to 7, which most embeddings have."""
+    try:
+        if jnp.issubdtype(spec.dtype, np.inexact):
+            values: Any = rng.normal(size=spec.shape)
+        else:
+            values = rng.integers(2 if spec.dtype == bool else 8, size=spec.shape)
+        return jnp.asarray(np.asarray(values).astype(spec.dtype))
+    except Exception as error:  # too large, in the words of NumPy or JAX
+        text = _abstract.describe(jax.ShapeDtypeStruct(spec.shape, spec.dtype))
+        raise CannotStart(f"--input {text} cannot be made. {says(error)}") from error
+
+
+def _print_diff(found: Diff, args: argparse.Namespace) -> None:
+    if args.json:
+        print_json({"ok": False, "diff": dataclasses.asdict(found)})
+    else:
+        print(f"{args.variables}: {found}")

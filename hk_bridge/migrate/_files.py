@@ -1,0 +1,87 @@
+"""Files on disk: how one takes the place of another, and what is shown of it."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import glob
+import os
+import pathlib
+import secrets
+import threading
+from typing import Any
+
+from hk_bridge.migrate._extras import extra
+
+Path = str | os.PathLike[str]
+Done = Callable[[int], Any]  # told how many bytes more are done
+
+_LARGE = 100_000_000  # bytes: from here on progress is shown
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A new path beside `path`, which takes its place when the block is through."""
+    target = pathlib.Path(os.path.realpath(path))  # through a link, as open() writes
+    new = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")
+    try:
+        new.touch(exist_ok=False)
+    except OSError as error:
+        error.filename = str(path)  # the caller knows no other
+        raise
+    mode = (target if target.exists() else new).stat().st_mode
+    try:
+        new.chmod(0o600)  # what it replaces may be a secret
+        yield new
+        with new.open("rb+") as file:
+            os.fsync(file)  # else a power cut may leave the new name on no bytes
+        new.chmod(mode)
+        new.replace(target)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def size_of(path: pathlib.Path) -> int:
+    """Bytes at `path` so far; a directory's while Orbax writes it, under its name."""
+    if path.is_file():
+        return path.stat().st_size
+    roots = [path, *path.parent.glob(glob.escape(path.name) + ".orbax*")]
+    files = (file for root in roots for file in root.rglob("*"))
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+@contextlib.contextmanager
+def progress_bar(
+    path: pathlib.Path,
+    total: int,
+    wanted: bool | None,
+    size: Callable[[], int] | None = None,
+) -> Iterator[Done]:
+    """Shows how much of `total` is done: as the block tells, or `size` as it grows."""
+    tqdm = None
+    if wanted or (wanted is None and total > _LARGE):
+        with contextlib.nullcontext() if wanted else contextlib.suppress(ImportError):
+            tqdm = extra("tqdm")
+    if tqdm is None:
+        yield lambda count: None
+        return
+    hide = None if wanted is None else False  # None: unless in a terminal
+    options = {"unit": "B", "unit_scale": True, "disable": hide}
+    stop = threading.Event()
+    with tqdm.tqdm(total=total, desc=path.name, **options) as bar:
+
+        def follow(size: Callable[[], int]) -> None:
+            while not stop.wait(0.1):
+                with contextlib.suppress(OSError):  # Orbax renames beneath our feet
+                    bar.update(min(size(), total) - bar.n)
+
+        thread = threading.Thread(target=follow, args=(size,), daemon=True)
+        if size:  # a thread, since the libraries write a file in one call
+            thread.start()
+        try:
+            yield bar.update
+            bar.update(total - bar.n)
+        finally:
+            stop.set()
+            if size:
+                thread.join()
