@@ -84,6 +84,12 @@ class _Form:
     leaves: list[Any]
     treedef: Any
 
+    @property
+    def static(self) -> Any:
+        """All that it is, for a key."""
+        leaves = [(x.position,) if type(x) is _Place else [x] for x in self.leaves]
+        return leaves, self.treedef
+
     def join(self, arrays: Sequence[Any]) -> Any:
         """The tree with these arrays."""
         leaves = [arrays[x.position] if type(x) is _Place else x for x in self.leaves]
@@ -115,12 +121,25 @@ class _Results:
         return cls(arrays, form)
 
 
+class _Now(NamedTuple):
+    """One of the equal calls, whose code runs if JAX wants to trace (again)."""
+
+    module: Any
+    function: Callable[..., Any]
+    form: _Form
+    call: _flax.Call
+
+
 @dataclasses.dataclass
 class _Entry:
-    """One trace: the streams that it draws, and the function that has it, once made."""
+    """One trace: the streams that it draws, and the function that has it, once made.
+
+    What `now` has may differ from what the first of the equal calls had by now: an
+    object that changed is equal to what others were before."""
 
     streams: tuple[str, ...]
     function: Callable[..., _Results] | None = None
+    now: _Now | None = None
 
 
 def run(
@@ -132,7 +151,7 @@ def run(
     kwargs: Mapping[str, Any],
 ) -> _flax.Outcome:
     """What `_flax.run` does after init, by a trace that is there, if sharing is on."""
-    entries = _table.entries
+    entries = _table.entries if _haiku.can_close else None
 
     def as_ever() -> _flax.Outcome:
         return _flax.run(module, function, variables, call, False, args, kwargs)
@@ -146,8 +165,8 @@ def run(
     streams = (tuple(given), call.streams.offers("?"), call.mutable)
     avals = tuple(map(jax.typeof, arrays))
     context = _flax.context()
-    static = (module, function, form.leaves, form.treedef, avals, streams, context)
-    key = _flax.frozen_key(static)
+    static = (module, function, form.static, avals, streams, context)
+    key = _flax.key_of(static)
     if key is None:
         return as_ever()
     if key not in entries:
@@ -162,12 +181,15 @@ def run(
     if not (arrays or keys) or not _are_staged(keys):
         return as_ever()
     if entry.function is None:
-        entry.function = _shared(entry.streams, form, module, function, call)
+        entry.function = _shared(entry)
+    entry.now = _Now(module, function, form, call)
     try:
         results = entry.function(arrays, keys)
     except Exception:
         entries[key] = None  # as below, or whatever has the module fail by itself, too
         return as_ever()
+    finally:
+        entry.now = None
     output, changed = results.form.join(results.arrays)
     return _flax.Outcome(output, _layout.replace(variables, changed), frozenset(), None)
 
@@ -177,18 +199,14 @@ def _are_staged(arrays: Sequence[Any]) -> bool:
     return all(isinstance(x, partial_eval.DynamicJaxprTracer) for x in arrays)
 
 
-def _shared(
-    streams: Sequence[str],
-    form: _Form,
-    module: Any,
-    function: Callable[..., Any],
-    call: _flax.Call,
-) -> Callable[..., _Results]:
-    """The jitted function that runs `module`, inlined wherever it is called."""
+def _shared(entry: _Entry) -> Callable[..., _Results]:
+    """The jitted function that runs the module, inlined wherever it is called."""
 
     def pure(arrays: Sequence[Any], keys: Sequence[Any]) -> _Results:
+        assert entry.now is not None
+        module, function, form, call = entry.now
         variables, args, kwargs, given = form.join(arrays)
-        given = {**given, **dict(zip(streams, keys, strict=True))}
+        given = {**given, **dict(zip(entry.streams, keys, strict=True))}
         inner = call.with_keys(given)
         before = {(c, path): leaf for c, path, leaf in _layout.leaves(variables)}
         outcome = _flax.run(module, function, variables, inner, False, args, kwargs)
@@ -198,7 +216,7 @@ def _shared(
             if before.get((c, path), _flax.MISSING) is not leaf
         }
         results = _Results(*_split((outcome.output, changed)))
-        if _flax.frozen_key(results.form.leaves) is None:
+        if _flax.key_of(results.form.static) is None:
             raise TypeError("A leaf that is no array may hold a tracer of this trace.")
         return results
 
