@@ -40,6 +40,8 @@ _STABLE = frozenset([
     "hk_bridge", "jax", "jaxlib", "jmp", "ml_dtypes", "numpy", "optax", "scipy",
     "tensorflow_probability",
 ])  # fmt: skip
+# Their functions tell of the thread, or of the calls before.
+_CHANGING = ("haiku._src.mixed_precision",)
 # Builtins through which code reaches what it does not name.
 _REACHING = frozenset([
     "__import__", "breakpoint", "compile", "eval", "exec", "globals", "input",
@@ -81,7 +83,7 @@ def _key(value: Any, seen: _Seen) -> Any:
     if isinstance(value, (jax.Array, np.ndarray)):
         raise _Unknown
     if isinstance(value, (np.dtype, jax.sharding.Sharding)):
-        return value
+        return type(value), value
     if isinstance(value, (np.bool_, np.number)):
         return _checked(type(value)), value.dtype.str, value.tobytes()
     if isinstance(value, enum.Enum):
@@ -97,6 +99,11 @@ def _key(value: Any, seen: _Seen) -> Any:
 
 def _itself(value: Any, seen: _Seen) -> Any:
     return value
+
+
+def _tagged(value: Any, seen: _Seen) -> Any:
+    """By equality, among its kind: `np.dtype("int8") == "int8"`."""
+    return type(value), value
 
 
 def _row(value: Any, seen: _Seen) -> Any:
@@ -201,6 +208,8 @@ def _function(value: types.FunctionType, seen: _Seen) -> Any:
     """A function by its code and all that the code loads."""
     closure, code = value.__closure__, value.__code__
     is_stable = _is_stable_code(value)
+    if is_stable and value.__module__ in _CHANGING:
+        raise _Unknown
     if is_stable and _is_official(value):
         return _official_key(value)
     if id(value) in seen:
@@ -219,14 +228,13 @@ def _function(value: types.FunctionType, seen: _Seen) -> Any:
         # What is also a cell is met there: the usual `functools.wraps`.
         if name != "__wrapped__" or not any(held is cell for cell in cells):
             parts.append((name, _key(held, seen)))
+    for name, cell in zip(code.co_freevars, cells, strict=True):
+        parts.append(_cell(cell, code, name, seen))
     if is_stable:
-        parts += [_key(cell, seen) for cell in cells]
         return tuple(parts)
     loads = _loads.loads(code)
     if loads.writes:
         raise _Unknown
-    for name, cell in zip(code.co_freevars, cells, strict=True):
-        parts.append(_cell(cell, loads.held[name], seen))
     for chain in loads.names:
         parts.append(_global(value.__globals__, chain, seen))
     for module, name in loads.imported:
@@ -234,12 +242,16 @@ def _function(value: types.FunctionType, seen: _Seen) -> Any:
     return tuple(parts)
 
 
-def _cell(held: Any, chains: Iterable[_loads.Chain], seen: _Seen) -> Any:
+def _cell(held: Any, code: types.CodeType, name: str, seen: _Seen) -> Any:
     """What a closure holds. A bound module will do if only its fields are looked at."""
+    if type(held) in _BY_TYPE and not isinstance(held, types.ModuleType):
+        return _key(held, seen)
+    is_bound = isinstance(held, nn.Module) and held.scope is not None
+    if not is_bound and not isinstance(held, types.ModuleType):
+        return _key(held, seen)
+    chains = _loads.loads(code).held[name]
     if isinstance(held, types.ModuleType):
         return tuple([_attribute(held, chain, seen) for chain in chains])
-    if not isinstance(held, nn.Module) or held.scope is None:
-        return _key(held, seen)
     fields = {f.name for f in dataclasses.fields(held) if f.init} - {"parent", "name"}
     if not all(chain and chain[0] in fields for chain in chains):
         raise _Unknown
@@ -329,6 +341,7 @@ _DESCRIPTORS = (
     *(types.WrapperDescriptorType, types.MethodDescriptorType),
     types.ClassMethodDescriptorType,
 )
+_CODE = (types.FunctionType, property, staticmethod, classmethod)
 _MADE_BY_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 _PLAIN_BASES: tuple[Any, ...] = (object, abc.ABC, typing.Generic, typing.Protocol)
 
@@ -425,15 +438,14 @@ def _named_tuple(value: Any, seen: _Seen) -> Any:
     functions: list[Any] = []
     for base in own if not _is_official(cls) else ():
         for name, member in vars(base).items():
-            if type(member) is types.FunctionType and name not in _OF_NAMED_TUPLES:
-                functions.append((name, _key(member, seen)))
-            elif isinstance(member, (property, staticmethod)):
+            if name not in _OF_NAMED_TUPLES and isinstance(member, _CODE):
                 functions.append((name, _member(name, member, seen)))
     return _checked(cls), tuple(functions), *[_key(item, seen) for item in value]
 
 
 _OF_NAMED_TUPLES = frozenset([
-    "__new__", "_replace", "__replace__", "__repr__", "_asdict", "__getnewargs__",
+    "__new__", "_make", "_replace", "__replace__", "__repr__", "_asdict",
+    "__getnewargs__",
 ])  # fmt: skip
 
 
@@ -449,7 +461,7 @@ def _enum(value: enum.Enum, seen: _Seen) -> Any:
         for base in cls.__mro__
         if not _is_official(base)
         for name, member in vars(base).items()
-        if isinstance(member, (types.FunctionType, property, staticmethod))
+        if isinstance(member, _CODE)
     ]
     return ref(cls), value.name, _key(value._value_, seen), tuple(functions)
 
@@ -464,10 +476,10 @@ _FIXED: tuple[Any, ...] = (
 _BY_TYPE: dict[type, Callable[[Any, _Seen], Any]] = {
     int: _itself,
     str: _itself,
-    types.NoneType: _itself,
-    types.EllipsisType: _itself,
-    bool: lambda value, seen: (bool, value),  # True == 1
-    bytes: lambda value, seen: (bytes, value),
+    types.NoneType: _tagged,
+    types.EllipsisType: _tagged,
+    bool: _tagged,  # True == 1
+    bytes: _tagged,
     float: lambda value, seen: (float, value.hex()),  # 0.0 == -0.0, nan != nan
     complex: lambda value, seen: (complex, value.real.hex(), value.imag.hex()),
     tuple: _row,
@@ -485,12 +497,12 @@ _BY_TYPE: dict[type, Callable[[Any, _Seen], Any]] = {
     types.FunctionType: _function,
     types.MethodType: _method,
     types.BuiltinFunctionType: _builtin,
-    types.MethodDescriptorType: _itself,
-    types.WrapperDescriptorType: _itself,
+    types.MethodDescriptorType: _tagged,
+    types.WrapperDescriptorType: _tagged,
     types.ModuleType: _python_module,
     jax.sharding.PartitionSpec: _spec,
-    jax.sharding.Mesh: _itself,
-    jax.sharding.AbstractMesh: _itself,
-    jax.core.ShapedArray: _itself,
+    jax.sharding.Mesh: _tagged,
+    jax.sharding.AbstractMesh: _tagged,
+    jax.core.ShapedArray: _tagged,
     jax.tree_util.PyTreeDef: _tree,
 }

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+import jmp
 import numpy as np
 import pytest
 
@@ -275,6 +276,11 @@ def imported():
     return WIDTH
 
 
+def of_a_policy():
+    policy = hk.mixed_precision.get_policy(hk.Linear)
+    return 0 if policy is None else len(str(policy.compute_dtype))
+
+
 def by_default(number=0):
     return number
 
@@ -319,6 +325,10 @@ def set_all(number):
     global WIDTH
     WIDTH = OfClass.number = SETTINGS.scale = Mutable.scale = number
     by_default.__defaults__ = (number,)
+    hk.mixed_precision.clear_policy(hk.Linear)
+    if number:
+        policy = jmp.get_policy(f"compute={('', 'bfloat16', 'half', 'full')[number]}")
+        hk.mixed_precision.set_policy(hk.Linear, policy)
     by_attribute.number = number
 
 
@@ -357,6 +367,7 @@ CHANGED = {
     "class_attribute_inside": lambda n: Inside(),
     "class_attribute_under_remat": lambda n: nn.remat(Inside)(),
     "property": lambda n: OfProperty(),
+    "policy": lambda n: Calls(of_a_policy),
     "dict": lambda n: Ops({"add": n, "mul": 2} if n % 2 else {"mul": 2, "add": n}),
 }  # fmt: skip
 
@@ -619,8 +630,7 @@ def with_state_there(module, x):
 
 
 def with_names(module, x):
-    bundle = hk.experimental.current_bundle_name()
-    return module(x) * len(hk.experimental.current_name()) + len(bundle)
+    return module(x) * len(hk.experimental.current_name())
 
 
 def with_all_params(module, x):
@@ -663,13 +673,12 @@ def with_keys_reserved(module, x):
     return with_key(module, x)
 
 
-def with_a_copy_of_what_there_is(module, x):
-    f = hk.experimental.transparent_lift(lambda x: hk.Linear(4)(x))
-    return f(module(x))
+def with_a_part_under_remat(module, x):
+    return hk.remat(lambda x: x * hk.get_parameter("s", [], init=jnp.ones))(module(x))
 
 
-def with_a_jitted_part(module, x):
-    return hk.jit(lambda x: x * hk.get_parameter("s", [], init=jnp.ones))(module(x))
+def with_a_cond(module, x):
+    return hk.cond(x.sum() > 0, lambda x: x, lambda x: -x, module(x))
 
 
 def with_a_policy(module, x):
@@ -707,8 +716,8 @@ RIGHT = {
     "name_scope": by_method(with_a_name_scope),
     "bridged_module": by_method(with_a_bridged_module),
     "keys_reserved": by_method(with_keys_reserved),
-    "lifted": by_method(with_a_copy_of_what_there_is),
-    "jitted_part": by_method(with_a_jitted_part),
+    "remat": by_method(with_a_part_under_remat),
+    "cond": by_method(with_a_cond),
     "policy": by_method(with_a_policy),
     "transform_inside": by_method(with_a_transform_inside),
 }
