@@ -28,12 +28,14 @@ class Loads:
       names: each global name, with the attributes that are loaded of it at once.
       held: the same by free variable, without its name; `()` if it is used as it is.
       imported: `(module, name)` of each `from module import name`.
+      own: names of the bodies of classes, which come before global ones.
       writes: whether it may change what it loads, or loads what cannot be told.
     """
 
     names: tuple[Chain, ...]
     held: Mapping[str, tuple[Chain, ...]]
     imported: tuple[tuple[str, str], ...]
+    own: frozenset[str]
     writes: bool
 
 
@@ -54,15 +56,14 @@ def _read(code: types.CodeType) -> Loads:
     names: dict[Chain, None] = {}
     held: dict[str, dict[Chain, None]] = {name: {} for name in code.co_freevars}
     imported: dict[tuple[str, str], None] = {}
-    writes = False
+    writes, own = False, {"__annotations__"}
     for part, outer in _parts(code, frozenset(code.co_freevars)):
         found = [i for i in dis.get_instructions(part) if i.opname not in _NOTHING]
         module = ""
-        own = {i.argval for i in found if i.opname == "STORE_NAME"}
-        own.add("__annotations__")  # of the body of a class
+        own.update(i.argval for i in found if i.opname == "STORE_NAME")
         for at, instruction in enumerate(found):
             kind, name = instruction.opname, instruction.argval
-            if kind in _GLOBAL and not (kind == "LOAD_NAME" and name in own):
+            if kind in _GLOBAL:
                 chain, written = _attributes(found, at)
                 names[name, *chain] = None
                 writes |= written
@@ -79,7 +80,7 @@ def _read(code: types.CodeType) -> Loads:
             else:
                 writes |= kind in _WRITES or (kind in _WRITES_HELD and name in outer)
     each = {name: tuple(chains) for name, chains in held.items()}
-    return Loads(tuple(names), each, tuple(imported), writes)
+    return Loads(tuple(names), each, tuple(imported), frozenset(own), writes)
 
 
 def _parts(

@@ -10,50 +10,30 @@ What belongs to JAX, NumPy, Flax, Haiku and a few modules of Python is taken to 
 it is, so it goes by identity.
 """
 
-import abc
-import builtins
 from collections.abc import Callable
 from collections.abc import Hashable
 from collections.abc import Iterable
 import dataclasses
 import enum
 import functools
-import inspect
 import sys
 import types
-import typing
 from typing import Any
-import weakref
 
 from flax import core
 import flax.linen as nn
-from flax.linen import module as linen_module
 import jax
 import numpy as np
 
-from hk_bridge import _loads
-
-_STABLE = frozenset([
-    "abc", "builtins", "collections", "copy", "dataclasses", "enum", "functools",
-    "inspect", "itertools", "logging", "math", "numbers", "operator", "re", "string",
-    "types", "typing", "warnings", "chex", "distrax", "einops", "flax", "haiku",
-    "hk_bridge", "jax", "jaxlib", "jmp", "ml_dtypes", "numpy", "optax", "scipy",
-    "tensorflow_probability",
-])  # fmt: skip
-# Their functions tell of the thread, or of the calls before.
-_CHANGING = ("haiku._src.mixed_precision",)
-# Builtins through which code reaches what it does not name.
-_REACHING = frozenset([
-    "__import__", "breakpoint", "compile", "eval", "exec", "globals", "input",
-    "locals", "open", "vars",
-])  # fmt: skip
-_MISSING: Any = object()
-_Seen = dict[int, int]
-ref = weakref.ref
-
-
-class _Unknown(Exception):
-    """It is not known to be a value."""
+from hk_bridge import _classes
+from hk_bridge import _functions
+from hk_bridge._library import MISSING
+from hk_bridge._library import Unknown
+from hk_bridge._library import is_official
+from hk_bridge._library import is_stable
+from hk_bridge._library import named
+from hk_bridge._library import official_key
+from hk_bridge._library import ref
 
 
 def key_of(value: Any) -> Hashable | None:
@@ -65,237 +45,47 @@ def key_of(value: Any) -> Hashable | None:
     True
     """
     try:
-        key: Hashable = _key(value, {})
-    except (_Unknown, RecursionError):
+        key: Hashable = Asking().key(value)
+    except (Unknown, RecursionError):
         return None
     return key
 
 
-def _key(value: Any, seen: _Seen) -> Any:
-    """The key; `seen` numbers the functions and classes met, which may be cyclic."""
-    known = _BY_TYPE.get(type(value))
-    if known is not None:
-        return known(value, seen)
-    if isinstance(value, type):
-        return _class(value, seen)
-    if isinstance(value, nn.Module):
-        return _module(value, seen)
-    if isinstance(value, (jax.Array, np.ndarray)):
-        raise _Unknown
-    if isinstance(value, (np.dtype, jax.sharding.Sharding)):
-        return type(value), value
-    if isinstance(value, (np.bool_, np.number)):
-        return _checked(type(value)), value.dtype.str, value.tobytes()
-    if isinstance(value, enum.Enum):
-        return _enum(value, seen)
-    if isinstance(value, tuple):
-        return _named_tuple(value, seen)
-    if _is_official(value):
-        return _official_key(value)
-    if isinstance(value, _WRAPPERS):
-        return _wrapper(value, seen)
-    return _object(value, seen)
+class Asking:
+    """One asking for a key."""
 
+    __slots__ = ("seen",)
 
-def _itself(value: Any, seen: _Seen) -> Any:
-    return value
+    def __init__(self) -> None:
+        self.seen: dict[int, int] = {}
 
+    def key(self, value: Any) -> Any:
+        """The key of a value, or of a part of it."""
+        known = _BY_TYPE.get(type(value))
+        if known is not None:
+            return known(value, self)
+        for kinds, of_kind in _BY_KIND:
+            if isinstance(value, kinds):
+                return of_kind(value, self)
+        if is_official(value):
+            return official_key(value)
+        if isinstance(value, _WRAPPERS):
+            return _functions.wrapper(value, self)
+        return _classes.instance(value, self)
 
-def _tagged(value: Any, seen: _Seen) -> Any:
-    """By equality, among its kind: `np.dtype("int8") == "int8"`."""
-    return type(value), value
+    def pairs(self, items: Iterable[tuple[Any, Any]]) -> Any:
+        """The keys of these pairs, in order."""
+        return tuple([(self.key(k), self.key(v)) for k, v in items])
 
+    def constant(self, value: Any) -> Any:
+        """The key of what code reaches by a global name, or of a class.
 
-def _row(value: Any, seen: _Seen) -> Any:
-    return (type(value), *[_key(item, seen) for item in value])
-
-
-def _pairs(items: Iterable[tuple[Any, Any]], seen: _Seen) -> Any:
-    return tuple([(_key(k, seen), _key(v, seen)) for k, v in items])
-
-
-def _mapping(value: Any, seen: _Seen) -> Any:
-    return type(value), _pairs(value.items(), seen)
-
-
-def _spec(value: Any, seen: _Seen) -> Any:
-    return jax.sharding.PartitionSpec, value, _row(tuple(value), seen)
-
-
-def _partial(value: Any, seen: _Seen) -> Any:
-    parts = (value.func, value.args, value.keywords, value.__dict__)
-    return functools.partial, *[_key(part, seen) for part in parts]
-
-
-def _method(value: Any, seen: _Seen) -> Any:
-    return "method", _key(value.__func__, seen), _key(value.__self__, seen)
-
-
-def _builtin(value: Any, seen: _Seen) -> Any:
-    owner: Any = value.__self__
-    if isinstance(owner, (types.ModuleType, types.NoneType)):
-        return ref(value)
-    raise _Unknown  # bound to an object, which may change
-
-
-def _python_module(value: Any, seen: _Seen) -> Any:
-    if _is_stable(value.__name__) and sys.modules.get(value.__name__) is value:
-        return types.ModuleType, value.__name__
-    raise _Unknown
-
-
-def _tree(value: Any, seen: _Seen) -> Any:
-    """A PyTreeDef: its own equality is as coarse as that of the data in its nodes."""
-    data = value.node_data()
-    if data is None:
-        return "leaf"
-    kind, auxiliary = data
-    children = [_tree(child, seen) for child in value.children()]
-    return "node", _checked(kind), _key(auxiliary, seen), *children
-
-
-# What belongs to a library.
-
-
-def _is_stable(module: Any) -> bool:
-    """Whether the name of a module is of a library that is taken to stay as it is."""
-    return isinstance(module, str) and module.partition(".")[0] in _STABLE
-
-
-# Keeps alive what is a constant of its library.
-_officials: dict[int, Any] = {}
-
-
-def _is_official(value: Any) -> bool:
-    """Whether a stable library has `value` under its own name."""
-    if id(value) in _officials:
-        return True
-    module = getattr(value, "__module__", None)
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    if not _is_stable(module) or type(name) is not str:
-        return False
-    found: Any = sys.modules.get(str(module))
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if found is not value:
-        return False
-    _officials[id(value)] = value
-    return True
-
-
-def _official_key(value: Any) -> Any:
-    """By identity: equality may be coarse, as that of `jnp.float32`."""
-    return "of a library", id(value)  # which stays its own, as it is kept alive
-
-
-def _is_stable_code(function: types.FunctionType) -> bool:
-    """Whether the global names of `function` are those of a module of a library."""
-    names = function.__globals__
-    if id(names) in _officials:
-        return True
-    name = names.get("__name__")
-    module: Any = sys.modules.get(str(name)) if _is_stable(name) else None
-    if getattr(module, "__dict__", None) is not names:
-        return False
-    _officials[id(names)] = names
-    return True
-
-
-# Functions.
-
-
-def _function(value: types.FunctionType, seen: _Seen) -> Any:
-    """A function by its code and all that the code loads."""
-    closure, code = value.__closure__, value.__code__
-    is_stable = _is_stable_code(value)
-    if is_stable and value.__module__ in _CHANGING:
-        raise _Unknown
-    if is_stable and _is_official(value):
-        return _official_key(value)
-    if id(value) in seen:
-        return "seen", seen[id(value)]
-    seen[id(value)] = len(seen)
-    try:
-        cells = [cell.cell_contents for cell in closure or ()]
-    except ValueError:
-        raise _Unknown from None  # an empty cell
-    parts: list[Any] = [ref(code)]
-    if value.__defaults__:
-        parts.append(_row(value.__defaults__, seen))
-    if value.__kwdefaults__:
-        parts.append(_mapping(value.__kwdefaults__, seen))
-    for name, held in value.__dict__.items():
-        # What is also a cell is met there: the usual `functools.wraps`.
-        if name != "__wrapped__" or not any(held is cell for cell in cells):
-            parts.append((name, _key(held, seen)))
-    for name, cell in zip(code.co_freevars, cells, strict=True):
-        parts.append(_cell(cell, code, name, seen))
-    if is_stable:
-        return tuple(parts)
-    loads = _loads.loads(code)
-    if loads.writes:
-        raise _Unknown
-    for chain in loads.names:
-        parts.append(_global(value.__globals__, chain, seen))
-    for module, name in loads.imported:
-        parts.append(_global(vars(sys.modules.get(module, builtins)), (name,), seen))
-    return tuple(parts)
-
-
-def _cell(held: Any, code: types.CodeType, name: str, seen: _Seen) -> Any:
-    """What a closure holds. A bound module will do if only its fields are looked at."""
-    if type(held) in _BY_TYPE and not isinstance(held, types.ModuleType):
-        return _key(held, seen)
-    is_bound = isinstance(held, nn.Module) and held.scope is not None
-    if not is_bound and not isinstance(held, types.ModuleType):
-        return _key(held, seen)
-    chains = _loads.loads(code).held[name]
-    if isinstance(held, types.ModuleType):
-        return tuple([_attribute(held, chain, seen) for chain in chains])
-    fields = {f.name for f in dataclasses.fields(held) if f.init} - {"parent", "name"}
-    if not all(chain and chain[0] in fields for chain in chains):
-        raise _Unknown
-    names = dict.fromkeys(chain[0] for chain in chains)
-    return nn.Module, *[_field(held, name, seen) for name in names]
-
-
-def _field(module: nn.Module, name: str, seen: _Seen) -> Any:
-    """A field of a bound module, if it is found in the usual way."""
-    cls, values = type(module), vars(module)
-    found = inspect.getattr_static(cls, name, None)
-    usual = cls.__getattribute__ is object.__getattribute__
-    if not usual or hasattr(found, "__set__") or name not in values:
-        raise _Unknown
-    return _key(values[name], seen)
-
-
-def _global(names: dict[str, Any], chain: _loads.Chain, seen: _Seen) -> Any:
-    """What a global name stands for now."""
-    name, *rest = chain
-    value = names.get(name, _MISSING)
-    if value is _MISSING:
-        value = vars(builtins).get(name, _MISSING)
-        if value is _MISSING or name in _REACHING:
-            raise _Unknown
-    return _attribute(value, rest, seen)
-
-
-def _attribute(value: Any, chain: Iterable[str], seen: _Seen) -> Any:
-    """What a chain of attributes leads to, as far as it goes through modules."""
-    for name in chain:
-        if not isinstance(value, types.ModuleType):
-            break  # the key of a value says all of its attributes
-        value = getattr(value, name, _MISSING)
-    return _constant(value, seen)
-
-
-def _constant(value: Any, seen: _Seen) -> Any:
-    """What code reaches by a global name, or of a class: not what it could change."""
-    if type(value) is tuple:
-        return (tuple, *[_constant(item, seen) for item in value])
-    if value is _MISSING or not _is_fixed(value):
-        raise _Unknown
-    return _key(value, seen)
+        There it could also write, so it has to be of a kind that cannot be written."""
+        if type(value) is tuple:
+            return (tuple, *[self.constant(item) for item in value])
+        if value is MISSING or not _is_fixed(value):
+            raise Unknown
+        return self.key(value)
 
 
 def _is_fixed(value: Any) -> bool:
@@ -307,194 +97,103 @@ def _is_fixed(value: Any) -> bool:
         parameters: Any = kind.__dict__.get("__dataclass_params__")
         frozen = parameters is not None and parameters.frozen
         return bool(frozen) or isinstance(value, nn.Module)
-    return kind is object or isinstance(value, _FIXED) or _is_official(value)
+    return kind is object or isinstance(value, _FIXED) or is_official(value)
 
 
-def _wrapper(value: Any, seen: _Seen) -> Any:
-    """A jitted function, or one with a derivative of its own, by what JAX runs."""
-    state = dict(vars(value))
-    state.pop("_jit_info", None)  # its options, which stay as they are
-    state.pop("__annotations__", None)
-    if not {"_fun", "fun"} & set(state):
-        raise _Unknown  # `__wrapped__` is only a label
-    return ref(value), _mapping(state, seen)
+def _itself(value: Any, ask: Asking) -> Any:
+    return value
 
 
-# Classes and their instances.
-
-# What Python and Flax put on each class, and what says nothing.
-_OF_EACH_CLASS = frozenset([
-    "__module__", "__qualname__", "__doc__", "__annotations__", "__annotate__",
-    "__annotate_func__", "__annotations_cache__", "__dict__", "__weakref__",
-    "__dataclass_fields__", "__dataclass_params__", "__match_args__",
-    "__parameters__", "__orig_bases__", "__abstractmethods__", "_abc_impl",
-    "__static_attributes__", "__firstlineno__", "__type_params__",
-    "__non_callable_proto_members__", "_is_protocol", "_is_runtime_protocol",
-    "__protocol_attrs__",
-])  # fmt: skip
-_OF_EACH_MODULE = frozenset({"parent", "scope", "_parent_ref", "_state"})
-_OF_EACH_INSTANCE = _OF_EACH_MODULE | {"_id"}
-_MADE_BY_LIBRARIES = ("__init__", "__hash__", "__repr__")
-_GENERATED = "<string>"  # the file of the methods that `dataclasses` writes
-_DESCRIPTORS = (
-    *(types.MemberDescriptorType, types.GetSetDescriptorType),
-    *(types.WrapperDescriptorType, types.MethodDescriptorType),
-    types.ClassMethodDescriptorType,
-)
-_CODE = (types.FunctionType, property, staticmethod, classmethod)
-_MADE_BY_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
-_PLAIN_BASES: tuple[Any, ...] = (object, abc.ABC, typing.Generic, typing.Protocol)
+def _unknown(value: Any, ask: Asking) -> Any:
+    raise Unknown
 
 
-def _checked(cls: type) -> Any:
-    """A class of which only the name matters, being a library's or Python's."""
-    if not _is_official(cls):
-        return ref(cls)
-    return _official_key(cls)
+def _tagged(value: Any, ask: Asking) -> Any:
+    """By equality, among its kind: `np.dtype("int8") == "int8"`."""
+    return type(value), value
 
 
-def _class(cls: type, seen: _Seen) -> Any:
-    """A class by what it and its bases hold now."""
-    if _is_official(cls):
-        return _official_key(cls)
-    if not _is_official(type(cls)):
-        raise _Unknown  # a metaclass may find attributes elsewhere
-    if id(cls) in seen:
-        return "seen", seen[id(cls)]
-    seen[id(cls)] = len(seen)
-    parts: list[Any] = [ref(cls)]
-    hidden = _OF_EACH_CLASS
-    if issubclass(cls, nn.Module):
-        hidden = hidden | _OF_EACH_MODULE
-    for base in cls.__mro__:
-        if _is_official(base):
-            parts.append(_official_key(base))
-            continue
-        for name, value in vars(base).items():
-            if name not in hidden:
-                parts.append((name, _member(name, value, seen)))
-    return tuple(parts)
+def _row(value: Any, ask: Asking) -> Any:
+    return (type(value), *[ask.key(item) for item in value])
 
 
-def _member(name: str, value: Any, seen: _Seen) -> Any:
-    """An attribute of a class."""
-    if isinstance(value, (staticmethod, classmethod)):
-        return type(value), _key(value.__func__, seen)
-    if isinstance(value, property):
-        parts = (value.fget, value.fset, value.fdel)
-        return property, *[_key(part, seen) for part in parts]
-    if isinstance(value, functools.cached_property):
-        return functools.cached_property, _key(value.func, seen)
-    if isinstance(value, linen_module.DescriptorWrapper):
-        wrapped: Any = value
-        return "wrapped", _member(name, wrapped.wrapped, seen)
-    if isinstance(value, _DESCRIPTORS):
-        return type(value), name
-    if type(value) is types.FunctionType and name.startswith("__"):
-        made = value.__code__.co_filename == _GENERATED
-        if made or (name in _MADE_BY_LIBRARIES and _is_stable_code(value)):
-            return ref(value)
-    return _constant(value, seen)
+def _mapping(value: Any, ask: Asking) -> Any:
+    return type(value), ask.pairs(value.items())
 
 
-def _module(value: nn.Module, seen: _Seen) -> Any:
-    """A linen module that is bound to nothing, by its class and its fields."""
-    if value.scope is not None or value.parent is not None:
-        raise _Unknown  # its variables matter, too
-    fields = [pair for pair in vars(value).items() if pair[0] not in _OF_EACH_INSTANCE]
-    return nn.Module, _class(type(value), seen), _pairs(fields, seen)
+def _number(value: Any, ask: Asking) -> Any:
+    return named(type(value)), value.dtype.str, value.tobytes()
 
 
-class _Empty:
-    """What an instance takes that has nothing but a `__dict__`."""
+def _slice(value: Any, ask: Asking) -> Any:
+    return slice, ask.key((value.start, value.stop, value.step))
 
 
-def _object(value: Any, seen: _Seen) -> Any:
-    """An instance of a plain Python class, all of whose state is its `__dict__`."""
-    cls = type(value)
-    if cls is object:
-        return value
-    if cls.__basicsize__ != _Empty.__basicsize__ or cls.__itemsize__:
-        raise _Unknown
-    if not all(base in _PLAIN_BASES or _is_plain(base) for base in cls.__mro__):
-        raise _Unknown
-    return object, _class(cls, seen), _pairs(vars(value).items(), seen)
+def _spec(value: Any, ask: Asking) -> Any:
+    return jax.sharding.PartitionSpec, value, ask.key(tuple(value))
 
 
-def _is_plain(base: type) -> bool:
-    """Whether a class is written in Python and leaves attributes where they are."""
-    own = vars(base)
-    if own.get("__slots__") or "__getattr__" in own or "__getattribute__" in own:
-        return False
-    return bool(base.__flags__ & _MADE_BY_PYTHON)
+def _partial(value: Any, ask: Asking) -> Any:
+    parts = (value.func, value.args, value.keywords, value.__dict__)
+    return functools.partial, *[ask.key(part) for part in parts]
 
 
-def _named_tuple(value: Any, seen: _Seen) -> Any:
-    """A named tuple of a class of its own, which may have methods, but no state."""
-    cls = type(value)
-    if hasattr(value, "__dict__") or not hasattr(cls, "_fields"):
-        raise _Unknown
-    own = [base for base in cls.__mro__ if base not in (tuple, object)]
-    functions: list[Any] = []
-    for base in own if not _is_official(cls) else ():
-        for name, member in vars(base).items():
-            if name not in _OF_NAMED_TUPLES and isinstance(member, _CODE):
-                functions.append((name, _member(name, member, seen)))
-    return _checked(cls), tuple(functions), *[_key(item, seen) for item in value]
+def _method(value: Any, ask: Asking) -> Any:
+    return types.MethodType, ask.key(value.__func__), ask.key(value.__self__)
 
 
-_OF_NAMED_TUPLES = frozenset([
-    "__new__", "_make", "_replace", "__replace__", "__repr__", "_asdict",
-    "__getnewargs__",
-])  # fmt: skip
+def _builtin(value: Any, ask: Asking) -> Any:
+    owner: Any = value.__self__
+    if isinstance(owner, (types.ModuleType, types.NoneType)):
+        return ref(value)
+    raise Unknown  # bound to an object, which may change
 
 
-def _enum(value: enum.Enum, seen: _Seen) -> Any:
-    """A member of an enumeration, by its name and value."""
-    cls = type(value)
-    if _is_official(cls):
-        return _official_key(cls), value.name, str(value._value_)
-    if not set(vars(value)) <= {"_value_", "_name_", "__objclass__", "_sort_order_"}:
-        raise _Unknown
-    functions = [
-        (name, _member(name, member, seen))
-        for base in cls.__mro__
-        if not _is_official(base)
-        for name, member in vars(base).items()
-        if isinstance(member, _CODE)
-    ]
-    return ref(cls), value.name, _key(value._value_, seen), tuple(functions)
+def _python_module(value: Any, ask: Asking) -> Any:
+    name: str = value.__name__
+    if is_stable(name) and sys.modules.get(name) is value:
+        return types.ModuleType, name
+    raise Unknown
+
+
+def _tree(value: Any, ask: Asking) -> Any:
+    """A PyTreeDef: its own equality is as coarse as that of the data in its nodes."""
+    data = value.node_data()
+    if data is None:
+        return jax.tree_util.PyTreeDef, None
+    kind, auxiliary = data
+    children = [_tree(child, ask) for child in value.children()]
+    return jax.tree_util.PyTreeDef, named(kind), ask.key(auxiliary), *children
 
 
 _WRAPPERS: tuple[Any, ...] = (
-    *(type(jax.jit(_itself)), jax.custom_jvp, jax.custom_vjp),
+    *(type(jax.jit(lambda x: x)), jax.custom_jvp, jax.custom_vjp),
 )
 _FIXED: tuple[Any, ...] = (
     *(type, enum.Enum, tuple, np.dtype, np.bool_, np.number, jax.sharding.Sharding),
     *_WRAPPERS,
 )
-_BY_TYPE: dict[type, Callable[[Any, _Seen], Any]] = {
+_BY_KIND: tuple[tuple[Any, Callable[[Any, Any], Any]], ...] = (
+    (type, _classes.class_),
+    (nn.Module, _classes.module),
+    ((jax.Array, np.ndarray), _unknown),
+    ((np.dtype, jax.sharding.Sharding), _tagged),
+    ((np.bool_, np.number), _number),
+    (enum.Enum, _classes.member_of_enum),
+    (tuple, _classes.named_tuple),
+)
+_BY_TYPE: dict[type, Callable[[Any, Any], Any]] = {
     int: _itself,
     str: _itself,
-    types.NoneType: _tagged,
-    types.EllipsisType: _tagged,
-    bool: _tagged,  # True == 1
-    bytes: _tagged,
-    float: lambda value, seen: (float, value.hex()),  # 0.0 == -0.0, nan != nan
-    complex: lambda value, seen: (complex, value.real.hex(), value.imag.hex()),
-    tuple: _row,
-    list: _row,
-    set: _row,
-    frozenset: _row,  # in the order in which code meets them
-    range: lambda value, seen: (range, value.start, value.stop, value.step),
-    slice: lambda value, seen: (
-        slice,
-        _row((value.start, value.stop, value.step), seen),
-    ),
-    dict: _mapping,
-    core.FrozenDict: _mapping,
+    **dict.fromkeys((bool, bytes, types.NoneType, types.EllipsisType), _tagged),
+    float: lambda value, ask: (float, value.hex()),  # 0.0 == -0.0, nan != nan
+    complex: lambda value, ask: (complex, value.real.hex(), value.imag.hex()),
+    **dict.fromkeys((tuple, list, set, frozenset), _row),  # in the order that code sees
+    **dict.fromkeys((dict, core.FrozenDict), _mapping),
+    range: lambda value, ask: (range, value.start, value.stop, value.step),
+    slice: _slice,
     functools.partial: _partial,
-    types.FunctionType: _function,
+    types.FunctionType: _functions.function,
     types.MethodType: _method,
     types.BuiltinFunctionType: _builtin,
     types.MethodDescriptorType: _tagged,
