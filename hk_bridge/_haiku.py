@@ -9,12 +9,13 @@ What is private in Haiku and used here, since there is no public way (all since 
 0.0.16; `tests/test_doors.py` names each):
 
 * `haiku._src.base.current_frame` and of it `module_stack`, `params`, `state`,
-  `frame_id`, `rng_stack`: public functions copy all params of the transform, at every
-  call, and cannot name a leaf, nor have keys that are an error to draw;
+  `frame_id`: public functions copy all params of the transform, at every call, and
+  cannot name a leaf;
 * `haiku._src.base.ModuleState`: an entry of that stack;
 * `haiku._src.base.get_lift_prefix`: only creators and getters are told it;
 * `haiku._src.base.context_stack`, `frame_stack`, `haiku._src.typing.LiftingModuleType`:
-  nothing public tells whether a transform runs inside another, and whether lifted;
+  nothing public tells whether a transform runs inside another, and whether lifted, nor
+  has code run where it is an error to ask Haiku for anything;
 * `hk.Module._submodules`, `_creation_frame_id` and `_auto_repr`: what a stand-in must
   have to pass for a module;
 * `haiku._src.base.NonEmptyStateError` and the code of

@@ -42,11 +42,12 @@ def share_traces() -> Iterator[None]:
 
     The first of several equal modules is run as ever, the second to be traced, the rest
     not at all, so the code of a module must not do anything but compute. Sharing steps
-    aside by itself: at init and outside of `jax.jit`; for a configuration that has no
-    hash or holds arrays, and for outputs that hold them where JAX does not see them;
-    for code that itself asks Haiku for parameters, state or keys; with `mutable=` or
-    `capture_intermediates=`; and while creators of Haiku, or interceptors of Haiku or
-    Flax, are in force.
+    aside by itself: at init and outside of `jax.jit`; for a configuration that holds
+    arrays, or anything not known to be a value; for code whose global names stand for
+    lists, dicts or objects, which may change between two calls; for outputs that hold
+    arrays where JAX does not see them; for code that itself asks Haiku for anything;
+    with `mutable=` or `capture_intermediates=`; and while creators of Haiku, or
+    interceptors of Haiku or Flax, are in force.
 
     Returns:
       A context manager.

@@ -265,16 +265,6 @@ def test_who_asks_haiku_in_a_closed_transform_is_refused(ask):
         hk.transform_with_state(forward).apply({}, {}, KEY, function)
 
 
-def test_keys_are_drawn_from_the_top_of_their_stack():
-    def forward():
-        assert hk.maybe_next_rng_key() is None
-        with base.current_frame().rng_stack(hk.PRNGSequence(KEY)):
-            return hk.maybe_next_rng_key()
-
-    drawn = hk.transform(forward).apply({}, None)
-    assert jnp.all(drawn == next(hk.PRNGSequence(KEY)))
-
-
 def test_lift_prefix():
     def forward():
         hk.lift(hk.transform(inner).init, name="outer")(None)

@@ -29,6 +29,7 @@ import pytest
 import hk_bridge
 from hk_bridge import FlaxModule
 from hk_bridge import _abstract
+from hk_bridge import _haiku
 from hk_bridge import _program
 from hk_bridge.testing import assert_identical
 
@@ -145,6 +146,26 @@ def test_what_differs_is_not_shared(calls):
 
 def test_sharing_steps_aside_outside_of_jit():
     assert runs(lambda x: [FlaxModule(Counted())(x) for _ in range(3)], jit=False) == 3
+
+
+def test_without_a_closed_transform_nothing_is_shared(monkeypatch):
+    monkeypatch.setattr(_haiku, "can_close", False)
+    assert runs(lambda x: [FlaxModule(Counted())(x) for _ in range(3)]) == 3
+
+
+def test_what_jax_traces_anew_is_the_present_module():
+    """An object that changed is equal to what others were, and no longer to itself."""
+
+    def forward(x):
+        box = Unset().scaled(1)
+        modules = [Ops(Unset().scaled(1)), Ops(box), Ops(Unset().scaled(1))]
+        y = [FlaxModule(module)(x) for module in modules]
+        box.scale = 2
+        with jax.default_matmul_precision("float32"):
+            return y + [FlaxModule(modules[i])(x) for i in (0, 1, 2)]
+
+    with jax.numpy_dtype_promotion("standard"):
+        assert_identical(*both_ways(forward, jnp.arange(1, 4)))
 
 
 def test_sharing_steps_aside_for_hooks():
