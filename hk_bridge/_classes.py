@@ -14,7 +14,6 @@ from hk_bridge._library import Ask
 from hk_bridge._library import Unknown
 from hk_bridge._library import is_official
 from hk_bridge._library import is_stable_code
-from hk_bridge._library import named
 from hk_bridge._library import official_key
 from hk_bridge._library import ref
 
@@ -51,6 +50,8 @@ def class_(cls: type, ask: Ask) -> Any:
     if id(cls) in ask.seen:
         return "seen", ask.seen[id(cls)]
     ask.seen[id(cls)] = len(ask.seen)
+    if issubclass(cls, enum.Enum) or _is_named_tuple(cls):
+        return _generated_class(cls, ask)
     parts: list[Any] = [ref(cls)]
     hidden = _OF_EACH_CLASS
     if issubclass(cls, nn.Module):
@@ -118,38 +119,44 @@ def _is_plain(base: type) -> bool:
     return bool(base.__flags__ & _MADE_BY_PYTHON)
 
 
-def named_tuple(value: Any, ask: Ask) -> Any:
-    """A named tuple of a class of its own, which may have methods, but no state."""
-    cls = type(value)
-    if hasattr(value, "__dict__") or not hasattr(cls, "_fields"):
-        raise Unknown
-    own = [base for base in cls.__mro__ if base not in (tuple, object)]
-    functions: list[Any] = []
-    for base in own if not is_official(cls) else ():
-        for name, member in vars(base).items():
-            if name not in _OF_NAMED_TUPLES and isinstance(member, _CODE):
-                functions.append((name, _member(name, member, ask)))
-    return named(cls), tuple(functions), *[ask.key(item) for item in value]
+def _is_named_tuple(cls: type) -> bool:
+    return issubclass(cls, tuple) and hasattr(cls, "_fields")
 
 
-_OF_NAMED_TUPLES = frozenset([
+def _generated_class(cls: Any, ask: Ask) -> Any:
+    """A class that Python made of a list of names: the list, and its own functions."""
+    if issubclass(cls, enum.Enum):
+        names = [(name, ask.key(m._value_)) for name, m in cls.__members__.items()]
+    else:
+        names = [(name, name in cls._field_defaults) for name in cls._fields]
+    listed = {*_OF_GENERATED, *(name for name, _ in names)}
+    own = [
+        (name, _member(name, member, ask))
+        for base in cls.__mro__
+        if base is not tuple and not is_official(base)
+        for name, member in vars(base).items()
+        if name not in listed and (isinstance(member, _CODE) or name[0] != "_")
+    ]
+    return ref(cls), tuple(names), tuple(own)
+
+
+# The methods of named tuples and enumerations that Python makes.
+_OF_GENERATED = frozenset([
     "__new__", "_make", "_replace", "__replace__", "__repr__", "_asdict",
-    "__getnewargs__",
+    "__getnewargs__", "_generate_next_value_", "_new_member_",
 ])  # fmt: skip
+
+
+def named_tuple(value: Any, ask: Ask) -> Any:
+    """A named tuple, which may have methods, but no state of its own."""
+    cls = type(value)
+    if hasattr(value, "__dict__") or not _is_named_tuple(cls):
+        raise Unknown
+    return class_(cls, ask), *[ask.key(item) for item in value]
 
 
 def member_of_enum(value: enum.Enum, ask: Ask) -> Any:
     """A member of an enumeration, by its name and value."""
-    cls = type(value)
-    if is_official(cls):
-        return official_key(cls), value.name, str(value._value_)
     if not set(vars(value)) <= {"_value_", "_name_", "__objclass__", "_sort_order_"}:
         raise Unknown
-    functions = [
-        (name, _member(name, member, ask))
-        for base in cls.__mro__
-        if not is_official(base)
-        for name, member in vars(base).items()
-        if isinstance(member, _CODE)
-    ]
-    return ref(cls), value.name, ask.key(value._value_), tuple(functions)
+    return class_(type(value), ask), value.name

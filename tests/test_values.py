@@ -219,6 +219,42 @@ def test_values_have_a_key_of_their_own(make):
     assert len(same) == 1
 
 
+class Kind(enum.Enum):
+    A = "a"
+
+    def twice(self):
+        return self.value * 2
+
+
+@flax.struct.dataclass
+class Struct:
+    a: Any = 1
+    b: Any = flax.struct.field(pytree_node=False, default=2)
+
+
+@dataclasses.dataclass
+class WithFactory:
+    a: Any = dataclasses.field(default_factory=list)
+
+
+class Bits(enum.IntFlag):
+    A = 1
+    B = 2
+
+
+def uses_classes(x):
+    pair, struct, made = Pair(1, 2), Struct(x), WithFactory()
+    return Kind.A, Bits.A | Bits.B, pair._replace(a=x), struct.replace(a=x), made
+
+
+@pytest.mark.parametrize(
+    "value",
+    [uses_classes, Kind, Kind.A, Bits, Bits.A | Bits.B, Pair, Struct, Struct(1)],
+)
+def test_classes_that_python_makes_are_values(value):
+    assert key_of(value) == key_of(value) is not None
+
+
 UNKNOWN = {
     "array": lambda: X,
     "numpy": lambda: np.ones([2]),
@@ -271,6 +307,9 @@ def test_a_key_holds_the_present():
         (function, lambda: setattr(function.__closure__[0], "cell_contents", 3)),
         (jitted, lambda: setattr(jitted, "mark", 1)),
         (made, lambda: setattr(Plain, "more", 1)),
+        (Kind.A, lambda: setattr(Kind, "more", 1)),
+        (Kind.A, lambda: setattr(Kind, "twice", lambda self: 3)),
+        (Pair(1, 2), lambda: setattr(Pair, "more", 1)),
         (made, lambda: setattr(Plain, "method", lambda self: 2)),
         (Keeping(), lambda: setattr(Keeping, "more", 1)),
         (with_derivative, lambda: with_derivative.defjvp(lambda p, t: (p, t))),
