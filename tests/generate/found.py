@@ -60,6 +60,9 @@ FOUND: dict[str, Program] = {
         "shown", part("layer"), around="jax.checking_leaks()"
     ),
     "caught exception": program("like_haiku", part("counter"), use="caught"),
+    "module kept by a scope": program(
+        "nothing_is_kept", part("custom_vjp", part("layer"))
+    ),
     "jitted anew": program("traced_once", part("builtin")),
     "names never made": program("given_wrong", part("layer"), wrong="unknown_name"),
     "numbers given": program(

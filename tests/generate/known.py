@@ -221,6 +221,11 @@ FAULTS: tuple[Fault, ...] = (
         of("like_haiku", "missing: |apply raises Scope", use="caught"),
     ),
     Fault(
+        "module kept by a scope",
+        "a program that holds a Scope, for `nn.custom_vjp`, keeps the module alive",
+        has(of("nothing_is_kept", "what an initialiser holds lives"), "custom_vjp"),
+    ),
+    Fault(
         "jitted anew",
         "code under `nn.jit` is traced at each init, and at each observed apply",
         either(
