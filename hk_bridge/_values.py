@@ -46,7 +46,7 @@ def key_of(value: Any) -> Hashable | None:
     """
     try:
         key: Hashable = Asking().key(value)
-    except (Unknown, RecursionError):
+    except Exception:  # to look at an object may run code of its own
         return None
     return key
 

@@ -255,7 +255,13 @@ def test_classes_that_python_makes_are_values(value):
     assert key_of(value) == key_of(value) is not None
 
 
+class Raising:
+    def __getattribute__(self, name):
+        raise ValueError(name)
+
+
 UNKNOWN = {
+    "raising": lambda: Raising(),
     "array": lambda: X,
     "numpy": lambda: np.ones([2]),
     "array_inside": lambda: {"a": [(X,)]},
