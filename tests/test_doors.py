@@ -3,6 +3,7 @@
 A release that breaks one of these is noticed here, by name.
 """
 
+import contextlib
 import inspect
 
 from flax import core
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import pytest
 
 from hk_bridge import _flax
+from hk_bridge import _haiku
 
 KEY = jax.random.key(0)
 
@@ -194,14 +196,73 @@ def test_frames():
     assert ids[0] > ids[1]
 
 
-def test_keys_are_drawn_from_the_top_of_their_stack():
-    def forward():
-        assert hk.maybe_next_rng_key() is None
-        with base.current_frame().rng_stack(hk.PRNGSequence(KEY)):
-            return hk.maybe_next_rng_key()
+def of_a_name_scope():
+    with hk.name_scope("scope"):
+        pass
 
-    drawn = hk.transform(forward).apply({}, None)
-    assert jnp.all(drawn == next(hk.PRNGSequence(KEY)))
+
+def of_a_getter():
+    with hk.custom_getter(lambda getter, value, context: getter(value)):
+        hk.get_parameter("w", [], init=jnp.ones)
+
+
+# Whatever of Haiku looks at the transform that it is called in. `hk.mixed_precision`
+# does not: it looks at the thread, so code that names it is not shared. A transform
+# inside is a transform of its own.
+ASKING = {
+    "params": lambda: hk.get_params(),
+    "state": lambda: hk.get_current_state(),
+    "initial_state": lambda: hk.get_initial_state(),
+    "get_parameter": lambda: hk.get_parameter("w", [], init=jnp.ones),
+    "get_state": lambda: hk.get_state("s", [], init=jnp.ones),
+    "set_state": lambda: hk.set_state("s", 1.0),
+    "key": lambda: hk.next_rng_key(),
+    "keys": lambda: hk.next_rng_keys(2),
+    "maybe_key": lambda: hk.maybe_next_rng_key(),
+    "state_of_keys": lambda: hk.maybe_get_rng_sequence_state(),
+    "reserved_keys": lambda: hk.reserve_rng_keys(2),
+    "replaced_keys": lambda: hk.replace_rng_sequence_state((KEY, ())),
+    "with_rng": lambda: hk.with_rng(KEY).__enter__(),
+    "running_init": lambda: hk.running_init(),
+    "name": lambda: hk.experimental.current_name(),
+    "module": lambda: hk.Module(),
+    "layer": lambda: hk.Linear(3),
+    "name_scope": of_a_name_scope,
+    "getter": of_a_getter,
+    "remat": lambda: hk.remat(lambda: None)(),
+    "cond": lambda: hk.cond(True, lambda: 1, lambda: 2),
+    "switch": lambda: hk.switch(0, [lambda: 1, lambda: 2]),
+    "while_loop": lambda: hk.while_loop(lambda x: x < 1, lambda x: x + 1, 0),
+    "fori_loop": lambda: hk.fori_loop(0, 1, lambda i, x: x, 0),
+    "scan": lambda: hk.scan(lambda c, x: (c, x), 0, jnp.ones(2)),
+    "map": lambda: hk.map(lambda x: x, jnp.ones(2)),
+    "vmap": lambda: hk.vmap(lambda x: x, split_rng=False)(jnp.ones(2)),
+    "grad": lambda: hk.grad(lambda x: x)(1.0),
+    "value_and_grad": lambda: hk.value_and_grad(lambda x: x)(1.0),
+    "eval_shape": lambda: hk.eval_shape(lambda x: x, 1.0),
+    "layer_stack": lambda: hk.experimental.layer_stack(2)(lambda x: x)(1.0),
+    "lift": lambda: hk.lift(hk.transform(lambda: None).init, name="a")(None),
+    "transparent_lift": lambda: hk.transparent_lift(dict)(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ask", ASKING.values(), ids=ASKING)
+def test_who_asks_haiku_in_a_closed_transform_is_refused(ask):
+    assert _haiku.can_close
+
+    def caught():
+        with contextlib.suppress(Exception):
+            ask()
+
+    def forward(function):
+        before = [len(stack) for stack in (base.frame_stack, base.context_stack)]
+        with pytest.raises(_haiku.HaikuAsked):
+            _haiku.apart(function)()
+        after = [len(stack) for stack in (base.frame_stack, base.context_stack)]
+        assert before == after
+
+    for function in (ask, caught):
+        hk.transform_with_state(forward).apply({}, {}, KEY, function)
 
 
 def test_lift_prefix():

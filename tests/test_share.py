@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
 import dataclasses
+import functools
 import gc
+import logging
+import sys
 from typing import Any
 import weakref
 
@@ -19,11 +22,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+import jmp
+import numpy as np
 import pytest
 
 import hk_bridge
 from hk_bridge import FlaxModule
 from hk_bridge import _abstract
+from hk_bridge import _haiku
 from hk_bridge._proof import program as _program
 from hk_bridge.testing import assert_identical
 
@@ -69,14 +75,28 @@ def test_same_program(case, rng):
     assert _program.difference(shared.program, plain.program) is None
 
 
+class Runs(logging.Handler):
+    """Counts the runs that modules log: a counter of theirs would tell them apart."""
+
+    def __enter__(self):
+        self.count = 0
+        logging.getLogger("runs").addHandler(self)
+        return self
+
+    def __exit__(self, *error):
+        logging.getLogger("runs").removeHandler(self)
+
+    def emit(self, record):
+        self.count += 1
+
+
 class Counted(nn.Module):
-    runs = 0
     features: int = 4
     scale: object = 1.0
 
     @nn.compact
     def __call__(self, x, power=1):
-        Counted.runs += 1
+        logging.getLogger("runs").warning("")
         return nn.Dense(self.features)(x) * self.scale**power
 
 
@@ -90,9 +110,9 @@ def runs(calls, jit=True, **modules):
     f = hk.transform_with_state(forward)
     params, state = f.init(KEY, X)
     apply = jax.jit(f.apply) if jit else f.apply
-    Counted.runs = 0
-    apply(params, state, None, X)
-    return Counted.runs
+    with Runs() as ran:
+        apply(params, state, None, X)
+    return ran.count
 
 
 def test_the_first_runs_and_the_second_is_traced_for_the_rest():
@@ -126,6 +146,26 @@ def test_what_differs_is_not_shared(calls):
 
 def test_sharing_steps_aside_outside_of_jit():
     assert runs(lambda x: [FlaxModule(Counted())(x) for _ in range(3)], jit=False) == 3
+
+
+def test_without_a_closed_transform_nothing_is_shared(monkeypatch):
+    monkeypatch.setattr(_haiku, "can_close", False)
+    assert runs(lambda x: [FlaxModule(Counted())(x) for _ in range(3)]) == 3
+
+
+def test_what_jax_traces_anew_is_the_present_module():
+    """An object that changed is equal to what others were, and no longer to itself."""
+
+    def forward(x):
+        box = Unset().scaled(1)
+        modules = [Ops(Unset().scaled(1)), Ops(box), Ops(Unset().scaled(1))]
+        y = [FlaxModule(module)(x) for module in modules]
+        box.scale = 2
+        with jax.default_matmul_precision("float32"):
+            return y + [FlaxModule(modules[i])(x) for i in (0, 1, 2)]
+
+    with jax.numpy_dtype_promotion("standard"):
+        assert_identical(*both_ways(forward, jnp.arange(1, 4)))
 
 
 def test_sharing_steps_aside_for_hooks():
@@ -179,6 +219,9 @@ class Unset:
 class Mutable:
     scale = 1.0
 
+    def __getitem__(self, key):
+        return self.scale
+
 
 def mutated():
     config = Mutable()
@@ -187,7 +230,171 @@ def mutated():
         yield Ops(config)
 
 
+class Calls(nn.Module):
+    """Adds what a function gives."""
+
+    function: Any
+
+    def __call__(self, x):
+        return x + self.function()
+
+
+class Text(str):
+    scale = 1
+
+
+def text(scale):
+    made = Text("same")
+    made.scale = scale
+    return made
+
+
+def doubled(function):
+    @functools.wraps(function)
+    def run(*args):
+        return 2 * function(*args)
+
+    return run
+
+
+class Number:
+    """Gives a number, in several ways."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def get(self):
+        return self.number
+
+    @doubled
+    def get_double(self):
+        return self.number
+
+
+def constant():
+    return WIDTH
+
+
+def through_others():
+    return [constant() for _ in range(2)][1]
+
+
+def of_settings():
+    return SETTINGS.scale
+
+
+def of_a_class():
+    return Mutable.scale
+
+
+def of_a_module():
+    return THIS.WIDTH
+
+
+def imported():
+    from test_share import WIDTH
+
+    return WIDTH
+
+
+def of_a_policy():
+    policy = hk.mixed_precision.get_policy(hk.Linear)
+    return 0 if policy is None else len(str(policy.compute_dtype))
+
+
+def by_default(number=0):
+    return number
+
+
+def by_attribute():
+    return by_attribute.number
+
+
+def by_a_hidden_way():
+    return globals()["WIDTH"]
+
+
+WIDTH = 0
+THIS = sys.modules[__name__]
+SETTINGS = Mutable()
+
+
+class OfClass(nn.Module):
+    number = 0
+
+    def __call__(self, x):
+        return x + self.number
+
+
+class OfProperty(nn.Module):
+    @property
+    def number(self):
+        return WIDTH
+
+    def __call__(self, x):
+        return x + self.number
+
+
+class Inside(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return OfClass()(x)
+
+
+def set_all(number):
+    """Changes all that the functions and classes above look at."""
+    global WIDTH
+    WIDTH = OfClass.number = SETTINGS.scale = Mutable.scale = number
+    by_default.__defaults__ = (number,)
+    hk.mixed_precision.clear_policy(hk.Linear)
+    if number:
+        policy = jmp.get_policy(f"compute={('', 'bfloat16', 'half', 'full')[number]}")
+        hk.mixed_precision.set_policy(hk.Linear, policy)
+    by_attribute.number = number
+
+
+def at_each(make):
+    """Modules made after each change, three of a kind."""
+
+    def modules():
+        for number in (1, 1, 1, 2, 2, 2, 1, 3):
+            set_all(number)
+            yield make(number)
+        set_all(0)
+
+    return modules
+
+
+CHANGED = {
+    "bound_builtin": lambda n: Calls(functools.partial({"a": n}.get, "a")),
+    "array_method": lambda n: Calls(np.full([], n).copy),
+    "array": lambda n: Ops(np.full([], n)),
+    "text": lambda n: Ops(text(n)),
+    "bound_method": lambda n: Calls(Number(n).get),
+    "wrapped_method": lambda n: Calls(Number(n).get_double),
+    "wrapped": lambda n: Calls(doubled(lambda: n)),
+    "global": lambda n: Calls(constant),
+    "global_of_a_callee": lambda n: Calls(through_others),
+    "global_object": lambda n: Calls(of_settings),
+    "global_class": lambda n: Calls(of_a_class),
+    "global_module": lambda n: Calls(of_a_module),
+    "imported": lambda n: Calls(imported),
+    "hidden": lambda n: Calls(by_a_hidden_way),
+    "defaults": lambda n: Calls(by_default),
+    "attribute": lambda n: Calls(by_attribute),
+    "jitted": lambda n: Calls(jax.jit(constant)),
+    "checkpoint": lambda n: Calls(jax.checkpoint(lambda: n)),
+    "class_attribute": lambda n: OfClass(),
+    "class_attribute_inside": lambda n: Inside(),
+    "class_attribute_under_remat": lambda n: nn.remat(Inside)(),
+    "property": lambda n: OfProperty(),
+    "policy": lambda n: Calls(of_a_policy),
+    "dict": lambda n: Ops({"add": n, "mul": 2} if n % 2 else {"mul": 2, "add": n}),
+}  # fmt: skip
+
+
 EQUAL = {
+    **{name: at_each(make) for name, make in CHANGED.items()},
     "order": lambda: [
         *[Ops(FrozenDict(add=1.0, mul=2.0))] * 3,
         *[Ops(FrozenDict(mul=2.0, add=1.0))] * 3,
@@ -297,9 +504,9 @@ def test_blocks_nest():
 
     f = hk.transform(forward)
     params = f.init(KEY, X)
-    Counted.runs = 0
-    jax.jit(f.apply)(params, None, X)
-    assert Counted.runs == 4
+    with Runs() as ran:
+        jax.jit(f.apply)(params, None, X)
+    assert ran.count == 4
 
 
 def test_an_error_in_a_shared_module_is_flaxs():
@@ -439,6 +646,73 @@ def with_state(module, x):
     return module(x)
 
 
+def with_state_there(module, x):
+    return module(x) + hk.get_state("seen", [], init=jnp.ones)
+
+
+def with_names(module, x):
+    return module(x) * len(hk.experimental.current_name())
+
+
+def with_all_params(module, x):
+    return module(x) + sum(p.sum() for p in jax.tree.leaves(hk.get_params()))
+
+
+def with_all_state(module, x):
+    hk.get_state("seen", [], init=jnp.ones)
+    trees = (hk.get_current_state(), hk.get_initial_state())
+    return module(x) + sum(jax.tree.leaves(trees))
+
+
+def with_params_if_any(module, x):
+    try:
+        params = hk.get_params()
+    except Exception:
+        params = {}
+    return module(x) + len(params)
+
+
+def with_running_init(module, x):
+    return module(x) + float(hk.running_init())
+
+
+def with_a_module_built(module, x):
+    return module(x) + len(hk.Module(name="built").module_name)
+
+
+def with_a_name_scope(module, x):
+    with hk.name_scope("scope"):
+        return with_parameter(module, x)
+
+
+def with_a_bridged_module(module, x):
+    return FlaxModule(nn.Dense(4), name="inner")(module(x))
+
+
+def with_keys_reserved(module, x):
+    hk.reserve_rng_keys(2)
+    return with_key(module, x)
+
+
+def with_a_part_under_remat(module, x):
+    return hk.remat(lambda x: x * hk.get_parameter("s", [], init=jnp.ones))(module(x))
+
+
+def with_a_cond(module, x):
+    return hk.cond(x.sum() > 0, lambda x: x, lambda x: -x, module(x))
+
+
+def with_a_policy(module, x):
+    policy = hk.mixed_precision.current_policy()
+    return module(x) + float(policy is None)
+
+
+def with_a_transform_inside(module, x):
+    f = hk.transform(lambda x: hk.Linear(4)(x))
+    key = jax.random.key(0)
+    return f.apply(f.init(key, x), None, module(x))
+
+
 def by_method(method):
     return nn.Dense(4), lambda net, x, i: net(x, method=method)
 
@@ -453,6 +727,20 @@ RIGHT = {
     "key": by_method(with_key),
     "maybe_key": by_method(with_a_key_if_any),
     "state": by_method(with_state),
+    "state_there": by_method(with_state_there),
+    "names": by_method(with_names),
+    "all_params": by_method(with_all_params),
+    "all_state": by_method(with_all_state),
+    "params_if_any": by_method(with_params_if_any),
+    "running_init": by_method(with_running_init),
+    "module_built": by_method(with_a_module_built),
+    "name_scope": by_method(with_a_name_scope),
+    "bridged_module": by_method(with_a_bridged_module),
+    "keys_reserved": by_method(with_keys_reserved),
+    "remat": by_method(with_a_part_under_remat),
+    "cond": by_method(with_a_cond),
+    "policy": by_method(with_a_policy),
+    "transform_inside": by_method(with_a_transform_inside),
 }
 
 
@@ -468,10 +756,8 @@ def test_what_is_right_without_sharing_is_right_with_it(module, call):
 @pytest.mark.parametrize("jit", [True, False])
 def test_a_module_without_inputs_steps_aside_outside_of_jit(jit):
     class Draws(nn.Module):
-        runs = 0
-
         def __call__(self):
-            Draws.runs += 1
+            logging.getLogger("runs").warning("")
             return jax.random.normal(self.make_rng("noise"), [4])
 
     def forward():
@@ -479,5 +765,6 @@ def test_a_module_without_inputs_steps_aside_outside_of_jit(jit):
             return [FlaxModule(Draws())() for _ in range(5)]
 
     apply = hk.transform(forward).apply
-    (jax.jit(apply) if jit else apply)({}, KEY)
-    assert Draws.runs == (2 if jit else 5)
+    with Runs() as ran:
+        (jax.jit(apply) if jit else apply)({}, KEY)
+    assert ran.count == (2 if jit else 5)

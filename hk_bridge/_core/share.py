@@ -42,11 +42,12 @@ def share_traces() -> Iterator[None]:
 
     The first of several equal modules is run as ever, the second to be traced, the rest
     not at all, so the code of a module must not do anything but compute. Sharing steps
-    aside by itself: at init and outside of `jax.jit`; for a configuration that has no
-    hash or holds arrays, and for outputs that hold them where JAX does not see them;
-    for code that itself asks Haiku for parameters, state or keys; with `mutable=` or
-    `capture_intermediates=`; and while creators of Haiku, or interceptors of Haiku or
-    Flax, are in force.
+    aside by itself: at init and outside of `jax.jit`; for a configuration that holds
+    arrays, or anything not known to be a value; for code whose global names stand for
+    lists, dicts or objects, which may change between two calls; for outputs that hold
+    arrays where JAX does not see them; for code that itself asks Haiku for anything;
+    with `mutable=` or `capture_intermediates=`; and while creators of Haiku, or
+    interceptors of Haiku or Flax, are in force.
 
     Returns:
       A context manager.
@@ -84,6 +85,12 @@ class _Form:
     leaves: list[Any]
     treedef: Any
 
+    @property
+    def static(self) -> Any:
+        """All that it is, for a key."""
+        leaves = [(x.position,) if type(x) is _Place else [x] for x in self.leaves]
+        return leaves, self.treedef
+
     def join(self, arrays: Sequence[Any]) -> Any:
         """The tree with these arrays."""
         leaves = [arrays[x.position] if type(x) is _Place else x for x in self.leaves]
@@ -115,12 +122,24 @@ class _Results:
         return cls(arrays, form)
 
 
+class _Now(NamedTuple):
+    """One of the equal calls, whose code runs if JAX wants to trace (again)."""
+
+    plan: _flax.Plan
+    form: _Form
+    side: Any
+
+
 @dataclasses.dataclass
 class _Entry:
-    """One trace: the streams that it draws, and the function that has it, once made."""
+    """One trace: the streams that it draws, and the function that has it, once made.
+
+    What `now` has may differ from what the first of the equal calls had by now: an
+    object that changed is equal to what others were before."""
 
     streams: tuple[str, ...]
     function: Callable[..., _Results] | None = None
+    now: _Now | None = None
 
 
 def run(
@@ -131,7 +150,7 @@ def run(
     kwargs: Mapping[str, Any],
 ) -> _flax.Outcome:
     """What `_flax.run` does, by a trace that is there, if sharing is on."""
-    entries = _table.entries
+    entries = _table.entries if _haiku.can_close else None
 
     def as_ever() -> _flax.Outcome:
         return _flax.run(plan, variables, side, args, kwargs, side.begin)
@@ -145,8 +164,7 @@ def run(
     streams = (tuple(given), side.streams.offers("?"))
     avals = tuple(map(jax.typeof, arrays))
     context = _flax.context()
-    static = (*plan, form.leaves, form.treedef, avals, streams, context)
-    key = _flax.frozen_key(static)
+    key = _flax.key_of((*plan, form.static, avals, streams, context))
     if key is None:
         return as_ever()
     if key not in entries:
@@ -161,12 +179,15 @@ def run(
     if not (arrays or keys) or not _are_staged(keys):
         return as_ever()
     if entry.function is None:
-        entry.function = _shared(entry.streams, form, plan, side)
+        entry.function = _shared(entry)
+    entry.now = _Now(plan, form, side)
     try:
         results = entry.function(arrays, keys)
     except Exception:
         entries[key] = None  # as below, or whatever has the module fail by itself, too
         return as_ever()
+    finally:
+        entry.now = None
     output, changed = results.form.join(results.arrays)
     record = _flax.Record(wrote=set(changed))
     return _flax.Outcome(output, _layout.replace(variables, changed), record)
@@ -177,19 +198,19 @@ def _are_staged(arrays: Sequence[Any]) -> bool:
     return all(isinstance(x, partial_eval.DynamicJaxprTracer) for x in arrays)
 
 
-def _shared(
-    streams: Sequence[str], form: _Form, plan: _flax.Plan, side: Any
-) -> Callable[..., _Results]:
+def _shared(entry: _Entry) -> Callable[..., _Results]:
     """The jitted function that runs the module, inlined wherever it is called."""
 
     def pure(arrays: Sequence[Any], keys: Sequence[Any]) -> _Results:
+        assert entry.now is not None
+        plan, form, side = entry.now
         variables, args, kwargs, given = form.join(arrays)
-        given = {**given, **dict(zip(streams, keys, strict=True))}
+        given = {**given, **dict(zip(entry.streams, keys, strict=True))}
         outcome = _flax.run(plan, variables, side.with_keys(given), args, kwargs)
         wrote = outcome.record.wrote | outcome.record.made
         changed = {w: v for w, v in _layout.leaves(outcome.variables) if w in wrote}
         results = _Results(*_split((outcome.output, changed)))
-        if _flax.frozen_key(results.form.leaves) is None:
+        if _flax.key_of(results.form.static) is None:
             raise TypeError("A leaf that is no array may hold a tracer of this trace.")
         return results
 

@@ -10,6 +10,7 @@ from .host import Recipe as Recipe
 from .host import Record as Record
 from .keys import Key as Key
 from .keys import Streams as Streams
+from .known import key_of as key_of
 from .modules import NAMES_IN_HINTS as NAMES_IN_HINTS
 from .modules import build as build
 from .modules import context as context
@@ -38,4 +39,3 @@ from .run import init as init
 from .run import mutable_at_init as mutable_at_init
 from .run import run as run
 from .run import with_intermediates as with_intermediates
-from .values import frozen_key as frozen_key

@@ -233,15 +233,17 @@ class Scope(core.Scope):
         if not self.inside:
             return self.running.host.streams.offers(stream)
         outer = self._handed_on_by(stream)
-        here = outer is not None and outer.trace_level == self.trace_level
-        return here and outer._has_stream(stream)
+        if outer is None or outer.trace_level != self.trace_level:
+            return False
+        return outer._has_stream(stream)
 
     def _stream(self, stream: str) -> Any:
         if stream not in self._rngs:
             parent: Any = self.parent
             name: Any = self.name
-            if parent is None and self.inside:
-                lazy = self._outer()._stream(stream)
+            outer = None if parent else self._handed_on_by(stream)
+            if outer is not None:
+                lazy = outer._stream(stream)
             elif parent is None:
                 lazy = LazyRng.create(self.running.host.streams.key(stream))
             else:
@@ -429,7 +431,7 @@ class Scope(core.Scope):
         return value
 
     def _own_level(self, col: str) -> Any:
-        """The level of the tree that has the variables of this Scope, if there is one."""
+        """The level of the tree that has the variables of this Scope, or an empty."""
         root: Any = self.root
         level = root._variables.get(col, {})
         for part in self.path[len(root._root_path) :]:

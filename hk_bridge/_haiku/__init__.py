@@ -3,6 +3,7 @@
 import haiku
 
 from .apart import apart as apart
+from .apart import can_close as can_close
 from .context import camel_to_snake as camel_to_snake
 from .context import depth as depth
 from .context import has_creators as has_creators

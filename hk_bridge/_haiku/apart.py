@@ -1,37 +1,51 @@
-"""Code that must not ask Haiku for anything."""
+"""Code that must not ask Haiku for anything.
+
+Private in Haiku: `haiku._src.base.frame_stack` and `context_stack`. Nothing public has
+code run where it is an error to ask.
+"""
 
 from collections.abc import Callable
+import contextlib
 from typing import Any
 
-import haiku as hk
 from haiku._src import base
-import jax
 
 
-class _NoKeys(hk.PRNGSequence):
-    """Keys that are an error to draw, where None would be an answer."""
+class HaikuAsked(Exception):
+    """Code that was to do without Haiku asked it for something."""
+
+
+class _Closed:
+    """A frame, and a context, of a transform that answers nothing.
+
+    Every function of Haiku that looks at the transform that it is called in reads an
+    attribute of one of them."""
 
     def __init__(self) -> None:
-        pass
+        self.__dict__["asked"] = False
 
-    def __next__(self) -> jax.Array:
-        raise ValueError("There are no keys.")
+    def __getattr__(self, name: str) -> Any:
+        self.__dict__["asked"] = True  # the code may catch the exception
+        raise HaikuAsked(f"There is no {name} here.")
 
-    next = __next__
+
+# Private in Haiku: what is pushed there is the transform that code is in. Without them
+# nothing can be shared, which costs time alone.
+_STACKS = [getattr(base, name, None) for name in ("frame_stack", "context_stack")]
+can_close = all(callable(stack) for stack in _STACKS)
 
 
 def apart(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, where it is an error to ask Haiku for parameters, state or keys."""
-
-    def without_keys(*args: Any) -> Any:
-        with base.current_frame().rng_stack(_NoKeys()):
-            return function(*args)
+    """`function`, where it is an error to ask Haiku for anything."""
 
     def run(*args: Any) -> Any:
-        f = hk.transform_with_state(without_keys)
-        result, state = f.apply({}, {}, None, *args)
-        if state:
-            raise ValueError("There is no place for state.")
+        closed = _Closed()
+        with contextlib.ExitStack() as opened:
+            for stack in _STACKS:
+                opened.enter_context(stack(closed))  # type: ignore[misc]
+            result = function(*args)
+        if closed.asked:
+            raise HaikuAsked("The code asked, and went on.")
         return result
 
     return run

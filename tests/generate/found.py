@@ -25,15 +25,7 @@ FOUND: dict[str, Program] = {
     "caller's state changed": program(
         "same_apply", part("changed_in_place", leaf="{(0, 1): jnp.zeros([4])}")
     ),
-    "shared trace asks Haiku": program(
-        "same_shared",
-        part("haiku_state", what="float(len(hk.experimental.current_name()))"),
-    ),
-    "shared trace of another": program(
-        "same_shared", part("builtin", function="TABLE.get"), variants="(0, 1, 0, 1)"
-    ),
     "leaves of others": program("own_leaves", part("haiku_layer")),
-    "stale shapes": program("same_again", part("param_by_field")),
     "re-entrant calls": program("like_haiku", part("counter"), use="reentrant"),
     "method of a cell": program("wrapped_cell", part("global"), run="Cell.step"),
     "streams inside lifted code": program(
@@ -68,7 +60,9 @@ FOUND: dict[str, Program] = {
         "shown", part("layer"), around="jax.checking_leaks()"
     ),
     "caught exception": program("like_haiku", part("counter"), use="caught"),
-    "initialisers kept": program("nothing_is_kept", part("param_of_any_kind")),
+    "module kept by a scope": program(
+        "nothing_is_kept", part("custom_vjp", part("layer"))
+    ),
     "jitted anew": program("traced_once", part("builtin")),
     "names never made": program("given_wrong", part("layer"), wrong="unknown_name"),
     "numbers given": program(

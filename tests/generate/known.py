@@ -117,16 +117,6 @@ FAULTS: tuple[Fault, ...] = (
         ),
     ),
     Fault(
-        "shared trace asks Haiku",
-        "code that asks Haiku for names or trees is answered from an empty transform",
-        has(of("same_shared"), "haiku_state", "haiku_layer"),
-    ),
-    Fault(
-        "shared trace of another",
-        "traces are shared by modules whose functions, texts or globals differ",
-        has(of("same_shared"), "function", "builtin", "settings", "global"),
-    ),
-    Fault(
         "leaves of others",
         "leaves that a getter or a Haiku layer made are taken for Flax's variables",
         either(
@@ -136,11 +126,6 @@ FAULTS: tuple[Fault, ...] = (
             ),
             of("like_haiku", "rank should be at least 1", hook="own_leaf"),
         ),
-    ),
-    Fault(
-        "stale shapes",
-        "a parameter of a wrong shape is accepted after what its initialiser reads",
-        of("same_again", "does not raise, natively ScopeParamShapeError"),
     ),
     Fault(
         "re-entrant calls",
@@ -236,12 +221,9 @@ FAULTS: tuple[Fault, ...] = (
         of("like_haiku", "missing: |apply raises Scope", use="caught"),
     ),
     Fault(
-        "initialisers kept",
-        "what an initialiser holds is kept alive",
-        either(
-            of("nothing_is_kept", "what an initialiser holds lives"),
-            has(of("|".join(LAWS), "Leaked trace"), "param_by_variable"),
-        ),
+        "module kept by a scope",
+        "a program that holds a Scope, for `nn.custom_vjp`, keeps the module alive",
+        has(of("nothing_is_kept", "what an initialiser holds lives"), "custom_vjp"),
     ),
     Fault(
         "jitted anew",

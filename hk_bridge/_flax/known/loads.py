@@ -1,0 +1,104 @@
+"""The names that code loads from outside of itself, read from its bytecode."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import dataclasses
+import dis
+import types
+from typing import Any
+import weakref
+
+Chain = tuple[str, ...]
+
+_GLOBAL = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+_HELD = {"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"}
+_ATTRIBUTE = {"LOAD_ATTR", "LOAD_METHOD"}
+_NOTHING = {"CACHE", "EXTENDED_ARG", "NOP", "PRECALL"}
+# After a name: an attribute of it is written. COPY is how `name.x += 1` starts.
+_WRITTEN = {"STORE_ATTR", "DELETE_ATTR", "COPY"}
+_WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
+_WRITES_HELD = {"STORE_DEREF", "DELETE_DEREF"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Loads:
+    """What code loads, with all code that it defines inside.
+
+    Attributes:
+      names: each global name, with the attributes that are loaded of it at once.
+      held: the same by free variable, without its name; `()` if it is used as it is.
+      imported: `(module, name)` of each `from module import name`.
+      own: names of the bodies of classes, which come before global ones.
+      writes: whether it may change what it loads, or loads what cannot be told.
+    """
+
+    names: tuple[Chain, ...]
+    held: Mapping[str, tuple[Chain, ...]]
+    imported: tuple[tuple[str, str], ...]
+    own: frozenset[str]
+    writes: bool
+
+
+_memory: dict[int, tuple["weakref.ref[types.CodeType]", Loads]] = {}
+
+
+def loads(code: types.CodeType) -> Loads:
+    """What `code` loads, read once."""
+    known = _memory.get(id(code))
+    if known is not None and known[0]() is code:
+        return known[1]
+    number, found = id(code), _read(code)
+    _memory[number] = weakref.ref(code, lambda _: _memory.pop(number, None)), found
+    return found
+
+
+def _read(code: types.CodeType) -> Loads:
+    names: dict[Chain, None] = {}
+    held: dict[str, dict[Chain, None]] = {name: {} for name in code.co_freevars}
+    imported: dict[tuple[str, str], None] = {}
+    writes, own = False, {"__annotations__"}
+    for part, outer in _parts(code, frozenset(code.co_freevars)):
+        found = [i for i in dis.get_instructions(part) if i.opname not in _NOTHING]
+        module = ""
+        own.update(i.argval for i in found if i.opname == "STORE_NAME")
+        for at, instruction in enumerate(found):
+            kind, name = instruction.opname, instruction.argval
+            if kind in _GLOBAL:
+                chain, written = _attributes(found, at)
+                names[name, *chain] = None
+                writes |= written
+            elif kind in _HELD and name in outer:
+                chain, written = _attributes(found, at)
+                held[name][chain] = None
+                writes |= written
+            elif kind == "IMPORT_NAME":
+                module = name
+                level, then = found[at - 2].argval, found[at + 1].opname
+                writes |= level != 0 or then != "IMPORT_FROM"
+            elif kind == "IMPORT_FROM":
+                imported[module, name] = None
+            else:
+                writes |= kind in _WRITES or (kind in _WRITES_HELD and name in outer)
+    each = {name: tuple(chains) for name, chains in held.items()}
+    return Loads(tuple(names), each, tuple(imported), frozenset(own), writes)
+
+
+def _parts(
+    code: types.CodeType, outer: frozenset[str]
+) -> Iterator[tuple[types.CodeType, frozenset[str]]]:
+    """`code` and the code inside it, each with those of its names that `code` holds."""
+    yield code, outer
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            # A name in between that is a variable there is another variable.
+            yield from _parts(constant, outer & frozenset(constant.co_freevars))
+
+
+def _attributes(found: list[Any], at: int) -> tuple[Chain, bool]:
+    """The attributes loaded of what is loaded at `at`, and whether one is written."""
+    chain: list[str] = []
+    for instruction in found[at + 1 :]:
+        if instruction.opname not in _ATTRIBUTE:
+            return tuple(chain), instruction.opname in _WRITTEN
+        chain.append(instruction.argval)
+    return tuple(chain), False
