@@ -16,50 +16,24 @@ from hk_bridge import _names
 from hk_bridge import _sharding
 from hk_bridge import _share
 
-
-def text_property(text: Callable[[Any], str]) -> property:
-    """A property that Haiku sets at construction, to no effect."""
-    return property(_haiku.transparent(text), _haiku.transparent(lambda *_: None))
-
-
 # What a FlaxModule has, but its class has not.
 INSTANCE = (
     *("module", "name", "module_name", "_given", "_transient", "_called"),
+    *("_text", "_arguments"),
     *_haiku.INSTANCE,
 )
 
 
-class FlaxModule(_haiku.Module):
-    """A Flax linen module as an `hk.Module`, its variables in Haiku's params and state.
-
-    Build it inside `hk.transform_with_state` (or `hk.transform`, if the module keeps no
-    state) and call it as you would call the linen module:
-
-    >>> import flax.linen as nn, haiku as hk, jax, jax.numpy as jnp
-    >>> def forward(x, train):
-    ...     norm = FlaxModule(nn.BatchNorm(), name="norm")
-    ...     x = norm(hk.Linear(8)(x), use_running_average=not train)
-    ...     return FlaxModule(nn.Dropout(0.5))(x, deterministic=not train)
-    >>> f = hk.transform_with_state(forward)
-    >>> key, x = jax.random.key(0), jnp.ones([2, 4])
-    >>> params, state = f.init(key, x, train=True)
-    >>> sorted(params), sorted(state)
-    (['linear', 'norm'], ['norm/batch_stats'])
-    >>> y, state = f.apply(params, state, key, x, train=True)
-
-    The collection `params` lives in Haiku params, under the module's Haiku name and the
-    path of the Flax submodule (`net/Dense_0`); every other collection in Haiku state,
-    with the name of the collection between (`net/batch_stats/BatchNorm_0`).
-    `hk_bridge.to_flax` gives them back to Flax. A collection into which the module sows
-    is not kept: it lives for one call.
-
-    Attributes:
-      module: the linen module, without variables. `net.module.apply(net.variables,
-        ...)` is a pure function, for raw JAX transforms and for solvers.
-    """
+class Bridged(_haiku.Module):
+    """What a `FlaxModule` and the classes of `wrap` are, but for being called."""
 
     # Haiku's own text would print the arrays of `variables` at every construction.
     AUTO_REPR = False
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Bridged":
+        made: Bridged = super().__new__(cls)
+        vars(made)["_arguments"] = args, kwargs  # the text of `made` until it is built
+        return made
 
     def __init__(
         self,
@@ -96,6 +70,8 @@ class FlaxModule(_haiku.Module):
         if name is None:
             name = self.module.name or _haiku.camel_to_snake(_flax.title(self.module))
         super().__init__(name)
+        _haiku.without_callers(self)
+        vars(self).pop("_arguments", None)
         self._given = bound_to if variables is None else variables
         self._transient = frozenset(
             [transient] if isinstance(transient, str) else transient or ()
@@ -103,6 +79,76 @@ class FlaxModule(_haiku.Module):
         self._called = False
         if self._given is not None:
             _check_given(self._given, _owner(self))
+
+    @property
+    @_haiku.transparent
+    def variables(self) -> dict[str, Any]:
+        """The Flax variables, `{collection: nested dict}`, as they stand.
+
+        They are read through Haiku's getters. Boxes are open.
+
+        Raises:
+          NotInitializedError: at init, before the module was called.
+        """
+        params, state = _haiku.read(self)
+        if not params and not state and not self._called and _haiku.running_init():
+            raise _errors.not_initialized(_owner(self))
+        return _layout.to_flax(params, state, name=self.module_name)
+
+    @_haiku.transparent
+    def _line(self) -> str:
+        """The line that builds it."""
+        names = {"name": self.name}
+        return _flax.line(type(self).__name__, (self.module,), names)
+
+    @property
+    @_haiku.transparent
+    def _auto_repr(self) -> str:
+        """The text, which Haiku sets before it builds a module.
+
+        Haiku's counts if the class asks for it, or if nobody wants a text."""
+        given: str | None = vars(self).get("_text")
+        if given is not None:
+            return given
+        if "name" in vars(self):
+            return self._line()
+        return _flax.line(type(self).__name__, *vars(self)["_arguments"])
+
+    @_auto_repr.setter
+    @_haiku.transparent
+    def _auto_repr(self, given: str) -> None:
+        if self.AUTO_REPR or not _haiku.texts_wanted():
+            vars(self)["_text"] = given
+
+
+class FlaxModule(Bridged):
+    """A Flax linen module as an `hk.Module`, its variables in Haiku's params and state.
+
+    Build it inside `hk.transform_with_state` (or `hk.transform`, if the module keeps no
+    state) and call it as you would call the linen module:
+
+    >>> import flax.linen as nn, haiku as hk, jax, jax.numpy as jnp
+    >>> def forward(x, train):
+    ...     norm = FlaxModule(nn.BatchNorm(), name="norm")
+    ...     x = norm(hk.Linear(8)(x), use_running_average=not train)
+    ...     return FlaxModule(nn.Dropout(0.5))(x, deterministic=not train)
+    >>> f = hk.transform_with_state(forward)
+    >>> key, x = jax.random.key(0), jnp.ones([2, 4])
+    >>> params, state = f.init(key, x, train=True)
+    >>> sorted(params), sorted(state)
+    (['linear', 'norm'], ['norm/batch_stats'])
+    >>> y, state = f.apply(params, state, key, x, train=True)
+
+    The collection `params` lives in Haiku params, under the module's Haiku name and the
+    path of the Flax submodule (`net/Dense_0`); every other collection in Haiku state,
+    with the name of the collection between (`net/batch_stats/BatchNorm_0`).
+    `hk_bridge.to_flax` gives them back to Flax. A collection into which the module sows
+    is not kept: it lives for one call.
+
+    Attributes:
+      module: the linen module, without variables. `net.module.apply(net.variables,
+        ...)` is a pure function, for raw JAX transforms and for solvers.
+    """
 
     def __call__(
         self,
@@ -143,30 +189,9 @@ class FlaxModule(_haiku.Module):
         """
         return call(self, method, args, kwargs, rngs, mutable, capture_intermediates)
 
-    @property
-    @_haiku.transparent
-    def variables(self) -> dict[str, Any]:
-        """The Flax variables, `{collection: nested dict}`, as they stand.
-
-        They are read through Haiku's getters. Boxes are open.
-
-        Raises:
-          NotInitializedError: at init, before the module was called.
-        """
-        params, state = _haiku.read(self)
-        if not params and not state and not self._called and _haiku.running_init():
-            raise _errors.not_initialized(_owner(self))
-        return _layout.to_flax(params, state, name=self.module_name)
-
-    def _repr(self) -> str:
-        module = _flax.describe(self.module)
-        return f"{type(self).__name__}({module}, name={self.name!r})"
-
-    _auto_repr = text_property(_repr)
-
 
 def call(
-    net: FlaxModule,
+    net: Bridged,
     method: Callable[..., Any] | str | None,
     args: Any,
     kwargs: Any,
@@ -177,7 +202,9 @@ def call(
     """What `FlaxModule.__call__` does, for methods of Haiku classes that do it, too."""
     try:
         this = _Call(net, rngs, mutable, capture_intermediates)
-        return this.run(method, args, kwargs)
+        result = this.run(method, args, kwargs)
+        _haiku.announce(net)
+        return result
     except Exception as error:
         if _flax.lacks_key(error) and rngs is None and _haiku.key_source() is None:
             error.add_note(_errors.NOTE_KEY)
@@ -188,7 +215,7 @@ def call(
         raise
 
 
-def _owner(net: FlaxModule) -> str:
+def _owner(net: Bridged) -> str:
     """How messages name `net`."""
     return f"{type(net).__name__} {net.module_name!r} (linen {_flax.title(net.module)})"
 
@@ -205,7 +232,7 @@ class _Call:
     """One call of a `FlaxModule`: Haiku's leaves go in, what changed comes back."""
 
     def __init__(
-        self, net: FlaxModule, rngs: Any, mutable: Any, capture_intermediates: Any
+        self, net: Bridged, rngs: Any, mutable: Any, capture_intermediates: Any
     ):
         self.net = net
         self.name = net.module_name
@@ -438,7 +465,8 @@ class _Call:
     ) -> Any:
         """Runs a method of a Flax submodule so that Haiku's interceptors see it."""
         module_name = _names.join(self.name, path)
-        shown = (_flax.title(module), _flax.describe(module))
+        text = _flax.describe(module) if _haiku.texts_wanted() else None
+        shown = (_flax.title(module), text)
         return _haiku.observe(self.net, module_name, shown, method, run, args, kwargs)
 
     # What Flax made or changed goes to Haiku.

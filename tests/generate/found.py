@@ -11,10 +11,6 @@ FOUND: dict[str, Program] = {
     "parameter that is None": program(
         "like_haiku", part("param_of_any_kind", leaf="None")
     ),
-    "number in a field": program("like_haiku", part("numpy"), use="under_renaming"),
-    "text of an unfinished module": program(
-        "like_haiku", part("changed_in_place"), use="under_printing"
-    ),
     "read state rewritten": program(
         "like_haiku",
         part("jit", part("counter", when="self.train")),
@@ -35,7 +31,6 @@ FOUND: dict[str, Program] = {
     "leaves of others": program("own_leaves", part("haiku_layer")),
     "stale shapes": program("same_again", part("param_by_field")),
     "re-entrant calls": program("like_haiku", part("counter"), use="reentrant"),
-    "method of a cell": program("wrapped_cell", part("global"), run="Cell.step"),
     "streams inside lifted code": program(
         "keys_of_haiku", part("add_metadata_axis", part("noise_if_any"))
     ),
@@ -50,7 +45,6 @@ FOUND: dict[str, Program] = {
     "names in an interceptor": program(
         "like_haiku", part("param"), use="under_renaming"
     ),
-    "tables of a holder": program("like_haiku", part("layer"), use="in_sequence"),
     "shape that was asked for": program("like_haiku", part("layer"), hook="stacking"),
     "mapping as a leaf": program(
         "like_haiku",
@@ -64,22 +58,12 @@ FOUND: dict[str, Program] = {
         part("param_of_any_kind", leaf="(None, jnp.ones([4]))"),
         hook="own_leaf",
     ),
-    "arrays in what is told": program(
-        "shown", part("layer"), around="jax.checking_leaks()"
-    ),
     "caught exception": program("like_haiku", part("counter"), use="caught"),
     "initialisers kept": program("nothing_is_kept", part("param_of_any_kind")),
     "jitted anew": program("traced_once", part("builtin")),
     "names never made": program("given_wrong", part("layer"), wrong="unknown_name"),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"
-    ),
-    "no text wanted": program(
-        "like_haiku", part("looks_at_variables"), use="without_repr"
-    ),
-    "name of a wrapped class": program("wrapped_class", part("builtin")),
-    "wrapped without call": program(
-        "wrapped_class", part("looks_around"), cls="Silent"
     ),
     # No search found it yet: put together by hand, of the same pieces.
     "boxes": program(
