@@ -83,9 +83,9 @@ def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
     or `transient` wins as an argument of the constructor.
 
     A recurrent cell becomes an `hk.RNNCore`: it is called as `cell(inputs, state)`,
-    returns `(output, state)` and has `initial_state(batch_size)`. Its other methods take
-    and give what they do in Flax. A class without `__call__` cannot be called in Haiku,
-    either, and is no `FlaxModule`.
+    returns `(output, state)` and has `initial_state(batch_size)`. Its other methods
+    take and give what they do in Flax. A class without `__call__` cannot be called in
+    Haiku, either, and is no `FlaxModule`.
 
     Args:
       cls: a linen module class, or an NNX module class, which goes through
