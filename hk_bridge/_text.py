@@ -31,7 +31,7 @@ Knows = Callable[[Any], Built | None]  # how a value was built, if that is known
 _PLAIN = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType)
 _BRACKETS: dict[Any, str] = {tuple: "(", list: "[", set: "{", frozenset: "{"}
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
-_MOST_ITEMS, _MOST_LEVELS, _MOST_LETTERS = 32, 6, 80
+_MOST_ITEMS, _MOST_LEVELS, _MOST_LETTERS = 32, 12, 80
 
 
 def equal(one: Any, two: Any, knows: Knows) -> bool:
@@ -42,18 +42,25 @@ def equal(one: Any, two: Any, knows: Knows) -> bool:
     >>> equal(np.ones(2), np.ones(2), built)
     False
     """
+    try:
+        return _equal(one, two, knows)
+    except Exception:  # of a container's own
+        return False
+
+
+def _equal(one: Any, two: Any, knows: Knows) -> bool:
     if one is two:
         return True
     if type(one) is not type(two):
         return False
     known = knows(one), knows(two)
     if known[0] is not None:
-        return equal(known[0][1:], (known[1] or ())[1:], knows)
+        return _equal(known[0][1:], (known[1] or ())[1:], knows)
     if type(one) in (tuple, list):
         pairs = itertools.zip_longest(one, two, fillvalue=_NOTHING)
-        return all(equal(a, b, knows) for a, b in pairs)
+        return all(_equal(a, b, knows) for a, b in pairs)
     if isinstance(one, Mapping):
-        return equal(tuple(one.items()), tuple(two.items()), knows)
+        return _equal(tuple(one.items()), tuple(two.items()), knows)
     return type(one) in _PLAIN and bool(one == two)
 
 

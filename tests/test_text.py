@@ -16,6 +16,7 @@ import pytest
 
 import hk_bridge
 from hk_bridge import FlaxModule
+from hk_bridge import _text
 
 KEY, X = jax.random.key(0), array(2, 4)
 
@@ -120,6 +121,29 @@ def test_the_text_of_any_field(value, text):
     params = f.init(KEY, X)
     run = lambda x: f.apply(params, None, x)
     assert hk.experimental.jaxpr_info.make_model_info(run, name="model")(X)
+
+
+class Closed(dict):
+    """A mapping that does not tell what it holds."""
+
+    def items(self):
+        raise ValueError("not to be listed")
+
+    __iter__ = keys = values = items
+
+
+CIRCLE = []
+CIRCLE.append(CIRCLE)
+
+
+@pytest.mark.parametrize(("default", "value"), [(Closed, Closed()), (list, CIRCLE)])
+def test_containers_that_cannot_be_listed(default, value):
+    one, two = default(), value
+    if value is CIRCLE:
+        one.append(one)
+    assert not _text.equal(one, two, _text.built)
+    assert _text.equal(two, two, _text.built)
+    assert _text.short(two, _text.built) in ("<Closed>", "[" * 13 + "..." + "]" * 13)
 
 
 class WithDefaults(nn.Module):
