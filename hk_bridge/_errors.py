@@ -129,6 +129,13 @@ def not_a_class(value: Any) -> ModuleTypeError:
     )
 
 
+def call_has_ended(module_name: str, method_name: str) -> RuntimeError:
+    return RuntimeError(
+        f"The call of {method_name} of the Flax submodule {module_name!r} has ended, "
+        "and cannot be run again. Run it inside the interceptor that was told of it."
+    )
+
+
 def state_needs_shape(cls: str) -> ValueError:
     return ValueError(
         f"The state of a {cls} depends on its input's shape, not on the batch size "

@@ -13,6 +13,7 @@ import flax.linen as nn
 from flax.linen import module as linen_module
 import haiku as hk
 from haiku._src import base
+from haiku._src import config
 from haiku._src import mixed_precision
 from haiku._src import module as haiku_module
 from haiku._src import transform
@@ -21,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from hk_bridge import _caller
 from hk_bridge import _flax
 from hk_bridge import _haiku
 
@@ -301,6 +303,62 @@ def test_modules_have_what_a_stand_in_sets():
             assert hasattr(module, name)
 
     in_transform(forward)
+
+
+def test_the_config_tells_whether_texts_are_wanted():
+    assert config.get_config().module_auto_repr is True
+    with hk.config.context(module_auto_repr=False):
+        assert config.get_config().module_auto_repr is False
+
+
+def test_haiku_sets_the_text_before_it_builds_a_module():
+    order = []
+
+    class Net(hk.Module):
+        AUTO_REPR = False
+
+        def __new__(cls, *args, **kwargs):
+            order.append((args, kwargs))
+            return super().__new__(cls)
+
+        def __init__(self, *args, **kwargs):
+            order.append("init")
+            super().__init__()
+
+        _auto_repr = property(None, lambda self, text: order.append(text))
+
+    in_transform(lambda: Net(1, a=2))
+    assert order[0] == ((1,), {"a": 2})
+    assert "Net object at" in order[1]
+    assert order[2:] == ["init"]
+
+
+def test_who_calls_is_told_by_a_frame():
+    ask = lambda: _caller.module_name("default")
+    assert ask() == __name__
+    assert eval("ask()", {"ask": ask}) == "default"
+
+
+def test_callers_are_told_of_a_module_after_its_call():
+    seen = []
+
+    class Inner(hk.Module):
+        def __call__(self):
+            seen.append(set(seen_by._submodules))
+
+    class Outer(hk.Module):
+        def __call__(self):
+            inner()
+            seen.append(set(self._submodules))
+
+    def forward():
+        nonlocal inner, seen_by
+        inner, seen_by = Inner(), Outer()
+        seen_by()
+
+    inner = seen_by = None
+    in_transform(forward)
+    assert seen == [set(), {"inner"}]
 
 
 def test_without_state_calls_init_directly():

@@ -181,7 +181,7 @@ def test_a_decorated_class():
         assert isinstance(net, Vae)
         assert isinstance(net, hk.Module)
         assert isinstance(net.module, Vae.flax_class)
-        assert repr(net) == "Vae(width=2)"
+        assert repr(net) == "Vae(width=2, name='net')"
         z = net.encode(x, scale=2.0)
         assert net.double(2) == Vae.double(2) == 4
         assert net.kind == Vae.kind == "vae"
@@ -550,6 +550,59 @@ def test_nnx_classes():
     assert_identical(features, X @ linear["kernel"] + linear["bias"][None])
     mean = new["mlp/batch_stats/norm"]["mean"]
     assert jnp.allclose(mean, 0.01 * features.mean(0), atol=1e-6)
+
+
+# Classes without a call.
+
+
+class Silent(nn.Module):
+    @nn.compact
+    def run(self, x):
+        return nn.Dense(3)(x)
+
+
+class Speaks(Silent):
+    def __call__(self, x):
+        return self.run(x)
+
+
+class NativeSilent(hk.Module):
+    def run(self, x):
+        return hk.Linear(3)(x)
+
+
+def test_a_class_without_a_call_cannot_be_called():
+    def forward(x):
+        net, speaks = hk_bridge.wrap(Silent)(name="a"), hk_bridge.wrap(Speaks)(name="b")
+        assert not callable(net)
+        assert callable(speaks)
+        assert isinstance(speaks, hk_bridge.FlaxModule)
+        assert isinstance(net, hk.Module)
+        for silent in (net, NativeSilent()):
+            with pytest.raises(TypeError, match="Silent' object is not callable"):
+                hk.Sequential([silent])(x)
+        y = net.run(x)
+        assert set(net.variables["params"]) == {"Dense_0"}
+        assert set(net.params_dict()) == {"a/Dense_0/kernel", "a/Dense_0/bias"}
+        return y, speaks(x)
+
+    run(forward, X)
+
+
+def test_an_nnx_class_without_a_call_cannot_be_called():
+    class Net(nnx.Module):
+        def __init__(self, *, rngs):
+            self.linear = nnx.Linear(4, 3, rngs=rngs)
+
+        def run(self, x):
+            return self.linear(x)
+
+    def forward(x):
+        net = hk_bridge.wrap(Net)(name="net")
+        assert not callable(net)
+        return net.run(x)
+
+    assert run(forward, X)[1].shape == (2, 3)
 
 
 # Static tools.

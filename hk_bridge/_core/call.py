@@ -21,11 +21,11 @@ from .side import Variables
 from .side import owner as owner
 
 if TYPE_CHECKING:
-    from .module import FlaxModule
+    from .module import Bridged
 
 
 def run(
-    net: "FlaxModule",
+    net: "Bridged",
     method: Callable[..., Any] | str | None,
     args: Any,
     kwargs: Any,
@@ -49,7 +49,7 @@ def run(
 
 
 def _run(
-    net: "FlaxModule", method: Any, options: Options, args: Any, kwargs: Any, room: Any
+    net: "Bridged", method: Any, options: Options, args: Any, kwargs: Any, room: Any
 ) -> Any:
     function = _flax.resolve(net.module, method)
     initializing = _haiku.running_init()
@@ -65,6 +65,7 @@ def _run(
         if side.settle(outcome):
             outcome = _flax.run(plan, side.after(outcome), side, args, kwargs)
             side.settle_again(outcome)
+    _haiku.announce(net, ledger.name)
     asked = options.asked
     if asked is None or asked is False:
         return outcome.output
@@ -99,7 +100,7 @@ def _fetched(
     return fetched
 
 
-def variables(net: "FlaxModule") -> Variables:
+def variables(net: "Bridged") -> Variables:
     """The variables of `net` as they stand."""
     ledger = _haiku.Ledger(net, net._made)
     ledger.rest()
@@ -116,7 +117,7 @@ def _has_code_of_its_own(cls: type) -> bool:
     return not own <= vars(_haiku.Empty).keys()
 
 
-def _learn(net: "FlaxModule", function: Any, args: Any, kwargs: Any) -> None:
+def _learn(net: "Bridged", function: Any, args: Any, kwargs: Any) -> None:
     """After init: notes which leaves the Flax module makes, by shapes alone."""
     try:
         specs = _flax.specs(net.module, function, args, kwargs)

@@ -8,56 +8,29 @@ from typing import Any
 from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
+from hk_bridge._core import call
+from hk_bridge._core import given
 from hk_bridge._layout import Where
-
-from . import call
-from . import given
-
-
-def text_property(text: Callable[[Any], str]) -> property:
-    """A property that Haiku sets at construction, to no effect."""
-    return property(_haiku.transparent(text), _haiku.transparent(lambda *_: None))
-
 
 # What a FlaxModule has, but its class has not.
 INSTANCE = (
     *("module", "name", "module_name", "_given", "_transient", "_made"),
+    *("_text", "_arguments"),
     *_haiku.INSTANCE,
 )
 
 
-class FlaxModule(_haiku.Module):
-    """A Flax linen module as an `hk.Module`, its variables in Haiku's params and state.
-
-    Build it inside `hk.transform_with_state` (or `hk.transform`, if the module keeps no
-    state) and call it as you would call the linen module:
-
-    >>> import flax.linen as nn, haiku as hk, jax, jax.numpy as jnp
-    >>> def forward(x, train):
-    ...     norm = FlaxModule(nn.BatchNorm(), name="norm")
-    ...     x = norm(hk.Linear(8)(x), use_running_average=not train)
-    ...     return FlaxModule(nn.Dropout(0.5))(x, deterministic=not train)
-    >>> f = hk.transform_with_state(forward)
-    >>> key, x = jax.random.key(0), jnp.ones([2, 4])
-    >>> params, state = f.init(key, x, train=True)
-    >>> sorted(params), sorted(state)
-    (['linear', 'norm'], ['norm/batch_stats'])
-    >>> y, state = f.apply(params, state, key, x, train=True)
-
-    The collection `params` lives in Haiku params, under the module's Haiku name and the
-    path of the Flax submodule (`net/Dense_0`); every other collection in Haiku state,
-    with the name of the collection between (`net/batch_stats/BatchNorm_0`).
-    `hk_bridge.to_flax` gives them back to Flax. A collection into which the module sows
-    is not kept: it lives for one call.
-
-    Attributes:
-      module: the linen module, without variables. `net.module.apply(net.variables,
-        ...)` is a pure function, for raw JAX transforms and for solvers.
-    """
+class Bridged(_haiku.Module):
+    """What a `FlaxModule` and the classes of `wrap` are, but for being called."""
 
     # Haiku's own text would print the arrays of `variables` at every construction.
     AUTO_REPR = False
-    _of_bridge = True
+    _of_bridge = True  # of a class that hk_bridge made, and no user
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Bridged":
+        made: Bridged = super().__new__(cls)
+        vars(made)["_arguments"] = args, kwargs  # the text of `made` until it is built
+        return made
 
     def __init__(
         self,
@@ -94,6 +67,8 @@ class FlaxModule(_haiku.Module):
         if name is None:
             name = self.module.name or _haiku.camel_to_snake(_flax.title(self.module))
         super().__init__(name)
+        _haiku.without_callers(self)
+        vars(self).pop("_arguments", None)
         self._given = bound_to if variables is None else variables
         self._transient = frozenset(
             [transient] if isinstance(transient, str) else transient or ()
@@ -101,6 +76,75 @@ class FlaxModule(_haiku.Module):
         self._made: set[Where] | None = None  # what init made, once it was called
         if self._given is not None:
             given.check_form(self._given, call.owner(self))
+
+    @property
+    @_haiku.transparent
+    def variables(self) -> dict[str, Any]:
+        """The Flax variables, `{collection: nested dict}`, as they stand.
+
+        They are read through Haiku's getters. Boxes are open.
+
+        Raises:
+          NotInitializedError: at init, before the module was called.
+        """
+        return call.variables(self)
+
+    @_haiku.transparent
+    def _line(self) -> str:
+        """The line that builds it."""
+        names = {"name": self.name}
+        return _flax.line(type(self).__name__, (self.module,), names)
+
+    @property
+    @_haiku.transparent
+    def _auto_repr(self) -> str:
+        """The text, which Haiku sets before it builds a module.
+
+        Haiku's counts if the class asks for it, or if nobody wants a text."""
+        given: str | None = vars(self).get("_text")
+        if given is not None:
+            return given
+        if "name" in vars(self):
+            return self._line()
+        return _flax.line(type(self).__name__, *vars(self)["_arguments"])
+
+    @_auto_repr.setter
+    @_haiku.transparent
+    def _auto_repr(self, given: str) -> None:
+        if self.AUTO_REPR or not _haiku.texts_wanted():
+            vars(self)["_text"] = given
+
+
+class FlaxModule(Bridged):
+    """A Flax linen module as an `hk.Module`, its variables in Haiku's params and state.
+
+    Build it inside `hk.transform_with_state` (or `hk.transform`, if the module keeps no
+    state) and call it as you would call the linen module:
+
+    >>> import flax.linen as nn, haiku as hk, jax, jax.numpy as jnp
+    >>> def forward(x, train):
+    ...     norm = FlaxModule(nn.BatchNorm(), name="norm")
+    ...     x = norm(hk.Linear(8)(x), use_running_average=not train)
+    ...     return FlaxModule(nn.Dropout(0.5))(x, deterministic=not train)
+    >>> f = hk.transform_with_state(forward)
+    >>> key, x = jax.random.key(0), jnp.ones([2, 4])
+    >>> params, state = f.init(key, x, train=True)
+    >>> sorted(params), sorted(state)
+    (['linear', 'norm'], ['norm/batch_stats'])
+    >>> y, state = f.apply(params, state, key, x, train=True)
+
+    The collection `params` lives in Haiku params, under the module's Haiku name and the
+    path of the Flax submodule (`net/Dense_0`); every other collection in Haiku state,
+    with the name of the collection between (`net/batch_stats/BatchNorm_0`).
+    `hk_bridge.to_flax` gives them back to Flax. A collection into which the module sows
+    is not kept: it lives for one call.
+
+    Attributes:
+      module: the linen module, without variables. `net.module.apply(net.variables,
+        ...)` is a pure function, for raw JAX transforms and for solvers.
+    """
+
+    _of_bridge = True
 
     def __call__(
         self,
@@ -142,21 +186,3 @@ class FlaxModule(_haiku.Module):
         return call.run(
             self, method, args, kwargs, rngs, mutable, capture_intermediates
         )
-
-    @property
-    @_haiku.transparent
-    def variables(self) -> dict[str, Any]:
-        """The Flax variables, `{collection: nested dict}`, as they stand.
-
-        They are read through Haiku's getters. Boxes are open.
-
-        Raises:
-          NotInitializedError: at init, before the module was called.
-        """
-        return call.variables(self)
-
-    def _repr(self) -> str:
-        module = _flax.describe(self.module)
-        return f"{type(self).__name__}({module}, name={self.name!r})"
-
-    _auto_repr = text_property(_repr)

@@ -17,7 +17,7 @@ from hk_bridge._layout import Where
 from hk_bridge._layout import names
 
 if TYPE_CHECKING:
-    from .module import FlaxModule
+    from .module import Bridged
 
 Variables = dict[str, Any]
 Changes = dict[Where, Any]
@@ -38,7 +38,7 @@ class Options(NamedTuple):
         return self.mutable
 
 
-def owner(net: "FlaxModule") -> str:
+def owner(net: "Bridged") -> str:
     """How messages name `net`."""
     return f"{type(net).__name__} {net.module_name!r} (linen {_flax.title(net.module)})"
 
@@ -48,7 +48,7 @@ class Side:
 
     initializing: bool
 
-    def __init__(self, net: "FlaxModule", ledger: _haiku.Ledger, options: Options):
+    def __init__(self, net: "Bridged", ledger: _haiku.Ledger, options: Options):
         self.net = net
         self.ledger = ledger
         self.options = options
@@ -142,7 +142,8 @@ class Side:
     ) -> Any:
         """Runs a method of a Flax submodule so that Haiku's interceptors see it."""
         module_name = names.join(self.ledger.name, path)
-        shown = (_flax.title(module), _flax.describe(module))
+        text = _flax.describe(module) if _haiku.texts_wanted() else None
+        shown = (_flax.title(module), text)
 
         def inside(*args: Any, **kwargs: Any) -> Any:
             with _haiku.haiku_inside(self.net, self.ledger.name):

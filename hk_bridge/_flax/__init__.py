@@ -13,8 +13,10 @@ from .keys import Streams as Streams
 from .known import key_of as key_of
 from .modules import NAMES_IN_HINTS as NAMES_IN_HINTS
 from .modules import build as build
+from .modules import built as built
 from .modules import context as context
 from .modules import describe as describe
+from .modules import is_call as is_call
 from .modules import is_cell as is_cell
 from .modules import is_class as is_class
 from .modules import is_immutable as is_immutable
@@ -23,6 +25,7 @@ from .modules import is_nnx_class as is_nnx_class
 from .modules import lacks_key as lacks_key
 from .modules import lacks_param as lacks_param
 from .modules import lacks_variable as lacks_variable
+from .modules import line as line
 from .modules import own_attributes as own_attributes
 from .modules import partition_spec as partition_spec
 from .modules import resolve as resolve

@@ -28,6 +28,8 @@ import jax
 
 from hk_bridge import _errors
 
+from . import text
+
 # What `flax.typing.CollectionFilter` refers to by its name, and does not import.
 NAMES_IN_HINTS = {"DenyList": core.DenyList}
 
@@ -51,6 +53,14 @@ def is_nnx_class(value: Any) -> bool:
 def is_cell(cls: type) -> bool:
     """Whether `cls` is a recurrent cell."""
     return issubclass(cls, nn.RNNCellBase)
+
+
+def is_call(module: nn.Module, method: Any) -> bool:
+    """Whether `method`, as `module.apply` takes it, is the module's own `__call__`."""
+    if method is None or isinstance(method, str):
+        return method in (None, "__call__")
+    function = getattr(method, "__func__", method)
+    return callable(module) and function is type(module).__call__
 
 
 def starts_at_zero(cell: Any) -> bool:
@@ -208,21 +218,31 @@ def title(module: nn.Module) -> str:
 
 def describe(module: nn.Module) -> str:
     """`module` in one line: its class, and the fields that are not as by default."""
-    fields = []
+    return text.short(module, _knows)
+
+
+def line(title: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """The line `title(*args, **kwargs)`, with modules described as by `describe`."""
+    return text.call(text.Built(title, args, kwargs), _knows)
+
+
+def built(module: nn.Module) -> text.Built:
+    """How a linen module was built: the arguments that are not as by default."""
+    nnx = _nnx()
+    if nnx is not None and isinstance(module, nnx.bridge.ToLinen):
+        return text.Built(title(module), tuple(module.args), module.kwargs)
+    shown: dict[str, Any] = {}
     for field in dataclasses.fields(module):
-        value = getattr(module, field.name, None)
         if not field.init or not field.repr or field.name in ("parent", "name"):
             continue
-        default = field.default
-        if default is dataclasses.MISSING or value is not default and value != default:
-            shown = describe(value) if isinstance(value, nn.Module) else _short(value)
-            fields.append(f"{field.name}={shown}")
-    return f"{title(module)}({', '.join(fields)})"
+        value = getattr(module, field.name, None)
+        if not text.equal(value, field.default, _knows):
+            shown[field.name] = value
+    return text.Built(title(module), (), shown)
 
 
-def _short(value: Any) -> str:
-    name = getattr(value, "__name__", None)
-    return name if callable(value) and isinstance(name, str) else repr(value)
+def _knows(value: Any) -> text.Built | None:
+    return built(value) if isinstance(value, nn.Module) else None
 
 
 def specs(

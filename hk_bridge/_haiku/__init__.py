@@ -17,10 +17,13 @@ from .context import sees_state as sees_state
 from .ledger import MISSING as MISSING
 from .ledger import Ledger as Ledger
 from .ledger import cast as cast
+from .seen import announce as announce
 from .seen import haiku_inside as haiku_inside
 from .seen import is_observed as is_observed
 from .seen import name_in_force as name_in_force
 from .seen import observe as observe
+from .seen import texts_wanted as texts_wanted
+from .seen import without_callers as without_callers
 from .stateless import refuse_if_stateless as refuse_if_stateless
 
 INSTANCE = ("_submodules", "_creation_frame_id")  # what modules have, not their class

@@ -12,14 +12,11 @@ Private in Haiku (since dm-haiku 0.0.16; `tests/test_doors.py` names each):
   inside the others, and do not tell whether one is in force.
 """
 
-import bisect
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
-import itertools
-import threading
 from typing import Any
 
 import haiku as hk
@@ -34,6 +31,7 @@ from hk_bridge._layout import Where
 from hk_bridge._layout import names
 
 from . import seen
+from .names import below
 
 Initializer = Callable[..., Any]
 MISSING: Any = object()
@@ -73,7 +71,7 @@ class Ledger:
         self._drop_others()
 
     def _stored(self, bundles: Any, kind: str) -> Iterator[tuple[Where, Any]]:
-        for module_name in _below(self.name, bundles, kind):
+        for module_name in below(self.name, bundles, kind):
             path = names.split(self.name, module_name)
             if path is None or (kind == "state" and not path):
                 continue  # of a Haiku module
@@ -344,30 +342,3 @@ class _Dressed:
 def cast(value: Any, dtype: Any) -> Any:
     """`value` in `dtype`, as a creator that changes the dtype wants it."""
     return value if value.dtype == dtype else jnp.asarray(value).astype(dtype)
-
-
-class _Sorted(threading.local):
-    """The sorted module names of the last frame, by kind, so that one sort does."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, tuple[int, list[str]]] = {}
-
-
-_sorted = _Sorted()
-
-
-def _below(prefix: str, bundles: dict[str, Any], kind: str) -> list[str]:
-    """The keys of `bundles` that are `prefix` or below it, without a look at each."""
-    frame_id = base.current_frame().frame_id
-    known, names = _sorted.names.get(kind, (None, []))
-    new = len(bundles) - len(names)
-    if known != frame_id or new < 0:
-        names = sorted(bundles)
-        _sorted.names[kind] = (frame_id, names)
-    elif new:  # init adds to them
-        for name in itertools.islice(reversed(bundles), new):
-            bisect.insort(names, name)
-    first = bisect.bisect_left(names, prefix + "/")
-    last = bisect.bisect_left(names, prefix + "0", first)  # "0" follows "/"
-    own = [n for n in names[first:last] if n in bundles and not n.endswith("/~")]
-    return [prefix, *own] if prefix in bundles else own

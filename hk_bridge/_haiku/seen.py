@@ -8,19 +8,26 @@ Private in Haiku (since dm-haiku 0.0.16), and used here since there is no public
   after the module on top of it, and Haiku refuses names such as `0` for a module;
 * `haiku._src.module.interceptor_stack` and
   `haiku._src.mixed_precision._mixed_precision_interceptor`: nothing public tells
-  whether somebody intercepts.
+  whether somebody intercepts;
+* `haiku._src.config.get_config`: only a setter tells whether modules have a text.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import functools
+import itertools
 from typing import Any
 
 import haiku as hk
 from haiku._src import base
+from haiku._src import config
 from haiku._src import mixed_precision
 from haiku._src import module as haiku_module
+
+from hk_bridge import _errors
+
+from . import names
 
 
 class _StandIn(hk.Module):
@@ -33,13 +40,17 @@ class _Callees(set[str]):
     Haiku also adds those that call it, while it makes a table: `eval_summary` asks each
     module on the stack for its params. Their params would be counted here, too."""
 
-    def __init__(self, module_name: str):
-        super().__init__()
-        self._module_name = module_name
-
     def add(self, name: str) -> None:
-        if not self._module_name.startswith(name + "/"):
+        stack = [state.module for state in base.current_frame().module_stack]
+        own = [i for i, module in enumerate(stack) if module._submodules is self]
+        callers = stack[own[0] :] if own else ()  # the innermost comes first
+        if all(name != module.module_name for module in callers):
             super().add(name)
+
+
+def without_callers(module: hk.Module) -> None:
+    """Has the tables of `module` count what it calls, and not what calls it."""
+    module._submodules = _Callees()
 
 
 def _stand_in(
@@ -49,7 +60,7 @@ def _stand_in(
     module: Any = object.__new__(cls)
     module.module_name = module_name
     module.name = module_name.split("/")[-1]
-    module._submodules = _Callees(module_name)
+    module._submodules = _Callees()
     module._creation_frame_id = owner._creation_frame_id
     module._auto_repr = f"{type(owner).__name__}(name={module_name!r})"
     stand_in: hk.Module = module
@@ -111,10 +122,15 @@ def is_observed() -> bool:
     return any(other is not policies for other in haiku_module.interceptor_stack)
 
 
+def texts_wanted() -> bool:
+    """Whether modules that are made now have a text, by `module_auto_repr`."""
+    return bool(config.get_config().module_auto_repr)
+
+
 def observe(
     owner: hk.Module,
     module_name: str,
-    shown: tuple[str, str],
+    shown: tuple[str, str | None],
     method_name: str,
     run: Callable[..., Any],
     args: Any,
@@ -122,21 +138,30 @@ def observe(
 ) -> Any:
     """Runs `run` as a method of a Haiku module, which interceptors see.
 
+    What they keep of it after the call holds nothing of `run`.
+
     Args:
-      shown: the name of the class, and the text of the instance, to be shown.
+      shown: the name of the class, and the text of the instance, to be shown; None is
+        Python's own text.
     """
     class_name, text = shown
     module: Any = _stand_in(
         owner, module_name, _observed_class(class_name, method_name)
     )
-    module._auto_repr, module._run = text, run
-    with _outside():
-        return getattr(module, method_name)(*args, **kwargs)
+    module._auto_repr = object.__repr__(module) if text is None else text
+    module._run = run
+    try:
+        with _outside():
+            return getattr(module, method_name)(*args, **kwargs)
+    finally:
+        del module._run
 
 
 @functools.cache
 def _observed_class(class_name: str, method_name: str) -> type[hk.Module]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not hasattr(self, "_run"):
+            raise _errors.call_has_ended(self.module_name, method_name)
         return self._run(*args, **kwargs)
 
     metaclass: Any = type(hk.Module)
@@ -144,6 +169,21 @@ def _observed_class(class_name: str, method_name: str) -> type[hk.Module]:
     return cls
 
 
-def is_flax_over_haiku(module: Any) -> bool:
-    """Whether `module` is the Flax module in which a Haiku transform runs."""
-    return isinstance(module, hk.experimental.flax.Module)
+def announce(owner: hk.Module, name: str) -> None:
+    """Tells those that call `owner` of its leaves, filed under `name`.
+
+    Haiku tells them of each module whose method has run, and a Flax submodule is none.
+    Who built `owner` finds the leaves by their names."""
+    frame: Any = base.current_frame()
+    holders = [
+        state.module
+        for state in frame.module_stack
+        if not f"{name}/".startswith(f"{state.module.module_name}/")
+    ]
+    if not holders:
+        return
+    below = [names.below(name, frame.params, "params")]
+    below.append(names.below(name, frame.state, "state"))
+    for holder in holders:
+        for module_name in itertools.chain(*below):
+            holder._submodules.add(module_name)

@@ -11,10 +11,6 @@ FOUND: dict[str, Program] = {
     "parameter that is None": program(
         "like_haiku", part("param_of_any_kind", leaf="None")
     ),
-    "number in a field": program("like_haiku", part("numpy"), use="under_renaming"),
-    "text of an unfinished module": program(
-        "like_haiku", part("changed_in_place"), use="under_printing"
-    ),
     "read state rewritten": program(
         "like_haiku",
         part("jit", part("counter", when="self.train")),
@@ -27,7 +23,6 @@ FOUND: dict[str, Program] = {
     ),
     "leaves of others": program("own_leaves", part("haiku_layer")),
     "re-entrant calls": program("like_haiku", part("counter"), use="reentrant"),
-    "method of a cell": program("wrapped_cell", part("global"), run="Cell.step"),
     "streams inside lifted code": program(
         "keys_of_haiku", part("add_metadata_axis", part("noise_if_any"))
     ),
@@ -42,7 +37,6 @@ FOUND: dict[str, Program] = {
     "names in an interceptor": program(
         "like_haiku", part("param"), use="under_renaming"
     ),
-    "tables of a holder": program("like_haiku", part("layer"), use="in_sequence"),
     "shape that was asked for": program("like_haiku", part("layer"), hook="stacking"),
     "mapping as a leaf": program(
         "same_init",
@@ -56,9 +50,6 @@ FOUND: dict[str, Program] = {
         part("param_of_any_kind", leaf="(None, jnp.ones([4]))"),
         hook="own_leaf",
     ),
-    "arrays in what is told": program(
-        "shown", part("layer"), around="jax.checking_leaks()"
-    ),
     "caught exception": program("like_haiku", part("counter"), use="caught"),
     "module kept by a scope": program(
         "nothing_is_kept", part("custom_vjp", part("layer"))
@@ -67,13 +58,6 @@ FOUND: dict[str, Program] = {
     "names never made": program("given_wrong", part("layer"), wrong="unknown_name"),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"
-    ),
-    "no text wanted": program(
-        "like_haiku", part("looks_at_variables"), use="without_repr"
-    ),
-    "name of a wrapped class": program("wrapped_class", part("builtin")),
-    "wrapped without call": program(
-        "wrapped_class", part("looks_around"), cls="Silent"
     ),
     # No search found it yet: put together by hand, of the same pieces.
     "boxes": program(

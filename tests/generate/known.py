@@ -79,16 +79,6 @@ FAULTS: tuple[Fault, ...] = (
         has(of("|".join(LAWS), "A stored leaf has no need|cannot be `None`"), "None"),
     ),
     Fault(
-        "number in a field",
-        "a NumPy array in a field has no text: its truth value is asked for",
-        has(of("like_haiku|wrapped_class|shown", "truth value of an array"), "numpy"),
-    ),
-    Fault(
-        "text of an unfinished module",
-        "an interceptor that prints the module in `__init__` gets an AttributeError",
-        of("like_haiku", "'FlaxModule' object has no attribute 'module'"),
-    ),
-    Fault(
         "read state rewritten",
         "state that was only read is written where its reader is lifted",
         has(
@@ -133,11 +123,6 @@ FAULTS: tuple[Fault, ...] = (
         of("like_haiku", "ends otherwise", use="reentrant"),
     ),
     Fault(
-        "method of a cell",
-        "a wrapped cell with `method=` swaps what the method returns",
-        of("wrapped_cell", "another program", run="'step'|Cell.step"),
-    ),
-    Fault(
         "streams inside lifted code",
         "with keys of Haiku `has_rng` is false inside lifted code",
         either(
@@ -179,11 +164,6 @@ FAULTS: tuple[Fault, ...] = (
         of("like_haiku", "not in Haiku's: |missing: ", use="under_renaming"),
     ),
     Fault(
-        "tables of a holder",
-        "a module that is given a bridged one does not see its leaves",
-        of("like_haiku", "_dict'", use="in_sequence|in_deep_rnn"),
-    ),
-    Fault(
         "shape that was asked for",
         "getters are told the stored shape",
         of("like_haiku", "retrieved shape|at apply hooks were asked", hook="stacking"),
@@ -209,11 +189,6 @@ FAULTS: tuple[Fault, ...] = (
         "leaf made for a tree",
         "a getter that makes a parameter beside a tree gets a stand-in",
         of("like_haiku|own_leaves", "_Whole|does not match shape=()"),
-    ),
-    Fault(
-        "arrays in what is told",
-        "what an interceptor is told of a Flax submodule keeps its arrays alive",
-        of("shown", "Leaked trace"),
     ),
     Fault(
         "caught exception",
@@ -247,21 +222,6 @@ FAULTS: tuple[Fault, ...] = (
         "numbers given",
         "`variables=` refuses a Python number for a scalar",
         of("given", "they hold float", part="numbers"),
-    ),
-    Fault(
-        "no text wanted",
-        "`module_auto_repr=False` of Haiku changes nothing",
-        of("like_haiku", "('text', ", use="without_repr"),
-    ),
-    Fault(
-        "name of a wrapped class",
-        "the text of a wrapped class does not show its name",
-        of("wrapped_class", "no name in"),
-    ),
-    Fault(
-        "wrapped without call",
-        "a wrapped class without `__call__` is callable",
-        of("wrapped_class", "callable: True", cls="Silent"),
     ),
     Fault(
         "boxes",

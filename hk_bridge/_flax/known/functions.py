@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from hk_bridge._flax.known import loads as _loads
 from hk_bridge._flax.known.library import CHANGING
 from hk_bridge._flax.known.library import MISSING
 from hk_bridge._flax.known.library import Ask

@@ -25,6 +25,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from hk_bridge._flax.known import classes
+from hk_bridge._flax.known import functions
 from hk_bridge._flax.known.library import MISSING
 from hk_bridge._flax.known.library import Unknown
 from hk_bridge._flax.known.library import is_official
