@@ -103,8 +103,8 @@ def _fetched(
 def variables(net: "Bridged") -> Variables:
     """The variables of `net` as they stand."""
     ledger = _haiku.Ledger(net, net._made)
-    ledger.rest()
     found = ledger.variables()
+    ledger.read_rest(found)
     if not found and net._made is None and _haiku.running_init():
         raise _errors.not_initialized(owner(net))
     return found

@@ -1,6 +1,5 @@
 """One call of a bridged module: what the calls at init and at apply have in common."""
 
-from collections.abc import Mapping
 import contextlib
 from typing import TYPE_CHECKING
 from typing import Any
@@ -68,8 +67,8 @@ class Side:
     def reads_late(self) -> bool:
         return self.ledger.reads_late
 
-    def rest(self) -> Mapping[Where, Any]:
-        return self.ledger.rest()
+    def read_rest(self, variables: Variables) -> None:
+        self.ledger.read_rest(variables)
 
     def late(self, recipe: _flax.Recipe) -> Any:
         """A parameter that Haiku holds and that was not read yet, or MISSING."""

@@ -107,8 +107,8 @@ class Host(Protocol):
     def param(self, recipe: Recipe) -> Any:
         """A parameter that is not among the variables, or MISSING: Flax decides."""
 
-    def rest(self) -> Mapping[Where, Any]:
-        """The parameters that were not read yet."""
+    def read_rest(self, variables: dict[str, Any]) -> None:
+        """Puts the parameters that were not read yet into `variables`, in place."""
 
     def start(self, where: Where, made: Any) -> Any:
         """What a variable, no parameter, starts from; `made` by its initialiser."""
@@ -142,8 +142,8 @@ class Alone:
     def param(self, recipe: Recipe) -> Any:
         return MISSING
 
-    def rest(self) -> Mapping[Where, Any]:
-        return {}
+    def read_rest(self, variables: dict[str, Any]) -> None:
+        pass
 
     def start(self, where: Where, made: Any) -> Any:
         return made

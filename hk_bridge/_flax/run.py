@@ -101,7 +101,7 @@ def run(
         else:
             output = body(None)
     if host.reads_late and in_filter(plan.mutable, _layout.PARAMS):
-        _layout.insert(variables, host.rest())
+        host.read_rest(variables)
     return Outcome(output, variables, running.record)
 
 

@@ -357,7 +357,7 @@ class Scope(core.Scope):
         host = self.running.host
         if col == _layout.PARAMS and host.reads_late:
             root: Any = self.root
-            _layout.insert(root._variables, host.rest())
+            host.read_rest(root._variables)
         return super()._collection(col)
 
     def reserve(self, name: str, col: str | None = None) -> None:
@@ -471,16 +471,34 @@ class Scope(core.Scope):
         told = None
         if isinstance(value, lifted.Passed):
             value, told = value
+        where = Where(col, (*self.path, name))
+        written = set(_layout.below(where, value)) if told is None else set()
+        if (col, name) in self._passing:
+            written = self._mapped(where, value) if self._maps else set()
         try:
             super().put_variable(col, name, value)
         except errors.FlaxError as error:
             self._explain(error, col, name)
             raise
+        self.record.wrote |= written
         if told is not None:
             self.record.update(lifted.moved(told, self.path))
-        elif (col, name) not in self._passing:
-            where = Where(col, (*self.path, name))
-            self.record.wrote.update(_layout.below(where, value))
+
+    @property
+    def _maps(self) -> bool:
+        """Whether the last lifted transform writes all that it maps, by itself."""
+        return self._pack is not None and self._pack.name == "map_variables"
+
+    def _mapped(self, where: Where, value: Any) -> set[Where]:
+        """Which leaves of `value`, that comes out of a map, are not as they were."""
+        old = {where.path[-1]: self._own_level(where.collection).get(where.path[-1])}
+        new = {where.path[-1]: value}
+        return {
+            Where(where.collection, (*self.path, *below.path))
+            for below in _layout.below(Where(where.collection, ()), new)
+            if _layout.find({where.collection: old}, below)
+            is not _layout.find({where.collection: new}, below)
+        }
 
     def _explain(self, error: Exception, col: str, name: str) -> None:
         self.running.host.explain(error, Where(col, (*self.path, name)))

@@ -113,7 +113,8 @@ class Ledger:
         }
         _layout.insert(variables, kept)
         for level in self._empty:
-            _layout.make_level(variables, level)
+            if not (self._late and level[0] == PARAMS):  # those are read late as well
+                _layout.make_level(variables, level)
         return {c: tree for c, tree in variables.items() if c not in skipped}
 
     def param(self, where: Where, spec: Callable[[], Any]) -> Any:
@@ -143,11 +144,16 @@ class Ledger:
             _layout.make_level(tree, (PARAMS, *level[size + 1 :]))
         return tree
 
-    def rest(self) -> dict[Where, Any]:
-        """Reads all parameters that were not read yet, by their stored shapes."""
+    def read_rest(self, variables: dict[str, Any]) -> None:
+        """Puts all parameters that were not read yet into `variables`, in place.
+
+        They are read by the shapes in which they are stored."""
         read = {where: self._read_param(where, None) for where in list(self._late)}
         self._drop_others()
-        return {where: value for where, value in read.items() if where in self.values}
+        kept = {where: value for where, value in read.items() if where in self.values}
+        _layout.insert(variables, kept)
+        for level in self._empty:
+            _layout.make_level(variables, level)
 
     def _read_param(self, where: Where, like: Any) -> Any:
         stored = self._late.pop(where)
