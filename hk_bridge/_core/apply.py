@@ -28,7 +28,7 @@ class Apply(Side):
 
     def may_share(self) -> bool:
         """Whether another call may have done all that this one will do."""
-        if self.options.asked is not None or self.options.capture or self.reads_late:
+        if self.options.asked is not None or self.options.capture:
             return False
         return not (self.observes or _haiku.has_creators())
 

@@ -56,12 +56,13 @@ class Ledger:
         self.values: dict[Where, Any] = {}
         self._others: set[tuple[str, str]] = set()
         self._late: dict[Where, Any] = {}
+        self._waits = bool(base.param_getter_stack)
         self._empty: list[tuple[str, ...]] = []  # levels, the collection first
         frame: Any = base.current_frame()
         for where, value in self._stored(frame.params, "params"):
             if made is not None and where not in made:
                 continue
-            if base.param_getter_stack:
+            if self._waits:
                 self._late[where] = value
             else:
                 self.values[where] = value
@@ -89,7 +90,7 @@ class Ledger:
         """Whether there are parameters that are read when they are asked for.
 
         A getter is told the shape that is asked for, which is known only then."""
-        return bool(self._late)
+        return self._waits
 
     @property
     def collections(self) -> set[str]:
@@ -113,7 +114,7 @@ class Ledger:
         }
         _layout.insert(variables, kept)
         for level in self._empty:
-            if not (self._late and level[0] == PARAMS):  # those are read late as well
+            if not (self._waits and level[0] == PARAMS):  # those are read late as well
                 _layout.make_level(variables, level)
         return {c: tree for c, tree in variables.items() if c not in skipped}
 
@@ -151,6 +152,7 @@ class Ledger:
         read = {where: self._read_param(where, None) for where in list(self._late)}
         self._drop_others()
         kept = {where: value for where, value in read.items() if where in self.values}
+        self._waits = False
         _layout.insert(variables, kept)
         for level in self._empty:
             _layout.make_level(variables, level)
