@@ -67,8 +67,8 @@ class Side:
     def reads_late(self) -> bool:
         return self.ledger.reads_late
 
-    def read_rest(self, variables: Variables) -> None:
-        self.ledger.read_rest(variables)
+    def read_rest(self, variables: Variables, path: names.Path = ()) -> None:
+        self.ledger.read_rest(variables, path)
 
     def late(self, recipe: _flax.Recipe) -> Any:
         """A parameter that Haiku holds and that was not read yet, or MISSING."""

@@ -14,6 +14,7 @@ import jax
 
 from hk_bridge import _layout
 from hk_bridge._layout import Where
+from hk_bridge._layout import names
 
 from .keys import Streams
 
@@ -107,8 +108,8 @@ class Host(Protocol):
     def param(self, recipe: Recipe) -> Any:
         """A parameter that is not among the variables, or MISSING: Flax decides."""
 
-    def read_rest(self, variables: dict[str, Any]) -> None:
-        """Puts the parameters that were not read yet into `variables`, in place."""
+    def read_rest(self, variables: dict[str, Any], path: names.Path = ()) -> None:
+        """Puts the parameters below `path` that were not read into `variables`."""
 
     def start(self, where: Where, made: Any) -> Any:
         """What a variable, no parameter, starts from; `made` by its initialiser."""
@@ -142,7 +143,7 @@ class Alone:
     def param(self, recipe: Recipe) -> Any:
         return MISSING
 
-    def read_rest(self, variables: dict[str, Any]) -> None:
+    def read_rest(self, variables: dict[str, Any], path: names.Path = ()) -> None:
         pass
 
     def start(self, where: Where, made: Any) -> Any:

@@ -67,18 +67,19 @@ class Watch:
             interceptors.insert(0, self._interceptor)
             self._stop = lambda: interceptors.remove(self._interceptor)
 
-    def outer(self, debug_path: Path) -> "tuple[Scope | None, bool]":
-        """The Scope that was packed for one of `debug_path`, and whether directly.
+    def outer(self, debug_path: Path) -> "tuple[Scope | None, list[str]]":
+        """The Scope that was packed for one of `debug_path`, and what is between.
 
         Where a lifted class is lifted again (`nn.jit(nn.scan(Block))`), no method runs
         between the two, and the Scope there stays plain."""
-        found = self._packed.get(debug_path)
-        directly = found is not None
+        found, between = self._packed.get(debug_path), list[str]()
         while found is None and debug_path and debug_path[-1].endswith(")"):
             *parents, last = debug_path
-            debug_path = (*parents, last[last.index("(") + 1 : -1])
+            name, _, inner = last[:-1].partition("(")
+            between.append(name)
+            debug_path = (*parents, inner)
             found = self._packed.get(debug_path)
-        return (None if found is None else found()), directly
+        return (None if found is None else found()), between
 
     def _interceptor(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
         scope = context.module.scope

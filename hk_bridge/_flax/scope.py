@@ -166,13 +166,14 @@ class Scope(core.Scope):
         if plain.parent is not None:
             scope.record = scope.parent.record
             return
-        outer, directly = scope.running.watch.outer(plain.debug_path)
+        outer, between = scope.running.watch.outer(plain.debug_path)
         scope.record = scope.running.record
         if outer is not None:
             scope._outer = weakref.ref(outer)
-            scope._tells = directly and outer.packed_by_jit
+            scope._tells = outer.packed_by_jit and not between
             scope.record = Record() if scope._tells else outer.record
-            lifted.seen.untold |= outer.packed_by_jit and not directly
+            untold = between and (outer.packed_by_jit or "jit" in between)
+            lifted.seen.untold |= bool(untold)
 
     @property
     def path(self) -> Path:  # type: ignore[override]
@@ -355,10 +356,14 @@ class Scope(core.Scope):
         """As in Flax, once the parameters are read that only wait to be asked for."""
         self._passing = _NOTHING
         host = self.running.host
-        if col == _layout.PARAMS and host.reads_late:
-            root: Any = self.root
-            host.read_rest(root._variables)
-        return super()._collection(col)
+        if col != _layout.PARAMS or not host.reads_late:
+            return super()._collection(col)
+        root: Any = self.root
+        host.read_rest(root._variables, self.path)
+        level = self._own_level(col)
+        if level:
+            self._variables[col] = level
+        return level or core.FrozenDict()
 
     def reserve(self, name: str, col: str | None = None) -> None:
         """As in Flax. What a Scope declares (`param`, `variable`) does not come here:
@@ -474,6 +479,7 @@ class Scope(core.Scope):
         where = Where(col, (*self.path, name))
         written = set(_layout.below(where, value)) if told is None else set()
         if (col, name) in self._passing:
+            self._passing -= {(col, name)}  # once: the next to come is the module's
             written = self._mapped(where, value) if self._maps else set()
         try:
             super().put_variable(col, name, value)

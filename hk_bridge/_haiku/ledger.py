@@ -145,17 +145,20 @@ class Ledger:
             _layout.make_level(tree, (PARAMS, *level[size + 1 :]))
         return tree
 
-    def read_rest(self, variables: dict[str, Any]) -> None:
-        """Puts all parameters that were not read yet into `variables`, in place.
+    def read_rest(self, variables: dict[str, Any], path: names.Path = ()) -> None:
+        """Puts the parameters below `path` that were not read yet into `variables`.
 
         They are read by the shapes in which they are stored."""
-        read = {where: self._read_param(where, None) for where in list(self._late)}
+        level, size = (PARAMS, *path), len(path)
+        late = [where for where in self._late if where.path[:size] == path]
+        read = {where: self._read_param(where, None) for where in late}
         self._drop_others()
         kept = {where: value for where, value in read.items() if where in self.values}
-        self._waits = False
         _layout.insert(variables, kept)
-        for level in self._empty:
-            _layout.make_level(variables, level)
+        for empty in self._empty:
+            if empty[: size + 1] == level:
+                _layout.make_level(variables, empty)
+        self._waits &= bool(path)
 
     def _read_param(self, where: Where, like: Any) -> Any:
         stored = self._late.pop(where)
