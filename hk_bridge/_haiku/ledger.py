@@ -138,6 +138,11 @@ class Ledger:
             _layout.insert(tree, {rest: self._read_param(part, like)})
         return tree[PARAMS]
 
+    def take(self, where: Where, value: Any) -> None:
+        """Takes over a leaf that another ledger read or made."""
+        self._late.pop(where, None)
+        self.values[where] = value
+
     def _empty_tree(self, levels: Iterable[Any], size: int) -> dict[str, Any]:
         """The empty levels below a parameter whose path has `size` parts."""
         tree: dict[str, Any] = {}
@@ -303,13 +308,16 @@ class Ledger:
     def put_state(self, where: Where, value: Any) -> None:
         """Makes state of a value that was written before anything declared it.
 
-        A setter that says `DO_NOT_STORE` is heard."""
+        A setter gives the initial value, or says `DO_NOT_STORE`, as in Haiku."""
         self.make_state(where, value)
         module_name, name = _layout.address(self.name, where)
         state: Any = base.current_frame().state
         made = state[module_name].get(name)
         self.set_state(where, value)
-        if made is not None and state[module_name].get(name) is made:
+        put = state[module_name].get(name)
+        if put is not made:
+            state[module_name][name] = type(put)(put.current, put.current)
+        elif put is not None:
             del state[module_name][name]
             if not state[module_name]:
                 del state[module_name]
