@@ -11,6 +11,7 @@ which a subclass with keys drawn on demand must write anew: `Scope._variables`, 
 import collections
 from collections.abc import Callable
 from collections.abc import Iterable
+import itertools
 from typing import Any
 import weakref
 
@@ -43,6 +44,7 @@ Path = tuple[str, ...]
 # runs, when the streams that the code inside will ask for cannot be known.
 _STREAMS = ("params", "dropout")
 _FLAG = "hk_bridge"
+_numbers = itertools.count()
 _NOTHING: frozenset[tuple[str, str]] = frozenset()
 
 
@@ -57,10 +59,11 @@ class _Lead:
         self.running = weakref.ref(running)
         host = running.host
         matters = host.observes or (lifted.seen.untold and host.hooked)
-        self._watched = object() if matters else None
+        # Flax keeps but a hash: that of an object() is its address, which returns.
+        self._watched = next(_numbers) if matters else None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Lead) and self._watched is other._watched
+        return isinstance(other, _Lead) and self._watched == other._watched
 
     def __hash__(self) -> int:
         return hash(self._watched)
