@@ -9,13 +9,12 @@ from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
+from hk_bridge._core.side import Changes
+from hk_bridge._core.side import Side
+from hk_bridge._core.side import Variables
+from hk_bridge._core.side import owner
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
-
-from .side import Changes
-from .side import Side
-from .side import Variables
-from .side import owner
 
 
 class Apply(Side):

@@ -16,7 +16,7 @@ from hk_bridge._layout import Where
 from hk_bridge._layout import names
 
 if TYPE_CHECKING:
-    from .module import Bridged
+    from hk_bridge._core.module import Bridged
 
 Variables = dict[str, Any]
 Changes = dict[Where, Any]

@@ -13,13 +13,12 @@ import flax.linen as nn
 import jax
 
 from hk_bridge import _layout
+from hk_bridge._flax.keys import Streams
 from hk_bridge._layout import Where
 from hk_bridge._layout import names
 
-from .keys import Streams
-
 if TYPE_CHECKING:
-    from .scope import Scope
+    from hk_bridge._flax.scope import Scope
 
 Shape = tuple[int, ...]
 MISSING: Any = object()

@@ -27,14 +27,13 @@ import flax.linen as nn
 from flax.linen import module as linen_module
 import jax
 
+from hk_bridge._flax.bind import fields
+from hk_bridge._flax.host import Record
+from hk_bridge._flax.pack import Pack
 from hk_bridge._layout import Where
 
-from .bind import fields
-from .host import Record
-from .pack import Pack
-
 if TYPE_CHECKING:
-    from .scope import Scope
+    from hk_bridge._flax.scope import Scope
 
 Path = tuple[str, ...]
 

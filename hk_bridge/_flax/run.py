@@ -12,14 +12,13 @@ from flax.core import scope as core_scope
 import flax.linen as nn
 
 from hk_bridge import _layout
-
-from .bind import bind
-from .host import Alone
-from .host import Host
-from .host import Record
-from .keys import Streams
-from .scope import Running
-from .scope import Scope
+from hk_bridge._flax.bind import bind
+from hk_bridge._flax.host import Alone
+from hk_bridge._flax.host import Host
+from hk_bridge._flax.host import Record
+from hk_bridge._flax.keys import Streams
+from hk_bridge._flax.scope import Running
+from hk_bridge._flax.scope import Scope
 
 Filter = core_scope.CollectionFilter
 

@@ -25,18 +25,17 @@ import numpy as np
 
 from hk_bridge import _errors
 from hk_bridge import _layout
+from hk_bridge._flax import lifted
+from hk_bridge._flax import pack
+from hk_bridge._flax.host import MISSING
+from hk_bridge._flax.host import Host
+from hk_bridge._flax.host import Recipe
+from hk_bridge._flax.host import Record
+from hk_bridge._flax.keys import Key
+from hk_bridge._flax.keys import LazyRng
+from hk_bridge._flax.keys import folded
+from hk_bridge._flax.shapes import initial
 from hk_bridge._layout import Where
-
-from . import lifted
-from . import pack
-from .host import MISSING
-from .host import Host
-from .host import Recipe
-from .host import Record
-from .keys import Key
-from .keys import LazyRng
-from .keys import folded
-from .shapes import initial
 
 Path = tuple[str, ...]
 

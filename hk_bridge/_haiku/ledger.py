@@ -26,12 +26,11 @@ import jax.numpy as jnp
 
 from hk_bridge import _abstract
 from hk_bridge import _layout
+from hk_bridge._haiku import seen
+from hk_bridge._haiku.names import below
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
 from hk_bridge._layout import names
-
-from . import seen
-from .names import below
 
 Initializer = Callable[..., Any]
 MISSING: Any = object()
