@@ -117,7 +117,7 @@ class Side:
             value = inner.ledger.values.get(where)
             if where.collection != PARAMS:
                 value = self.ledger.read_state(where)
-            self.ledger.values[where] = value
+            self.ledger.take(where, value)
             _layout.place(self.so_far[0], where, value)
 
     def explain(self, error: Exception, where: Where) -> None:

@@ -18,7 +18,7 @@ from hk_bridge._layout import Where
 from hk_bridge._layout import names
 
 if TYPE_CHECKING:
-    from hk_bridge._flax.scope import Scope
+    from hk_bridge._flax.keyed import Keyed
 
 Shape = tuple[int, ...]
 MISSING: Any = object()
@@ -30,7 +30,7 @@ NEED_NO_KEY = (nn.initializers.zeros, nn.initializers.ones)
 class Recipe(NamedTuple):
     """How `self.param(name, init_fn, *args, **kwargs)` makes a parameter."""
 
-    scope: "Scope"
+    scope: "Keyed"
     name: str
     init_fn: Callable[..., Any]
     args: tuple[Any, ...]

@@ -33,7 +33,7 @@ from hk_bridge._flax.pack import Pack
 from hk_bridge._layout import Where
 
 if TYPE_CHECKING:
-    from hk_bridge._flax.scope import Scope
+    from hk_bridge._flax.keyed import Keyed
 
 Path = tuple[str, ...]
 
@@ -54,10 +54,10 @@ class Watch:
         self._leads_here = leads_here
         self._adopt = adopt
         # By the `debug_path` of what is made of it.
-        self._packed: dict[Path, weakref.ref[Scope]] = {}
+        self._packed: dict[Path, weakref.ref[Keyed]] = {}
         self._stop: Callable[[], None] | None = None
 
-    def pack(self, scope: "Scope", pack: Pack) -> None:
+    def pack(self, scope: "Keyed", pack: Pack) -> None:
         """A lifted transform takes what `scope` has."""
         # A strong reference would keep tracers alive after their trace.
         self._packed[pack.inside(scope.debug_path)] = weakref.ref(scope)
@@ -66,7 +66,7 @@ class Watch:
             interceptors.insert(0, self._interceptor)
             self._stop = lambda: interceptors.remove(self._interceptor)
 
-    def outer(self, debug_path: Path) -> "tuple[Scope | None, list[str]]":
+    def outer(self, debug_path: Path) -> "tuple[Any, list[str]]":
         """The Scope that was packed for one of `debug_path`, and what is between.
 
         Where a lifted class is lifted again (`nn.jit(nn.scan(Block))`), no method runs

@@ -17,7 +17,7 @@ from hk_bridge._flax.host import Alone
 from hk_bridge._flax.host import Host
 from hk_bridge._flax.host import Record
 from hk_bridge._flax.keys import Streams
-from hk_bridge._flax.scope import Running
+from hk_bridge._flax.running import Running
 from hk_bridge._flax.scope import Scope
 
 Filter = core_scope.CollectionFilter
@@ -86,13 +86,13 @@ def run(
     Args:
       begin: is told, before anything runs, where variables and what happened will be.
     """
-    running = Running(host, plan.mutable)
+    root = Scope.root_of(host, plan.mutable, variables)
+    running = root.running
     begin(variables, running.record)
 
     def body(_: Any) -> Any:
         return plan.function(bind(plan.module, root), *args, **kwargs)
 
-    root = Scope(running, variables)
     with root.temporary(), _observed(running), running.watch.until_end():
         if plan.capture:
             # nn.apply sets up the capture, which holds for all that runs inside.
