@@ -210,19 +210,34 @@ class Ledger:
         self.values[where] = made
         return made
 
-    def fetch_param(self, where: Where, spec: Any) -> Any:
-        """A parameter that only creators and getters give, or MISSING."""
+    def fetch_param(self, where: Where, spec: Any, draw: Callable[[], Any]) -> Any:
+        """A parameter that only creators and getters give, or MISSING.
 
-        class NotGiven(Exception):
-            pass
+        Args:
+          draw: gives the initial value, or raises; Haiku will not store it.
+        """
+        drawn: list[Any] = []
 
         def init(shape: Any, dtype: Any) -> Any:
-            raise NotGiven
+            drawn.append(None)
+            return cast(draw(), dtype)
 
         try:
             return self._hooks.param(where, spec, init, True)
-        except NotGiven:
-            return MISSING
+        except Exception:
+            if not drawn:
+                raise
+            return MISSING  # nobody but its initialiser has it
+
+    def fetch_state(self, where: Where, made: Any) -> Any:
+        """State that creators and getters keep elsewhere; `made` by its initialiser."""
+        value = self.make_state(where, made)
+        module_name, name = _layout.address(self.name, where)
+        state: Any = base.current_frame().state
+        if name in state[module_name]:  # Haiku's state keeps its structure
+            del state[module_name][name]
+            del self.values[where]
+        return value
 
     def make_state(self, where: Where, value: Any) -> Any:
         """Makes state of initial value `value`: what Haiku makes of it."""
