@@ -10,6 +10,13 @@ import pkgutil
 import re
 import subprocess
 
+import flax.core
+from flax.core import scope as flax_scope
+import flax.linen as nn
+from flax.linen import module as linen_module
+import haiku as hk
+from haiku._src import base as hk_base
+from haiku._src import data_structures as hk_structures
 import pytest
 import yaml
 
@@ -22,7 +29,11 @@ CI = ROOT / ".ci" / "run"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 TOUR = ROOT / ".github" / "CONTRIBUTING.md"
 LONGEST = 300
-BEING_SPLIT = {"_flax", "_haiku", "_module", "_wrap"}  # to be folders
+# Files that know a class of a file above them by its name alone, for type checkers: a
+# contract names who uses it, a call the module that is called.
+TYPES_ALONE = {"_flax.host", "_flax.lifted", "_core.call", "_core.side"}
+# Each has a canary in `test_doors.py`.
+FRAMES = {"_flax.pack", "_haiku.stateless", "_core.caller"}
 DOORS = {"flax": "_flax", "haiku": "_haiku"}
 USER_CODE = {"cli.demo"}  # written as a user writes
 EXTRAS = {"optax", "sklearn", "tqdm", "matplotlib"}
@@ -59,9 +70,29 @@ needs_tour = pytest.mark.skipif(
 )
 
 
+def tour():
+    """The files and folders that have a line below their folder's: `_layout.tree`."""
+    rows = re.findall(r"^  - ((?:`[\w/]+`(?:, )?)+): ", TOUR.read_text(), re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"[\w/]+", row)]
+    return [name.replace("/", ".") for name in names]
+
+
+def is_for_types(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+class WithoutTypes(ast.NodeTransformer):
+    """Takes out what only type checkers read."""
+
+    def visit_If(self, node):
+        return None if is_for_types(node) else self.generic_visit(node)
+
+
 def imports(name):
     """`(module, inside a function)` of every import of a file."""
     tree = ast.parse(MODULES[name].read_text())
+    if name in TYPES_ALONE:
+        tree = WithoutTypes().visit(tree)
     functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
     inside = {id(n) for function in functions for n in ast.walk(function)}
     for node in ast.walk(tree):
@@ -90,6 +121,27 @@ def entry(name):
 @needs_tour
 def test_every_file_has_a_floor():
     assert set(floors()) == set(map(entry, MODULES))
+
+
+@needs_tour
+def test_every_file_of_a_folder_has_its_line():
+    lines = tour()
+    assert len(lines) == len(set(lines))
+    assert set(lines) <= MODULES.keys()
+    inner = [name for name in MODULES if "." in name]
+    for name in inner:
+        assert sum(is_in(name, line) for line in lines) == 1, name
+
+
+@pytest.mark.parametrize("name", sorted(TYPES_ALONE))
+def test_types_alone_are_imported_up(name):
+    nodes = ast.walk(ast.parse(MODULES[name].read_text()))
+    inside = [n for node in nodes if is_for_types(node) for n in node.body]
+    assert inside
+    for node in inside:
+        assert isinstance(node, ast.ImportFrom)
+        folder = node.module.removeprefix("hk_bridge.")
+        assert entry(folder) == entry(name), "of its own folder"
 
 
 @needs_tour
@@ -135,7 +187,28 @@ def test_only_optional_imports_hide_in_functions(name):
 def test_files_are_short():
     lines = {name: path.read_text().splitlines() for name, path in MODULES.items()}
     long = {name for name in MODULES if len(lines[name]) > LONGEST}
-    assert long == {"_errors", *BEING_SPLIT}
+    assert long == {"_errors"}
+
+
+def test_frames_are_looked_at_in_three_files():
+    words = re.compile(r"_getframe|currentframe|inspect\.stack|f_back")
+    found = {name for name, path in MODULES.items() if words.search(path.read_text())}
+    assert found == FRAMES
+
+
+def test_no_method_of_another_librarys_instance_is_shadowed():
+    """No attribute is set that one of these classes has as a method."""
+    stack = type(linen_module._global_interceptor_stack)
+    classes = [flax.core.Scope, nn.Module, hk.Module, flax_scope.Variable, stack]
+    classes += [hk_structures.Stack, hk_base.ModuleState]
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) != "setattr", name
+            is_set = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+            if is_set and node.attr != "__class__":
+                methods = [callable(getattr(cls, node.attr, None)) for cls in classes]
+                assert not any(methods), (name, ast.unparse(node))
 
 
 def test_the_public_surface():
