@@ -21,12 +21,12 @@ from typing import Any
 import haiku as hk
 from haiku._src import base
 import jax
-import jax.numpy as jnp
 
 from hk_bridge import _abstract
 from hk_bridge import _layout
 from hk_bridge._haiku import seen
 from hk_bridge._haiku.hooks import Hooks
+from hk_bridge._haiku.hooks import cast
 from hk_bridge._haiku.names import below
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
@@ -107,7 +107,7 @@ class Ledger:
         variables: dict[str, Any] = {PARAMS: {}} if self._late else {}
         skipped = frozenset(without)
         kept = {
-            where: value if _abstract.is_array(value) else _copied(value)
+            where: value if _abstract.is_array(value) else jax.tree.map(_same, value)
             for where, value in self.values.items()
             if where.collection not in skipped
         }
@@ -263,9 +263,9 @@ class Ledger:
         A setter gives the initial value, or says `DO_NOT_STORE`, as in Haiku."""
         self.make_state(where, value)
         bundle, name = self._bundle(where)
-        made = bundle.get(name)
+        made: Any = bundle.get(name)
         self.set_state(where, value)
-        put = bundle.get(name)
+        put: Any = bundle.get(name)
         if put is not made:
             bundle[name] = type(put)(put.current, put.current)
         elif put is not None:
@@ -292,11 +292,5 @@ def _no_initializer(shape: Any, dtype: Any) -> Any:
     raise AssertionError("A stored leaf has no need of an initialiser.")
 
 
-def _copied(value: Any) -> Any:
-    """A leaf that is no array, in containers of its own: Flax may write into them."""
-    return jax.tree.map(lambda part: part, value)
-
-
-def cast(value: Any, dtype: Any) -> Any:
-    """`value` in `dtype`, as a creator that changes the dtype wants it."""
-    return value if value.dtype == dtype else jnp.asarray(value).astype(dtype)
+def _same(part: Any) -> Any:
+    return part
