@@ -7,6 +7,7 @@ and about no `r`, whatever transform is between.
 
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
+import re
 from typing import Any
 
 from catalogue import array
@@ -280,8 +281,8 @@ FUNCTIONS = {
     "while_loop": lambda f: loop_of(f, carry_variables="stats"),
     "cond": lambda f: cond_of(f, lambda m, x: x, True),
     "other branch": lambda f: cond_of(f, lambda m, x: x, False),
-    "switch": lambda f: switch_of(2, lambda m, x: x, read, f),
-    "other case": lambda f: switch_of(0, lambda m, x: x, read, f),
+    "switch": lambda f: switch_of(2, lambda m, x: x, lambda m, x: 2 * x, f),
+    "other case": lambda f: switch_of(0, lambda m, x: x, lambda m, x: 2 * x, f),
 }
 
 
@@ -472,7 +473,8 @@ def test_evaluation_leaves_state_alone(reader, hook, at_first):
     for _ in range(2):
         _, new = f.apply(params, state, None)
         assert_very_same(new, state)
-    assert_identical(jax.jit(f.apply)(params, state, None)[1], state)
+    if hook == "policy":  # where a jitted step would compile twice
+        assert_identical(jax.jit(f.apply)(params, state, None)[1], state)
 
 
 # What is written at init, and what a setter says to it.
@@ -872,17 +874,21 @@ NOISY = {
 }
 
 
+# There no key of Haiku can be drawn, and nothing outside names the stream.
+REFUSED = ("remat", "jit", "remat_remat", "jit_remat", "remat_jit", "vmap_all")
+
+
 @pytest.mark.parametrize("lift", NOISY)
 def test_noise_is_not_silently_left_out(lift):
     """Haiku's key is used, or it is an error that names the line to write."""
     module = Holds(NOISY[lift](fresh(Noisy)))
     f = bridged(lambda: module, X)
-    try:
-        y, _ = f.apply({}, {}, KEY)
-    except flax.errors.InvalidRngError as error:
-        assert "rngs={'noise': hk.next_rng_key(), ...}" in str(error)
+    line = re.escape("rngs={'noise': hk.next_rng_key(), ...}")
+    if lift in REFUSED:
+        with pytest.raises(flax.errors.InvalidRngError, match=line):
+            f.apply({}, {}, KEY)
     else:
-        assert (y != X).all()
+        assert (f.apply({}, {}, KEY)[0] != X).all()
     assert_identical(f.apply({}, {}, None)[0], X)
     rngs = {"noise": KEY}
     y, _ = bridged(lambda: module, X, rngs=rngs).apply({}, {}, None)
