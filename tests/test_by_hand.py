@@ -38,7 +38,7 @@ class Scale(nn.Module):
     @nn.compact
     def __call__(self, x):
         w = self.param("w", keyed(ramp), (x.shape[-1],))
-        n = self.variable("counts", "n", jnp.zeros, ())
+        n = self.variable("counts", "n", jnp.ones, ())
         if not self.is_initializing():  # init of Haiku gives what state starts from
             n.value = n.value + 1
         return x * jnp.broadcast_to(w, x.shape) + n.value
@@ -54,7 +54,7 @@ class ByHand(hk.Module):
     def __call__(self, x):
         w = hk.get_parameter("w", (x.shape[-1],), init=ramp)
         with hk.name_scope("counts"):
-            n = hk.get_state("n", (), init=jnp.zeros)
+            n = hk.get_state("n", (), init=jnp.ones)
             hk.set_state("n", n + 1)
         return x * jnp.broadcast_to(w, x.shape) + n + 1
 
@@ -630,3 +630,214 @@ def test_a_value_of_any_kind_under_a_getter_and_a_setter(kind):
     _, after = f.apply(params, state, KEY, X, keep, double)
     _, changed = module.apply(variables, X, mutable=["moving"])
     assert_equal(to_flax({}, after, name="net"), twice(changed))
+
+
+# Errors that the caller catches.
+
+
+class Stop(Exception):
+    pass
+
+
+class Steps(nn.Module):
+    """Three counters one after another, and an error at one place, if asked for."""
+
+    lift: Callable[..., Any] = staticmethod(lambda cls: cls)
+
+    @nn.compact
+    def __call__(self, x, stop=None):
+        for name in ("one", "two", "three"):
+            if stop == f"before {name}":
+                raise Stop
+            x = self.lift(Scale)(name=name)(x)
+            if stop == f"after {name}":
+                raise Stop
+        w = self.param("last", keyed(ramp), (1,))
+        if stop == "end":
+            raise Stop
+        return x * jnp.broadcast_to(w, x.shape)
+
+
+class StepsByHand(hk.Module):
+    def __call__(self, x, stop=None):
+        for name in ("one", "two", "three"):
+            if stop == f"before {name}":
+                raise Stop
+            with forced(f"{self.module_name}/{name}")():
+                w = hk.get_parameter("w", (x.shape[-1],), init=ramp)
+            with forced(f"{self.module_name}/counts/{name}")():
+                n = hk.get_state("n", (), init=jnp.ones)
+                if not hk.running_init():
+                    n = n + 1
+                    hk.set_state("n", n)
+            x = x * jnp.broadcast_to(w, x.shape) + n
+            if stop == f"after {name}":
+                raise Stop
+        w = hk.get_parameter("last", (1,), init=ramp)
+        if stop == "end":
+            raise Stop
+        return x * jnp.broadcast_to(w, x.shape)
+
+
+def steps_of(lift):
+    return lambda name: FlaxModule(Steps(lift), name=name)
+
+
+STOPS = ["before one", "after one", "before three", "end"]
+
+
+def stopped(build, x, stop):
+    with contextlib.suppress(Stop):
+        build("net")(x, stop)
+    return x
+
+
+def then_again(build, x, stop):
+    net = build("net")
+    with contextlib.suppress(Stop):
+        net(x, stop)
+    return net(x)
+
+
+def before_it(build, x, stop):
+    net = build("net")
+    y = net(x)
+    with contextlib.suppress(Stop):
+        net(x, stop)
+    return y + net(x)
+
+
+def of_two(build, x, stop):
+    with contextlib.suppress(Stop):
+        x = build("a")(x)
+        build("b")(x, stop)
+    return x
+
+
+def only_at_init(build, x, stop):
+    return then_again(build, x, stop if hk.running_init() else None)
+
+
+def twice_in_a_row(build, x, stop):
+    net = build("net")
+    for place in (stop, stop, "after one"):
+        with contextlib.suppress(Stop):
+            net(x, place)
+    return x
+
+
+@pytest.mark.parametrize("lift", LIFTS)
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize(
+    "scenario", [stopped, then_again, before_it, of_two, only_at_init, twice_in_a_row]
+)
+def test_what_was_made_before_an_error_is_kept(scenario, stop, lift):
+    run = lambda build, x: scenario(build, x, stop)
+    assert_equal(steps(steps_of(LIFTS[lift]), run), steps(StepsByHand, run))
+
+
+@pytest.mark.parametrize("which", ["one", "two"])
+def test_an_error_of_a_hook_keeps_what_was_made(which):
+    def creator(make, shape, dtype, init, context):
+        if f"/{which}" in context.full_name and context.full_name.startswith("net"):
+            raise Stop
+        return make(shape, dtype, init)
+
+    def run(build, x):
+        if not hk.running_init():
+            return x
+        with contextlib.suppress(Stop), hk.custom_creator(creator):
+            build("net")(x)
+        return x
+
+    assert_equal(steps(steps_of(LIFTS["plain"]), run)[0], steps(StepsByHand, run)[0])
+
+
+@pytest.mark.parametrize("stop", ["after two", "end"])
+@pytest.mark.parametrize("lift", ["remat", "jit"])
+def test_an_error_inside_a_lifted_transform_leaves_no_tracer(stop, lift):
+    """What is made inside is lost with its trace; what was made before it is kept."""
+
+    class Around(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = Scale(name="first")(x)
+            inside = lambda steps, x: steps(x, stop)
+            return LIFTS[lift](inside)(Steps(name="steps"), x)
+
+    def forward(x):
+        net = FlaxModule(Around(), name="net")
+        with contextlib.suppress(Stop):
+            net(x)
+        return x
+
+    f = hk.transform_with_state(forward)
+    with jax.checking_leaks():
+        params, state = f.init(KEY, X)
+    assert_equal(params["net/first"], {"w": ramp((4,))})
+    assert_equal(state["net/counts/first"], {"n": jnp.ones(())})
+    assert not any(
+        isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, state))
+    )
+
+
+# Leaves that are kept elsewhere.
+
+
+def dropping(which):
+    def setter(put, value, context):
+        return hk.DO_NOT_STORE if which in context.full_name else put(value)
+
+    return setter
+
+
+def elsewhere(kind, anew):
+    """Haiku stores no leaf of this kind, or only those of `two`: `bank` has them."""
+    bank = {}
+
+    def creator(make, shape, dtype, init, context):
+        if kind == "some" and "two" not in context.full_name:
+            return make(shape, dtype, init)
+        if anew or hk.running_init():
+            bank[context.full_name] = init(shape, dtype) * 2
+        return hk.DO_NOT_STORE
+
+    def getter(get, value, context):
+        return get(bank[context.full_name] if value is hk.DO_NOT_STORE else value)
+
+    return creator, getter
+
+
+@pytest.mark.parametrize("lift", ["plain", "remat"])
+@pytest.mark.parametrize("kind", ["all", "some"])
+@pytest.mark.parametrize("of", ["params", "state", "both"])
+@pytest.mark.parametrize("anew", [False, True], ids=["at init", "at each call"])
+def test_leaves_that_are_not_stored(anew, of, kind, lift):
+    def run(build):
+        creator, getter = elsewhere(kind, anew)
+        setter = dropping("two" if kind == "some" else "")
+        wanted = {"params": of != "state", "state": of != "params"}
+
+        def scenario(build, x):
+            with hk.custom_creator(creator, **wanted), hk.custom_getter(getter, **wanted):
+                with hk.custom_setter(setter if wanted["state"] else keep):
+                    return build("net")(x)
+
+        # What Haiku leaves of a bundle without leaves is up to chance.
+        bare = lambda state: {name: leaves for name, leaves in state.items() if leaves}
+        return [(y, bare(state)) for y, state in steps(build, scenario, calls=2)]
+
+    assert_equal(run(steps_of(LIFTS[lift])), run(StepsByHand))
+
+
+@pytest.mark.parametrize("lift", LIFTS)
+@pytest.mark.parametrize("which", ["two", "n", "nothing"])
+def test_writes_that_are_not_stored(which, lift):
+    def scenario(build, x):
+        net = build("net")
+        y = net(x)
+        with hk.custom_setter(dropping(which)):
+            y = y + net(x)
+        return y + net(x)
+
+    assert_equal(steps(steps_of(LIFTS[lift]), scenario), steps(StepsByHand, scenario))
