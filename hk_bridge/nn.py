@@ -122,6 +122,8 @@ class GroupNorm(_wrap(_linen.GroupNorm)):  # type: ignore[misc]
     {'group_norm': {'bias': (16,), 'scale': (16,)}}
     """
 
+    _of_bridge = True
+
     def __init__(
         self,
         *,

@@ -41,6 +41,11 @@ def test_known_faults_are_there(fault):
     assert known.explain(held, error) == fault.name
 
 
+@pytest.mark.parametrize("fault", found.MENDED)
+def test_mended_faults_are_gone(fault):
+    assert failure(found.MENDED[fault]) is None
+
+
 def test_each_program_has_its_fault():
     assert set(found.FOUND) == {fault.name for fault in known.FAULTS}
 

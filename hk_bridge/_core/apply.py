@@ -9,13 +9,12 @@ from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
+from hk_bridge._core.side import Changes
+from hk_bridge._core.side import Side
+from hk_bridge._core.side import Variables
+from hk_bridge._core.side import owner
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
-
-from .side import Changes
-from .side import Side
-from .side import Variables
-from .side import owner
 
 
 class Apply(Side):
@@ -28,7 +27,7 @@ class Apply(Side):
 
     def may_share(self) -> bool:
         """Whether another call may have done all that this one will do."""
-        if self.options.asked is not None or self.options.capture or self.reads_late:
+        if self.options.asked is not None or self.options.capture:
             return False
         return not (self.observes or _haiku.has_creators())
 

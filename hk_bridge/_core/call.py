@@ -10,18 +10,17 @@ from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
-
-from . import reentry
-from . import share
-from .apply import Apply
-from .init import Init
-from .side import Changes
-from .side import Options
-from .side import Variables
-from .side import owner as owner
+from hk_bridge._core import reentry
+from hk_bridge._core import share
+from hk_bridge._core.apply import Apply
+from hk_bridge._core.init import Init
+from hk_bridge._core.side import Changes
+from hk_bridge._core.side import Options
+from hk_bridge._core.side import Variables
+from hk_bridge._core.side import owner as owner
 
 if TYPE_CHECKING:
-    from .module import Bridged
+    from hk_bridge._core.module import Bridged
 
 
 def run(
@@ -103,8 +102,8 @@ def _fetched(
 def variables(net: "Bridged") -> Variables:
     """The variables of `net` as they stand."""
     ledger = _haiku.Ledger(net, net._made)
-    ledger.rest()
     found = ledger.variables()
+    ledger.read_rest(found)
     if not found and net._made is None and _haiku.running_init():
         raise _errors.not_initialized(owner(net))
     return found

@@ -12,15 +12,14 @@ from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
+from hk_bridge._core.given import Given
+from hk_bridge._core.side import Changes
+from hk_bridge._core.side import Options
+from hk_bridge._core.side import Side
+from hk_bridge._core.side import Variables
+from hk_bridge._core.side import owner
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
-
-from .given import Given
-from .side import Changes
-from .side import Options
-from .side import Side
-from .side import Variables
-from .side import owner
 
 
 class Init(Side):

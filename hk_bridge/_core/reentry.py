@@ -8,8 +8,7 @@ import contextlib
 import threading
 
 from hk_bridge import _haiku
-
-from .side import Side
+from hk_bridge._core.side import Side
 
 
 class Room:

@@ -157,6 +157,7 @@ def run(
 
     if entries is None or not side.may_share() or _flax.is_intercepted():
         return as_ever()
+    side.read_rest(variables)
     given = dict(side.streams.keys)
     arrays, form = _split((variables, args, kwargs, given))
     if not _are_staged(arrays):

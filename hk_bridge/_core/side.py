@@ -1,6 +1,5 @@
 """One call of a bridged module: what the calls at init and at apply have in common."""
 
-from collections.abc import Mapping
 import contextlib
 from typing import TYPE_CHECKING
 from typing import Any
@@ -17,7 +16,7 @@ from hk_bridge._layout import Where
 from hk_bridge._layout import names
 
 if TYPE_CHECKING:
-    from .module import Bridged
+    from hk_bridge._core.module import Bridged
 
 Variables = dict[str, Any]
 Changes = dict[Where, Any]
@@ -68,8 +67,8 @@ class Side:
     def reads_late(self) -> bool:
         return self.ledger.reads_late
 
-    def rest(self) -> Mapping[Where, Any]:
-        return self.ledger.rest()
+    def read_rest(self, variables: Variables, path: names.Path = ()) -> None:
+        self.ledger.read_rest(variables, path)
 
     def late(self, recipe: _flax.Recipe) -> Any:
         """A parameter that Haiku holds and that was not read yet, or MISSING."""
@@ -118,7 +117,7 @@ class Side:
             value = inner.ledger.values.get(where)
             if where.collection != PARAMS:
                 value = self.ledger.read_state(where)
-            self.ledger.values[where] = value
+            self.ledger.take(where, value)
             _layout.place(self.so_far[0], where, value)
 
     def explain(self, error: Exception, where: Where) -> None:

@@ -13,12 +13,12 @@ import flax.linen as nn
 import jax
 
 from hk_bridge import _layout
+from hk_bridge._flax.keys import Streams
 from hk_bridge._layout import Where
-
-from .keys import Streams
+from hk_bridge._layout import names
 
 if TYPE_CHECKING:
-    from .scope import Scope
+    from hk_bridge._flax.keyed import Keyed
 
 Shape = tuple[int, ...]
 MISSING: Any = object()
@@ -30,7 +30,7 @@ NEED_NO_KEY = (nn.initializers.zeros, nn.initializers.ones)
 class Recipe(NamedTuple):
     """How `self.param(name, init_fn, *args, **kwargs)` makes a parameter."""
 
-    scope: "Scope"
+    scope: "Keyed"
     name: str
     init_fn: Callable[..., Any]
     args: tuple[Any, ...]
@@ -107,8 +107,8 @@ class Host(Protocol):
     def param(self, recipe: Recipe) -> Any:
         """A parameter that is not among the variables, or MISSING: Flax decides."""
 
-    def rest(self) -> Mapping[Where, Any]:
-        """The parameters that were not read yet."""
+    def read_rest(self, variables: dict[str, Any], path: names.Path = ()) -> None:
+        """Puts the parameters below `path` that were not read into `variables`."""
 
     def start(self, where: Where, made: Any) -> Any:
         """What a variable, no parameter, starts from; `made` by its initialiser."""
@@ -142,8 +142,8 @@ class Alone:
     def param(self, recipe: Recipe) -> Any:
         return MISSING
 
-    def rest(self) -> Mapping[Where, Any]:
-        return {}
+    def read_rest(self, variables: dict[str, Any], path: names.Path = ()) -> None:
+        pass
 
     def start(self, where: Where, made: Any) -> Any:
         return made

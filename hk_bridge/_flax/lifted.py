@@ -27,14 +27,13 @@ import flax.linen as nn
 from flax.linen import module as linen_module
 import jax
 
+from hk_bridge._flax.bind import fields
+from hk_bridge._flax.host import Record
+from hk_bridge._flax.pack import Pack
 from hk_bridge._layout import Where
 
-from .bind import fields
-from .host import Record
-from .pack import Pack
-
 if TYPE_CHECKING:
-    from .scope import Scope
+    from hk_bridge._flax.keyed import Keyed
 
 Path = tuple[str, ...]
 
@@ -55,10 +54,10 @@ class Watch:
         self._leads_here = leads_here
         self._adopt = adopt
         # By the `debug_path` of what is made of it.
-        self._packed: dict[Path, weakref.ref[Scope]] = {}
+        self._packed: dict[Path, weakref.ref[Keyed]] = {}
         self._stop: Callable[[], None] | None = None
 
-    def pack(self, scope: "Scope", pack: Pack) -> None:
+    def pack(self, scope: "Keyed", pack: Pack) -> None:
         """A lifted transform takes what `scope` has."""
         # A strong reference would keep tracers alive after their trace.
         self._packed[pack.inside(scope.debug_path)] = weakref.ref(scope)
@@ -67,18 +66,19 @@ class Watch:
             interceptors.insert(0, self._interceptor)
             self._stop = lambda: interceptors.remove(self._interceptor)
 
-    def outer(self, debug_path: Path) -> "tuple[Scope | None, bool]":
-        """The Scope that was packed for one of `debug_path`, and whether directly.
+    def outer(self, debug_path: Path) -> "tuple[Any, list[str]]":
+        """The Scope that was packed for one of `debug_path`, and what is between.
 
         Where a lifted class is lifted again (`nn.jit(nn.scan(Block))`), no method runs
         between the two, and the Scope there stays plain."""
-        found = self._packed.get(debug_path)
-        directly = found is not None
+        found, between = self._packed.get(debug_path), list[str]()
         while found is None and debug_path and debug_path[-1].endswith(")"):
             *parents, last = debug_path
-            debug_path = (*parents, last[last.index("(") + 1 : -1])
+            name, _, inner = last[:-1].partition("(")
+            between.append(name)
+            debug_path = (*parents, inner)
             found = self._packed.get(debug_path)
-        return (None if found is None else found()), directly
+        return (None if found is None else found()), between
 
     def _interceptor(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
         scope = context.module.scope

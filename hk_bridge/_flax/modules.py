@@ -27,8 +27,7 @@ from flax.linen import spmd
 import jax
 
 from hk_bridge import _errors
-
-from . import text
+from hk_bridge._flax import text
 
 # What `flax.typing.CollectionFilter` refers to by its name, and does not import.
 NAMES_IN_HINTS = {"DenyList": core.DenyList}

@@ -12,14 +12,13 @@ from flax.core import scope as core_scope
 import flax.linen as nn
 
 from hk_bridge import _layout
-
-from .bind import bind
-from .host import Alone
-from .host import Host
-from .host import Record
-from .keys import Streams
-from .scope import Running
-from .scope import Scope
+from hk_bridge._flax.bind import bind
+from hk_bridge._flax.host import Alone
+from hk_bridge._flax.host import Host
+from hk_bridge._flax.host import Record
+from hk_bridge._flax.keys import Streams
+from hk_bridge._flax.running import Running
+from hk_bridge._flax.scope import Scope
 
 Filter = core_scope.CollectionFilter
 
@@ -87,13 +86,13 @@ def run(
     Args:
       begin: is told, before anything runs, where variables and what happened will be.
     """
-    running = Running(host, plan.mutable)
+    root = Scope.root_of(host, plan.mutable, variables)
+    running = root.running
     begin(variables, running.record)
 
     def body(_: Any) -> Any:
         return plan.function(bind(plan.module, root), *args, **kwargs)
 
-    root = Scope(running, variables)
     with root.temporary(), _observed(running), running.watch.until_end():
         if plan.capture:
             # nn.apply sets up the capture, which holds for all that runs inside.
@@ -101,7 +100,7 @@ def run(
         else:
             output = body(None)
     if host.reads_late and in_filter(plan.mutable, _layout.PARAMS):
-        _layout.insert(variables, host.rest())
+        host.read_rest(variables)
     return Outcome(output, variables, running.record)
 
 

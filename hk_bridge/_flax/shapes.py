@@ -10,9 +10,9 @@ from typing import NamedTuple
 from flax.core import meta
 import jax
 
-from .host import Recipe
-from .host import Shape
-from .known import key_of
+from hk_bridge._flax.host import Recipe
+from hk_bridge._flax.host import Shape
+from hk_bridge._flax.known import key_of
 
 
 class Initial(NamedTuple):

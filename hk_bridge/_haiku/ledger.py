@@ -16,7 +16,6 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
-import contextlib
 from typing import Any
 
 import haiku as hk
@@ -26,12 +25,12 @@ import jax.numpy as jnp
 
 from hk_bridge import _abstract
 from hk_bridge import _layout
+from hk_bridge._haiku import seen
+from hk_bridge._haiku.hooks import Hooks
+from hk_bridge._haiku.names import below
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
 from hk_bridge._layout import names
-
-from . import seen
-from .names import below
 
 Initializer = Callable[..., Any]
 MISSING: Any = object()
@@ -54,14 +53,15 @@ class Ledger:
         self.owner = owner
         self.name = seen.name_in_force(owner)
         self.values: dict[Where, Any] = {}
-        self._others: set[tuple[str, str]] = set()
+        self._hooks = Hooks(owner, self.name)
         self._late: dict[Where, Any] = {}
+        self._waits = bool(base.param_getter_stack)
         self._empty: list[tuple[str, ...]] = []  # levels, the collection first
         frame: Any = base.current_frame()
         for where, value in self._stored(frame.params, "params"):
             if made is not None and where not in made:
                 continue
-            if base.param_getter_stack:
+            if self._waits:
                 self._late[where] = value
             else:
                 self.values[where] = value
@@ -89,7 +89,7 @@ class Ledger:
         """Whether there are parameters that are read when they are asked for.
 
         A getter is told the shape that is asked for, which is known only then."""
-        return bool(self._late)
+        return self._waits
 
     @property
     def collections(self) -> set[str]:
@@ -113,7 +113,8 @@ class Ledger:
         }
         _layout.insert(variables, kept)
         for level in self._empty:
-            _layout.make_level(variables, level)
+            if not (self._waits and level[0] == PARAMS):  # those are read late as well
+                _layout.make_level(variables, level)
         return {c: tree for c, tree in variables.items() if c not in skipped}
 
     def param(self, where: Where, spec: Callable[[], Any]) -> Any:
@@ -136,6 +137,11 @@ class Ledger:
             _layout.insert(tree, {rest: self._read_param(part, like)})
         return tree[PARAMS]
 
+    def take(self, where: Where, value: Any) -> None:
+        """Takes over a leaf that another ledger read or made."""
+        self._late.pop(where, None)
+        self.values[where] = value
+
     def _empty_tree(self, levels: Iterable[Any], size: int) -> dict[str, Any]:
         """The empty levels below a parameter whose path has `size` parts."""
         tree: dict[str, Any] = {}
@@ -143,86 +149,38 @@ class Ledger:
             _layout.make_level(tree, (PARAMS, *level[size + 1 :]))
         return tree
 
-    def rest(self) -> dict[Where, Any]:
-        """Reads all parameters that were not read yet, by their stored shapes."""
-        read = {where: self._read_param(where, None) for where in list(self._late)}
+    def read_rest(self, variables: dict[str, Any], path: names.Path = ()) -> None:
+        """Puts the parameters below `path` that were not read yet into `variables`.
+
+        They are read by the shapes in which they are stored."""
+        level, size = (PARAMS, *path), len(path)
+        late = [where for where in self._late if where.path[:size] == path]
+        read = {where: self._read_param(where, None) for where in late}
         self._drop_others()
-        return {where: value for where, value in read.items() if where in self.values}
+        kept = {where: value for where, value in read.items() if where in self.values}
+        _layout.insert(variables, kept)
+        for empty in self._empty:
+            if empty[: size + 1] == level:
+                _layout.make_level(variables, empty)
+        self._waits &= bool(path)
 
     def _read_param(self, where: Where, like: Any) -> Any:
         stored = self._late.pop(where)
         like = like if _abstract.is_array(like) else stored
-        self.values[where] = self._get_param(where, like, _no_initializer, False)
+        self.values[where] = self._hooks.param(where, like, _no_initializer, False)
         return self.values[where]
-
-    def _get_param(
-        self, where: Where, like: Any, init: Initializer, exact: bool
-    ) -> Any:
-        """What Haiku and its hooks give for a parameter.
-
-        Args:
-          like: has the shape and dtype that are asked for, or is no array.
-          exact: Haiku is to refuse another shape, not Flax.
-        """
-        module_name, name = _layout.address(self.name, where)
-        shape, dtype = (), None
-        if is_array := _abstract.is_array(like):
-            shape, dtype = like.shape, like.dtype
-        with seen.inside(self.owner, module_name):
-            if not base.param_getter_stack and is_array:
-                return hk.get_parameter(name, shape, dtype, init)
-            bundle = base.current_frame().params.get(module_name, {})
-            if like is None and name in bundle:
-                return None  # which Haiku takes for no parameter
-            dress = _Dress(
-                f"{module_name}/{name}", None if exact and is_array else shape
-            )
-            with self._listening(base.param_getter_stack, module_name, name, dress):
-                dressed: Any = hk.get_parameter(name, shape, dtype, init)
-        return dressed.value
 
     def _read_state(self, where: Where, value: Any) -> Any:
         """What Haiku and its hooks give for a leaf of state."""
         if not base.state_getter_stack:
             return value
-        return self._get_state(where, value, _no_initializer)
-
-    def _get_state(self, where: Where, like: Any, init: Initializer) -> Any:
-        module_name, name = _layout.address(self.name, where)
-        shape, dtype = (), None
-        if _abstract.is_array(like):
-            shape, dtype = like.shape, like.dtype
-        with seen.inside(self.owner, module_name):
-            if not base.state_getter_stack:
-                return hk.get_state(name, shape, dtype or jnp.float32, init)
-            dress = _Dress(f"{module_name}/{name}", shape)
-            with self._listening(base.state_getter_stack, module_name, name, dress):
-                dressed: Any = hk.get_state(name, shape, dtype or jnp.float32, init)
-        return dressed.value
-
-    @contextlib.contextmanager
-    def _listening(
-        self, stack: Any, module_name: str, name: str, dress: "_Dress"
-    ) -> Iterator[None]:
-        """Notes which other leaves are asked for while this one is: not Flax's."""
-
-        def listen(next_getter: Any, value: Any, context: Any) -> Any:
-            if context.full_name == dress.full_name:
-                return dress.around(next_getter(value))
-            self._others.add((context.full_name.rpartition("/")[0], context.name))
-            return next_getter(value)
-
-        stack.pushleft(listen)
-        try:
-            yield
-        finally:
-            stack.popleft()
+        return self._hooks.state(where, value, _no_initializer)
 
     def _drop_others(self) -> None:
-        if not self._others:
+        if not self._hooks.others:
             return
         for where in [*self.values, *self._late]:
-            if _layout.address(self.name, where) in self._others:
+            if _layout.address(self.name, where) in self._hooks.others:
                 self.values.pop(where, None)
                 self._late.pop(where, None)
 
@@ -248,7 +206,7 @@ class Ledger:
             module_name, name = _layout.address(self.name, where)
             params: Any = base.current_frame().params
             params[module_name].setdefault(name, None)
-        made = self._get_param(where, value, init, True)
+        made = self._hooks.param(where, value, init, True)
         self.values[where] = made
         return made
 
@@ -262,7 +220,7 @@ class Ledger:
             raise NotGiven
 
         try:
-            return self._get_param(where, spec, init, True)
+            return self._hooks.param(where, spec, init, True)
         except NotGiven:
             return MISSING
 
@@ -272,7 +230,7 @@ class Ledger:
         def init(shape: Any, dtype: Any) -> Any:
             return cast(value, dtype) if _abstract.is_array(value) else value
 
-        made = self._get_state(where, value, init)
+        made = self._hooks.state(where, value, init)
         self.values[where] = made
         return made
 
@@ -292,13 +250,16 @@ class Ledger:
     def put_state(self, where: Where, value: Any) -> None:
         """Makes state of a value that was written before anything declared it.
 
-        A setter that says `DO_NOT_STORE` is heard."""
+        A setter gives the initial value, or says `DO_NOT_STORE`, as in Haiku."""
         self.make_state(where, value)
         module_name, name = _layout.address(self.name, where)
         state: Any = base.current_frame().state
         made = state[module_name].get(name)
         self.set_state(where, value)
-        if made is not None and state[module_name].get(name) is made:
+        put = state[module_name].get(name)
+        if put is not made:
+            state[module_name][name] = type(put)(put.current, put.current)
+        elif put is not None:
             del state[module_name][name]
             if not state[module_name]:
                 del state[module_name]
@@ -321,22 +282,6 @@ def _no_initializer(shape: Any, dtype: Any) -> Any:
 def _copied(value: Any) -> Any:
     """A leaf that is no array, in containers of its own: Flax may write into them."""
     return jax.tree.map(lambda part: part, value)
-
-
-class _Dress:
-    """Has what getters give pass Haiku's check of the shape."""
-
-    def __init__(self, full_name: str, shape: Any):
-        self.full_name = full_name
-        self._shape = shape
-
-    def around(self, value: Any) -> "_Dressed":
-        return _Dressed(value, value.shape if self._shape is None else self._shape)
-
-
-class _Dressed:
-    def __init__(self, value: Any, shape: Any):
-        self.value, self.shape = value, shape
 
 
 def cast(value: Any, dtype: Any) -> Any:

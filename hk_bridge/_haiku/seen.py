@@ -26,8 +26,7 @@ from haiku._src import mixed_precision
 from haiku._src import module as haiku_module
 
 from hk_bridge import _errors
-
-from . import names
+from hk_bridge._haiku import names
 
 
 class _StandIn(hk.Module):

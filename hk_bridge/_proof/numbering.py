@@ -81,6 +81,7 @@ class Program:
     Attributes:
       key: equal where the programs compute the same.
       inputs: by shape and dtype.
+      entries: the values of the inputs.
       equations: in their order.
       outputs: values.
       effects: the last equation with an effect, if there is one.
@@ -88,6 +89,7 @@ class Program:
 
     key: Hashable
     inputs: tuple[Any, ...]
+    entries: list[Value]
     equations: list[Equation]
     outputs: list[Value]
     effects: Value | None
@@ -161,7 +163,7 @@ class Table:
         effects = reader.effects
         numbers = tuple(value.number for value in outputs)
         key = ("program", avals, numbers, effects and effects.number)
-        return Program(key, avals, reader.equations, outputs, effects)
+        return Program(key, avals, inputs, reader.equations, outputs, effects)
 
 
 class _Reader:
@@ -216,7 +218,7 @@ class _Reader:
         if effects:
             after = self.table.number(("after", number))
             self.effects = Value(after, f"the effect of {name}", None, equation)
-        return [
+        results = [
             Value(
                 self.table.number(("result", number, i)),
                 f"result {i} of {name}" if i else f"the result of {name}",
@@ -225,6 +227,10 @@ class _Reader:
             )
             for i, aval in enumerate(avals)
         ]
+        for i, operand in _passed_through(eqn, inner):
+            if operands[operand].aval == avals[i]:
+                results[i] = operands[operand]
+        return results
 
     def constant(self, value: Any, aval: Any) -> Value:
         """A constant: the same wherever dtype, shape and bits are."""
@@ -237,6 +243,33 @@ class _Reader:
             key = plain.bits(value)
         number = self.table.number(("constant", aval, key))
         return Value(number, "a constant", aval, constant=value)
+
+
+# Primitives that run one program once, on their operands.
+_CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
+_CALLS |= {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+
+
+def _passed_through(eqn: Any, inner: "list[Program]") -> Iterator[tuple[int, int]]:
+    """Which results are operands that merely pass through, `(result, operand)`.
+
+    That is what an inner program gives back untouched: a call, or a scan in what it
+    carries, and in what it reads and stacks again."""
+    name, params = eqn.primitive.name, eqn.params
+    if not inner or name not in {*_CALLS, "scan"}:
+        return
+    body = inner[0]
+    if len(body.entries) != len(eqn.invars) or len(body.outputs) != len(eqn.outvars):
+        return
+    entries = {id(value): i for i, value in enumerate(body.entries)}
+    consts, carried = (params.get(k, 0) for k in ("num_consts", "num_carry"))
+    for i, output in enumerate(body.outputs):
+        entry = entries.get(id(output))
+        if entry is None:
+            continue
+        carry, stack = i < carried, entry >= consts + carried
+        if name != "scan" or (entry == consts + i if carry else stack):
+            yield i, entry
 
 
 def _programs(params: Mapping[str, Any]) -> list[Any]:

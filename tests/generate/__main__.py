@@ -37,8 +37,10 @@ def pin(found: Found, file: pathlib.Path) -> None:
             programs[fault.name] = smallest_of(fault.name, found.first[fault.name][1])
     names = [fault.name for fault in known.FAULTS if fault.name in programs]
     entries = "".join(f"    {name!r}: {written(programs[name])},\n" for name in names)
-    head = file.read_text().partition("FOUND")[0]
-    file.write_text(f"{head}FOUND: dict[str, Program] = {{\n{entries}}}\n")
+    head, _, rest = file.read_text().partition("FOUND")
+    _, mark, mended = rest.partition("\n# Found once, and mended")
+    found = f"FOUND: dict[str, Program] = {{\n{entries}}}\n"
+    file.write_text(f"{head}{found}{mark}{mended}")
 
 
 def smallest_of(name: str, program: Program) -> Program:

@@ -67,7 +67,7 @@ def runs(case: Case, train: bool = True, mutable: Any = None) -> tuple[Run, Run]
         result, state = f.apply(params, state, None, rngs)
         watched.check()
         after = hk_bridge.to_flax({}, state, name="net")
-        return (result, after) if mutable is None else result
+        return (result, after) if mutable is None else open_boxes(result)
 
     def theirs(variables: Any, rngs: Any) -> Any:
         asked = (kept or False) if mutable is None else mutable

@@ -146,7 +146,8 @@ def own_leaf(cls: type) -> Any:
     """A getter that makes a parameter of its own beside each one."""
 
     def get(next_getter: Any, value: Any, context: Any) -> Any:
-        if context.full_name.split("/")[-1].startswith("gain_"):
+        of_haiku = hasattr(value, "shape")  # no module of Haiku has another leaf
+        if context.full_name.split("/")[-1].startswith("gain_") or not of_haiku:
             return next_getter(value)
         note("get", context)
         name = f"gain_{context.name.replace('%', '')}"

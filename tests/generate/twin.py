@@ -96,7 +96,7 @@ def use_state(name: str, spec: Any, written: bool) -> Any:
     shape, dtype = getattr(spec, "shape", ()), getattr(spec, "dtype", jnp.float32)
     value = hk.get_state(name, shape, dtype, init)
     if written and not hk.running_init():
-        hk.set_state(name, bump(value))
+        hk.set_state(name, value if name.startswith("same") else bump(value))
     return total(value)
 
 

@@ -1,0 +1,105 @@
+"""A leaf through Haiku's creators and getters.
+
+Private in Haiku (since dm-haiku 0.0.16): `haiku._src.base.param_getter_stack` and
+`state_getter_stack`. Public getters start inside those in force, and what these give
+must pass a check of Haiku's that is for its own modules.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+from typing import Any
+
+import haiku as hk
+from haiku._src import base
+import jax.numpy as jnp
+
+from hk_bridge import _abstract
+from hk_bridge import _layout
+from hk_bridge._haiku import seen
+from hk_bridge._layout import Where
+
+Initializer = Callable[..., Any]
+
+
+class Hooks:
+    """Asks Haiku for the leaves of one module.
+
+    Attributes:
+      others: the leaves that hooks themselves asked for, as `(module name, name)`.
+    """
+
+    def __init__(self, owner: hk.Module, name: str):
+        self._owner, self._name = owner, name
+        self.others: set[tuple[str, str]] = set()
+
+    def param(self, where: Where, like: Any, init: Initializer, exact: bool) -> Any:
+        """What Haiku and its hooks give for a parameter.
+
+        Args:
+          like: has the shape and dtype that are asked for, or is no array.
+          exact: Haiku is to refuse another shape, not Flax.
+        """
+        module_name, name = _layout.address(self._name, where)
+        shape, dtype = (), None
+        if is_array := _abstract.is_array(like):
+            shape, dtype = like.shape, like.dtype
+        with seen.inside(self._owner, module_name):
+            if not base.param_getter_stack and is_array:
+                return hk.get_parameter(name, shape, dtype, init)
+            bundle = base.current_frame().params.get(module_name, {})
+            if like is None and name in bundle:
+                return None  # which Haiku takes for no parameter
+            dress = _Dress(
+                f"{module_name}/{name}", None if exact and is_array else shape
+            )
+            with self._listening(base.param_getter_stack, module_name, name, dress):
+                dressed: Any = hk.get_parameter(name, shape, dtype, init)
+        return dressed.value
+
+    def state(self, where: Where, like: Any, init: Initializer) -> Any:
+        module_name, name = _layout.address(self._name, where)
+        shape, dtype = (), None
+        if _abstract.is_array(like):
+            shape, dtype = like.shape, like.dtype
+        with seen.inside(self._owner, module_name):
+            if not base.state_getter_stack:
+                return hk.get_state(name, shape, dtype or jnp.float32, init)
+            dress = _Dress(f"{module_name}/{name}", shape)
+            with self._listening(base.state_getter_stack, module_name, name, dress):
+                dressed: Any = hk.get_state(name, shape, dtype or jnp.float32, init)
+        return dressed.value
+
+    @contextlib.contextmanager
+    def _listening(
+        self, stack: Any, module_name: str, name: str, dress: "_Dress"
+    ) -> Iterator[None]:
+        """Notes which other leaves are asked for while this one is: not Flax's."""
+
+        def listen(next_getter: Any, value: Any, context: Any) -> Any:
+            if context.full_name == dress.full_name:
+                return dress.around(next_getter(value))
+            self.others.add((context.full_name.rpartition("/")[0], context.name))
+            return next_getter(value)
+
+        stack.pushleft(listen)
+        try:
+            yield
+        finally:
+            stack.popleft()
+
+
+class _Dress:
+    """Has what getters give pass Haiku's check of the shape."""
+
+    def __init__(self, full_name: str, shape: Any):
+        self.full_name = full_name
+        self._shape = shape
+
+    def around(self, value: Any) -> "_Dressed":
+        return _Dressed(value, value.shape if self._shape is None else self._shape)
+
+
+class _Dressed:
+    def __init__(self, value: Any, shape: Any):
+        self.value, self.shape = value, shape
