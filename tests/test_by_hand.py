@@ -3,11 +3,13 @@
 import collections
 from collections.abc import Callable
 import contextlib
+import gc
 import itertools
 from typing import Any
 from typing import NamedTuple
 
 import chex
+import flax
 import flax.linen as nn
 import haiku as hk
 import jax
@@ -18,6 +20,7 @@ import pytest
 from hk_bridge import FlaxModule
 from hk_bridge import to_flax
 from hk_bridge import to_haiku
+from hk_bridge import wrap
 
 KEY = jax.random.key(0)
 X = jnp.arange(8.0).reshape(2, 4)
@@ -841,3 +844,201 @@ def test_writes_that_are_not_stored(which, lift):
         return y + net(x)
 
     assert_equal(steps(steps_of(LIFTS[lift]), scenario), steps(StepsByHand, scenario))
+
+
+# One trace, and nothing that grows.
+
+
+def traces_of(lift):
+    """A module that counts how often Python runs inside its lifted block."""
+    runs: list[str] = []
+
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            runs.append("block")
+            return nn.BatchNorm(use_running_average=False)(nn.Dense(4)(x))
+
+    Lifted = lift(Block)  # one class, as of a module that is built at the top of a file
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return Lifted(name="block")(x)
+
+    return Net(), runs
+
+
+def seen(next_method, args, kwargs, context):
+    return next_method(*args, **kwargs)
+
+
+HOOKS = {
+    "nothing": contextlib.nullcontext,
+    "an interceptor": lambda: hk.intercept_methods(seen),
+    "a getter": lambda: hk.custom_getter(keep, state=True),
+    "a creator": lambda: hk.custom_creator(lambda make, *args: make(*args[:3])),
+    "a setter": lambda: hk.custom_setter(keep),
+}
+
+
+@pytest.mark.parametrize("phase", ["init", "apply"])
+@pytest.mark.parametrize("hook", HOOKS)
+def test_nn_jit_traces_once_over_many_calls(phase, hook):
+    module, runs = traces_of(nn.jit)
+
+    def forward(x):
+        with HOOKS[hook]():
+            return FlaxModule(module, name="net")(x)
+
+    f = hk.transform_with_state(forward)
+    params, state = f.init(KEY, X)
+    call = {
+        "init": lambda: f.init(KEY, X),
+        "apply": lambda: f.apply(params, state, None, X),
+    }[phase]
+    call()
+    before = len(runs)
+    for _ in range(4):
+        call()
+    assert len(runs) == before
+
+
+@pytest.mark.parametrize("lift", LIFTS)
+@pytest.mark.parametrize("phase", ["init", "apply"])
+def test_no_objects_are_left_of_calls(phase, lift):
+    module, _ = traces_of(LIFTS[lift])
+    f = hk.transform_with_state(lambda x: FlaxModule(module, name="net")(x))
+    params, state = f.init(KEY, X)
+    call = {
+        "init": lambda: f.init(KEY, X),
+        "apply": lambda: f.apply(params, state, None, X),
+    }[phase]
+
+    def left(calls):
+        for _ in range(calls):
+            call()
+        gc.collect()
+        return len(gc.get_objects())
+
+    left(5)
+    before = left(5)
+    assert left(30) - before < 30
+
+
+# Small.
+
+
+class Sows(nn.Module):
+    """Sows into the collection that its sibling keeps a variable in."""
+
+    @nn.compact
+    def __call__(self, x, sow=True):
+        x = Scale(name="scale")(x)
+        if sow:
+            Sower(name="sower")(x)
+        return x
+
+
+class Sower(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        self.sow("counts", "seen", x)
+
+
+@pytest.mark.parametrize("lift", LIFTS)
+def test_sowing_into_a_collection_that_holds_variables(lift):
+    """The error, or its advice, names who sows, and says that it makes it transient."""
+    cls = LIFTS[lift](Sows) if lift == "plain" else LIFTS[lift](Sows, static_argnums=2)
+    f = hk.transform_with_state(
+        lambda x, sow=True: FlaxModule(cls(), name="net")(x, sow)
+    )
+    params, state = f.init(KEY, X, False)
+    with pytest.raises(Exception) as caught:
+        f.apply(params, state, None, X, True)
+    error = caught.value
+    text = "\n".join([str(error), *getattr(error, "__notes__", [])])
+    assert "sower" in text and "counts" in text and "transient" in text
+
+
+class Mutable(nn.Module):
+    @nn.compact
+    def __call__(self, x, mutable="unset", rngs="unset", method="unset"):
+        self.variable("counts", "n", jnp.ones, ())
+        return x if mutable == "unset" else x * mutable
+
+    def run(self, x, mutable=3.0):
+        return self(x, mutable)
+
+
+@pytest.mark.parametrize("how", ["wrapped method", "function"])
+def test_a_users_own_keyword_called_mutable(how):
+    def forward(x):
+        if how == "function":
+            net = FlaxModule(Mutable(), name="net")
+            return net(x, method=lambda m, x: m.run(x, mutable=2.0))
+        return wrap(Mutable)(name="net").run(x, mutable=2.0)
+
+    f = hk.transform_with_state(forward)
+    params, state = f.init(KEY, X)
+    y, after = f.apply(params, state, None, X)
+    assert_equal(y, X * 2)
+    assert_equal(after, state)
+
+
+class Scalar(nn.Module):
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        p = self.param("p", keyed(jnp.zeros), (), self.dtype)
+        s = self.variable("kept", "s", jnp.zeros, (), self.dtype)
+        return p, s.value
+
+
+SCALARS = {
+    "float": (2.5, jnp.float32),
+    "int": (3, jnp.int32),
+    "bool": (True, jnp.bool_),
+    "np.float32": (np.float32(2.5), jnp.float32),
+    "np.int32": (np.int32(3), jnp.int32),
+    "0-d array": (np.array(2.5, np.float32), jnp.float32),
+    "complex": (1 + 2j, jnp.complex64),
+}
+
+
+@pytest.mark.parametrize("getter", [False, True], ids=["plain", "under a getter"])
+@pytest.mark.parametrize("given", SCALARS)
+def test_numbers_are_given_for_scalars(given, getter):
+    value, dtype = SCALARS[given]
+    variables = {"params": {"p": value}, "kept": {"s": value}}
+    module = Scalar(dtype)
+
+    def forward(x):
+        with hk.custom_getter(keep, state=True) if getter else contextlib.nullcontext():
+            return FlaxModule(module, variables=variables, name="net")(x)
+
+    f = hk.transform_with_state(forward)
+    params, state = f.init(KEY, X)
+    assert_equal(np.asarray(params["net"]["p"]), np.asarray(value))
+    assert_equal(np.asarray(state["net/kept"]["s"]), np.asarray(value))
+    y, after = f.apply(params, state, None, X)
+    theirs = module.apply(variables, X)
+    assert_equal(jax.tree.map(np.asarray, y), jax.tree.map(np.asarray, theirs))
+    assert_equal(after, state)
+
+
+@pytest.mark.parametrize("phase", ["init", "apply"])
+def test_the_note_on_a_missing_key_names_the_phase(phase):
+    def forward(x):
+        return FlaxModule(nn.Sequential([nn.Dense(2), nn.Dropout(0.5, deterministic=False)]), name="net")(x)
+
+    f = hk.transform(forward)
+    with pytest.raises(flax.errors.InvalidRngError) as caught:
+        if phase == "init":
+            f.init(None, X)
+        else:
+            f.apply(f.init(KEY, X), None, X)
+    notes = "\n".join(caught.value.__notes__)
+    assert f"f.{phase}(" in notes or f".{phase}(" in notes
+    assert (".apply(" in notes) == (phase == "apply")
