@@ -377,7 +377,15 @@ _LOADED = (
     "If it was loaded, hk_bridge.to_haiku(variables, name=...) makes every leaf under "
     "its name; if it was made by init, call the same methods at init as at apply."
 )
-NOTE_KEY = (
-    "No Haiku key was at hand. Give one to apply, f.apply(params, state, key, ...) or "
-    "f.apply(params, key, ...), or keys to this call, net(..., rngs={stream: key})."
-)
+
+
+def note_key(initializing: bool) -> str:
+    line = (
+        "init, f.init(key, ...)"
+        if initializing
+        else "apply, f.apply(params, state, key, ...) or f.apply(params, key, ...)"
+    )
+    return (
+        f"No Haiku key was at hand. Give one to {line}, or keys to this call, "
+        "net(..., rngs={stream: key})."
+    )

@@ -3,8 +3,13 @@
 A release that breaks one of these is noticed here, by name.
 """
 
+import ast
 import contextlib
 import inspect
+import pathlib
+import re
+from typing import Any
+from typing import NamedTuple
 
 from flax import core
 from flax.core import lift
@@ -17,19 +22,88 @@ from haiku._src import config
 from haiku._src import mixed_precision
 from haiku._src import module as haiku_module
 from haiku._src import transform
+from haiku._src import typing
 from haiku._src import utils
 import jax
 import jax.numpy as jnp
 import pytest
 
-from hk_bridge import _caller
+import hk_bridge
 from hk_bridge import _flax
 from hk_bridge import _haiku
+from hk_bridge._core import caller
+from hk_bridge._flax import pack
+from hk_bridge._flax.bind import bind
+from hk_bridge._flax.host import NEED_NO_KEY
+from hk_bridge._flax.keys import folded
+from hk_bridge._flax.running import FLAG
+from hk_bridge._flax.scope import Scope
+from hk_bridge._haiku.apart import HaikuAsked
 
 KEY = jax.random.key(0)
+X = jnp.ones([1, 2])
+PACKAGE = pathlib.Path(hk_bridge.__file__).parent
+
+
+def private(folder):
+    """The private names of other libraries that the files of a door use.
+
+    That are attributes of no name that the package itself gives, and whatever is taken
+    out of a private module."""
+    trees = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    own = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    own |= {n.id for n in nodes if isinstance(n, ast.Name)}
+    own |= {
+        n.attr
+        for n in nodes
+        if isinstance(n, ast.Attribute)
+        and isinstance(n.ctx, ast.Store)
+        and ast.unparse(n.value) == "self"
+    }
+    found = set()
+    for path in (PACKAGE / folder).glob("*.py"):
+        tree = ast.parse(path.read_text())
+        of_src = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module.endswith("._src")
+            for alias in node.names
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Attribute) or node.attr.startswith("__"):
+                continue
+            is_private = node.attr.startswith("_") and node.attr not in own
+            is_private &= node.attr != "_getframe"  # of Python
+            if is_private or ast.unparse(node.value) in of_src:
+                found.add(node.attr)
+    return found
+
+
+@pytest.mark.parametrize("folder", ["_flax", "_haiku"])
+def test_each_private_name_has_a_canary(folder):
+    names = private(folder)
+    assert len(names) > 5
+    source = pathlib.Path(__file__).read_text()
+    assert {n for n in names if not re.search(rf"\b{n}\b", source)} == set()
 
 
 # Flax.
+
+
+class Host(_flax.Alone):
+    """A host of a run at apply, or at init, that knows nothing."""
+
+    def __init__(self, rngs=None, initializing=True):
+        super().__init__(_flax.Streams(nn.Dense(1), rngs, None, initializing))
+        self.initializing = initializing
+
+
+def scope_of_ours(variables, mutable=True, **host):
+    running = Host(**host)
+    root = Scope.root_of(running, mutable, variables)
+    root.kept = running
+    return root
 
 
 def test_module_checks():
@@ -55,9 +129,8 @@ def test_clone_deep():
     "module", [nn.Dense(2), nn.LayerNorm(name="norm"), nn.Conv(2, (3, 3))]
 )
 def test_a_layer_is_bound_as_flax_binds_it(module):
-    call = _flax.Call(_flax.Streams(module, None, None, True), True, True, None, None)
-    ours, theirs = _flax.Scope(call, {}), _flax.Scope(call, {})
-    bound = _flax._bound(module, ours)
+    ours, theirs = scope_of_ours({}), scope_of_ours({})
+    bound = bind(module, ours)
     expected = module.clone(parent=theirs, _deep_clone=True)
     assert bound.scope is bound.parent is ours
     bound, expected = vars(bound).copy(), vars(expected).copy()
@@ -78,17 +151,14 @@ def test_what_may_hold_modules_is_bound_by_flax():
             super().__post_init__()
             object.__setattr__(self, "seen", self.scope)
 
-    call = _flax.Call(
-        _flax.Streams(nn.Dense(1), None, None, True), True, True, None, None
-    )
-    scope = _flax.Scope(call, {})
+    scope = scope_of_ours({})
     module = Outer((nn.Dense(1), [2]), {"a": 1})
-    bound = _flax._bound(module, scope)
+    bound = bind(module, scope)
     assert bound.parts[0].scope is not None
     assert bound.parts[0] is not module.parts[0]
     assert bound.parts[1] == (2,)
     assert isinstance(bound.options, core.FrozenDict)
-    assert _flax._bound(Remembers(), scope).seen is scope
+    assert bind(Remembers(), scope).seen is scope
 
 
 def test_scope_attributes():
@@ -97,6 +167,9 @@ def test_scope_attributes():
     assert root._variables == {"params": {"a": {"w": 1}}}
     assert child.parent is root
     assert child.path == child.debug_path == ("a",)
+    assert child.root is child._root is root
+    assert root._root is None
+    assert child._invalid is False
     child._check_valid()
     child._validate_trace_level()
     assert root.rng_counters[core_scope.child_rng_token, "a"] is child.rng_counters
@@ -106,28 +179,81 @@ def test_scope_attributes():
     ]  # fmt: skip
 
 
-def test_a_scope_of_ours_is_made_as_flaxs():
-    streams = _flax.Streams(nn.Dense(1), {"params": KEY}, None, False)
-    call = _flax.Call(streams, ["s"], False, create=None, explain=None)
-    ours = _flax.Scope(call, {"s": {}})
-    theirs = core.Scope({"s": {}}, {"params": KEY}, mutable=["s"])
+def test_collections_are_taken_of_the_parent():
+    root = core.Scope({"params": {"a": {"w": 1}}}, mutable=["s"])
+    child = root.push("a")
+    assert child._variables == {}
+    assert child._collection("params") is root._variables["params"]["a"]
+    assert child._collection("s") == {}
+    assert "s" not in child._variables
+    assert child._mutable_collection("s") is root._variables["s"]["a"]
+    other = root.push("b")
+    asked = []
+    other._collection = asked.append
+    other._populate_collections()
+    assert asked == ["params", "s"]
+
+
+@pytest.mark.parametrize("initializing", [False, True])
+def test_a_scope_of_ours_is_made_as_flaxs(initializing):
+    flags = {"initializing": True} if initializing else {}
+    host = {"rngs": {"params": KEY}, "initializing": initializing}
+    ours = scope_of_ours({"s": {}}, ["s"], **host)
+    theirs = core.Scope({"s": {}}, {"params": KEY}, mutable=["s"], flags=flags)
     pairs = [
         (ours, theirs),
         (ours.push("a"), theirs.push("a")),
         (ours.rewound(), theirs.rewound()),
         (ours.push("b").rewound(rewind_rngs=True), theirs.push("b").rewound(True)),
+        (ours.push("c").push("d"), theirs.push("c").push("d")),
     ]
+    own = {"running", "record", "inside", "kept", "_hash", "_root_path", "_outer"}
+    own |= {"_tells", "_passing", "_pack"}
     for ours, theirs in pairs:
-        attributes = {k: v for k, v in vars(ours).items() if k not in ("call", "_hash")}
+        attributes = {k: v for k, v in vars(ours).items() if k not in own}
         lazy = {k: rng.suffix for k, rng in attributes.pop("_rngs").items()}
         expected = dict(vars(theirs))
         assert lazy == {k: rng.suffix for k, rng in expected.pop("rngs").items()}
+        assert ours.path == expected.pop("path")
+        flags = dict(attributes.pop("flags"))
+        assert flags.pop(FLAG).leads_from(ours)
+        assert flags == expected.pop("flags")
         for name in ("parent", "_root"):
             scopes = [made.pop(name) for made in (attributes, expected)]
             assert [x and x.path for x in scopes][0] == [x and x.path for x in scopes][
                 1
             ]
         assert attributes == expected
+
+
+def test_a_plain_scope_may_be_given_another_class():
+    class Other(core.Scope):
+        path = "path"
+
+    root = core.Scope({"params": {"a": {"w": 1}}}, {"params": KEY}, mutable=True)
+    child = root.push("a")
+    assert {"path", "rngs"} <= vars(child).keys()
+    del child.path
+    child.__class__ = Other
+    assert child.path == "path"
+    assert child.get_variable("params", "w") == 1
+    assert child.root is root
+
+
+def test_an_adopted_scope_is_as_one_of_ours():
+    outside = scope_of_ours({"params": {"a": {"w": 1}}}, rngs={"params": KEY})
+    host = {"rngs": {"params": KEY}, "mutable": True, "flags": outside.flags}
+    child = core.Scope({"params": {"a": {"w": 1}}}, **host).push("a")
+    Scope.adopt(child)
+    ours = outside.push("a")
+    assert type(child) is type(child.parent) is Scope
+    assert child.path == ours.path == ("a",)
+    assert child.running is ours.running
+    assert child.inside
+    assert child.has_rng("params")
+    assert child.get_variable("params", "w") == 1
+    own = {"_hash", "_outer", "inside", "record", "_variables", "_passing", "kept"}
+    assert vars(child).keys() - own == vars(ours).keys() - own | {"_root_path"}
 
 
 def test_lazy_rng():
@@ -141,19 +267,210 @@ def test_lazy_rng():
 def test_a_scope_of_ours_folds_keys_as_flax_does():
     for suffix in [(1,), ("a", 1), ("a", "b/c", 255), ("é", 256, 0)]:
         lazy = core_scope.LazyRng.create(KEY, *suffix)
-        ours, theirs = _flax._folded(KEY, suffix), lazy.as_jax_rng()
+        ours, theirs = folded(KEY, suffix), lazy.as_jax_rng()
         assert jnp.all(jax.random.key_data(ours) == jax.random.key_data(theirs))
 
 
 def test_initialisers_that_need_no_key():
-    for initialiser in _flax._NEED_NO_KEY:
+    for initialiser in NEED_NO_KEY:
         assert jnp.all(initialiser(None, (2,)) == initialiser(KEY, (2,)))
 
 
-def test_partial_pack_has_rng_filters_where_it_reads_rngs():
-    assert "rng_filters" in inspect.signature(lift._partial_pack).parameters
-    source = inspect.getsource(lift._partial_pack)
-    assert "group_collections(scope.rngs, rng_filters)" in source
+class Outside(core.Scope):
+    """Keeps who asks for its keys, and what is put back into it."""
+
+    @property
+    def rngs(self):
+        self.__dict__.setdefault("packs", []).append(pack.asking())
+        return self._rngs
+
+    @rngs.setter
+    def rngs(self, rngs):
+        self._rngs = rngs
+
+    def put_variable(self, col, name, value):
+        self.__dict__.setdefault("put", []).append((col, name, value))
+        super().put_variable(col, name, value)
+
+
+def outside(debug_path=("x", "a")):
+    variables = {"params": {"w": jnp.ones([2])}, "s": {"c": jnp.zeros([2])}}
+    rngs = {"params": KEY, "dropout": KEY}
+    scope = Outside(
+        variables, rngs, name="a", mutable=["s"], path=debug_path, debug_path=debug_path
+    )
+    scope.packs, scope.put = [], []
+    return scope
+
+
+def without_hash(jitted):
+    """`lift.jit` takes a key of what its function is, too."""
+    return lambda scope, *args: jitted(scope, "key", *args)
+
+
+LIFTED = {
+    "jit": (lambda f: without_hash(lift.jit(lambda s, h, *args: f(s, *args))), {}),
+    "remat": (lift.checkpoint, {}),
+    "vmap": (lift.vmap, {"variable_axes": {True: 0}, "split_rngs": {True: False}}),
+    "scan": (lift.scan, {"variable_carry": "s", "split_rngs": {True: False}}),
+    "map_variables": (
+        lambda f: lift.map_variables(f, "s", lambda s: s, lambda s: s, mutable=True),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIFTED)
+@pytest.mark.parametrize("debug_path", [("x", "a"), ("a",), ()])
+def test_a_lifted_transform_is_told_by_its_frame(name, debug_path):
+    """`_partial_pack` has these locals; what it makes has such a `debug_path`."""
+    made = []
+
+    def body(scope, c, x):
+        made.append(scope)
+        return c, x
+
+    scope, (transform, kwargs) = outside(debug_path), LIFTED[name]
+    transform(body, **kwargs)(scope, jnp.ones([2]), jnp.ones([2]))
+    asking = [found for found in scope.packs if found is not None]
+    assert asking
+    assert type(asking[0].rng_filters) is tuple
+    assert asking[0].jitted == (name == "jit")
+    assert (asking[0].name == "map_variables") == (name == "map_variables")
+    assert type(made[0]) is core.Scope
+    assert made[0].parent is None
+    assert made[0].debug_path == asking[0].inside(debug_path)
+    assert made[0].path == debug_path
+
+
+def test_the_filters_for_streams_are_told():
+    scope, body = outside(), lambda scope, x: x
+    lift.checkpoint(body, rngs="dropout")(scope, 1.0)
+    lift.vmap(body, variable_axes={}, split_rngs={"a": True})(scope, jnp.ones(2))
+    found = [asking.rng_filters for asking in scope.packs if asking]
+    assert found == [("dropout",), ("a",)]
+
+
+def test_nobody_asks_but_a_lifted_transform():
+    scope = outside()
+    assert scope.rngs
+    scope.push("b")
+    scope.make_rng("params")
+    assert scope.packs == [None] * len(scope.packs) != []
+
+
+@jax.tree_util.register_pytree_node_class
+class Told:
+    """A collection that only lists its items, with something that is no array."""
+
+    def __init__(self, tree, told):
+        self.tree, self.told = tree, told
+
+    def items(self):
+        return [(name, Said(v, self.told)) for name, v in self.tree.items()]
+
+    def tree_flatten(self):
+        return (self.tree,), self.told
+
+    @classmethod
+    def tree_unflatten(cls, told, children):
+        return cls(children[0], told)
+
+
+class Said(NamedTuple):
+    value: Any
+    told: Any
+
+
+class Inside(core.Scope):
+    """Tells the outer Scope something when it ends."""
+
+    def invalidate(self):
+        super().invalidate()
+        self._variables["s"] = Told(self._variables["s"], self.told)
+
+
+@pytest.mark.parametrize("name", ["jit", "remat"])
+def test_what_a_scope_says_as_it_ends_comes_out(name):
+    """`repack` calls `invalidate` before it reads `_variables`; `publish_results_fn`
+    reads `items()` and calls `put_variable`; a hit of the cache of `jit` has it all."""
+    ran = []
+
+    def body(scope):
+        ran.append(scope)
+        scope.__class__ = Inside
+        scope.told = f"trace {len(ran)}"
+        scope.put_variable("s", "c", scope.get_variable("s", "c") + 1)
+
+    transformed = LIFTED[name][0](body)
+    for call in (1, 2):
+        scope = outside()
+        transformed(scope)
+        traces = 1 if name == "jit" else call
+        assert len(ran) == traces
+        ((col, variable, said),) = scope.put
+        assert (col, variable) == ("s", "c")
+        assert said.told == f"trace {traces}"
+        assert jnp.all(said.value == 1)
+
+
+class Sows(nn.Module):
+    @nn.compact
+    def __call__(self):
+        self.sow("s", "sown", 1.0)
+        self.sow("s", "sown", 2.0)
+        self.perturb("perturbed", jnp.ones([]), collection="s")
+        self.variable("s", "declared", lambda: 1.0).value += 1
+        self.param("param", nn.initializers.ones, ())
+        self.put_variable("s", "put", 1.0)
+
+
+def test_who_sows_reserves_and_declares_nothing():
+    calls = []
+
+    class Seen(core.Scope):
+        def reserve(self, name, col=None):
+            calls.append(("reserve", name, col))
+            super().reserve(name, col)
+
+        def variable(self, col, name, *args, **kwargs):
+            calls.append(("variable", name, col))
+            return super().variable(col, name, *args, **kwargs)
+
+        def param(self, name, *args, **kwargs):
+            calls.append(("param", name, "params"))
+            return super().param(name, *args, **kwargs)
+
+    Sows(parent=Seen({}, {"params": KEY}, mutable=True))()
+    assert calls == [
+        ("reserve", "sown", "s"),
+        ("reserve", "perturbed", "s"),
+        ("variable", "declared", "s"),
+        ("reserve", "declared", "s"),
+        ("param", "param", "params"),
+        ("reserve", "param", "params"),
+    ]
+
+
+def test_share_scope_gives_another_parent():
+    class Shares(nn.Module):
+        def setup(self):
+            self.inner = nn.Sequential([nn.Dense(2)])
+            nn.share_scope(self, self.inner)
+
+        def __call__(self, x):
+            y = self.inner(x)
+            paths.append((self.scope.path, self.inner.layers[0].scope.path))
+            return y
+
+    paths = []
+    for root in (core.Scope({}, {"params": KEY}, mutable=True), scope_of_ours({})):
+        if type(root) is Scope:
+            root = scope_of_ours({}, rngs={"params": KEY})
+        Shares(parent=root.push("a"))(X)
+        assert sorted(root._variables["params"]) == ["a"]
+        assert sorted(root._variables["params"]["a"]) == ["layers_0"]
+    assert paths[1] == (("a",), ("a", "layers_0"))
 
 
 def test_the_stack_of_interceptors():
@@ -161,6 +478,29 @@ def test_the_stack_of_interceptors():
     with nn.intercept_methods(lambda run, args, kwargs, context: run(*args, **kwargs)):
         assert _flax.is_intercepted()
         assert len(linen_module._global_interceptor_stack._storage) == 1
+
+
+def test_an_interceptor_put_below_is_the_outermost_and_stays():
+    """The interceptors in force leave from the top of `_storage`, a list."""
+    order = []
+
+    def named(name):
+        def interceptor(run, args, kwargs, context):
+            order.append(name)
+            return run(*args, **kwargs)
+
+        return interceptor
+
+    storage, below = linen_module._global_interceptor_stack._storage, named("below")
+    assert type(storage) is list
+    with nn.intercept_methods(named("one")):
+        with nn.intercept_methods(named("two")):
+            storage.insert(0, below)
+            nn.Dense(2).init(KEY, X)
+        assert order == ["below", "one", "two"]
+        nn.Dense(2).init(KEY, X)
+    assert storage == [below]
+    storage.remove(below)
 
 
 def test_interceptors_see_modules_in_lifted_transforms():
@@ -173,6 +513,28 @@ def test_interceptors_see_modules_in_lifted_transforms():
     with nn.intercept_methods(interceptor):
         nn.remat(nn.Dense)(2).init(KEY, jnp.ones([1, 2]))
     assert "CheckpointDense" in seen
+
+
+def test_transforms_of_classes_are_not_intercepted_themselves():
+    """Between `nn.jit` and `nn.remat` no method runs whose Scope could be seen."""
+    seen = []
+
+    def interceptor(run, args, kwargs, context):
+        seen.append(context.module.scope.debug_path)
+        return run(*args, **kwargs)
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.jit(nn.remat(nn.Dense))(2, name="a")(x)
+
+    with nn.intercept_methods(interceptor):
+        Net().init(KEY, X)
+    assert {path[-1] for path in seen if path} == {"remat(jit(a))"}
+
+
+def test_what_compact_methods_and_parents_are_wrapped_in():
+    assert isinstance(linen_module.DescriptorWrapper, type)
 
 
 # Haiku.
@@ -190,6 +552,8 @@ def test_frames():
         assert frame.params["~"].keys() == {"w"}
         assert frame.state["~"]["s"].current == 1.0
         assert isinstance(frame.frame_id, int)
+        assert isinstance(frame.params, dict)  # new names come last
+        assert isinstance(frame.state, dict)
         hk.remat(lambda: ids.append(base.current_frame().frame_id))()
         ids.append(frame.frame_id)
 
@@ -258,7 +622,7 @@ def test_who_asks_haiku_in_a_closed_transform_is_refused(ask):
 
     def forward(function):
         before = [len(stack) for stack in (base.frame_stack, base.context_stack)]
-        with pytest.raises(_haiku.HaikuAsked):
+        with pytest.raises(HaikuAsked):
             _haiku.apart(function)()
         after = [len(stack) for stack in (base.frame_stack, base.context_stack)]
         assert before == after
@@ -288,6 +652,56 @@ def test_leaves_are_named_after_the_module_on_the_stack():
             hk.get_parameter("w", [], init=jnp.ones)
 
     assert list(in_transform(forward)) == ["any/0/name-1"]
+
+
+def test_the_innermost_module_is_the_first_of_the_stack():
+    seen = []
+
+    class Net(hk.Module):
+        def __init__(self, inner=None, name=None):
+            super().__init__(name)
+            self.inner = inner
+
+        def __call__(self):
+            stack = base.current_frame().module_stack
+            seen.append([state.module.module_name for state in stack])
+            assert stack.peek().module is self
+            assert base.current_name() == self.module_name
+            if self.inner:
+                self.inner()
+
+    in_transform(lambda: Net(Net(name="inner"), name="outer")())
+    assert seen == [["outer"], ["inner", "outer"]]
+
+
+def test_state_is_a_pair():
+    def forward():
+        hk.get_state("s", [], init=jnp.zeros)
+        hk.set_state("s", jnp.ones([]))
+        pair = base.current_frame().state["~"]["s"]
+        assert type(pair) is base.StatePair
+        assert pair._fields == ("initial", "current")
+        assert (pair.initial, pair.current) == (0, 1)
+
+    hk.transform_with_state(forward).init(None)
+
+
+def test_a_lifted_transform_is_told_by_the_top_of_its_frame():
+    seen = []
+
+    def forward():
+        hk.lift(hk.transform(inside).init, name="a")(None)
+        hk.transform(inside).init(None)
+
+    def inside():
+        frames = [frame for frame in base.frame_stack if frame.module_stack]
+        tops = [type(frame.module_stack.peek().module) for frame in frames]
+        seen.append([issubclass(top, typing.LiftingModuleType) for top in tops])
+        seen.append(len(base.context_stack))
+
+    hk.transform(forward).init(None)
+    assert seen[::2] == [[True], []]
+    assert seen[1::2] == [2, 2]
 
 
 def test_modules_have_what_a_stand_in_sets():
@@ -334,7 +748,7 @@ def test_haiku_sets_the_text_before_it_builds_a_module():
 
 
 def test_who_calls_is_told_by_a_frame():
-    ask = lambda: _caller.module_name("default")
+    ask = lambda: caller.module_name("default")
     assert ask() == __name__
     assert eval("ask()", {"ask": ask}) == "default"
 
@@ -393,17 +807,58 @@ def test_hooks_in_force_can_be_told():
     assert callable(mixed_precision._mixed_precision_interceptor)
 
 
-def test_a_getter_at_the_left_is_the_outermost():
-    def getters():
-        with hk.custom_getter(lambda next_getter, value, _: next_getter(value) * 2):
-            base.param_getter_stack.pushleft(lambda get, value, _: get(value) + 1)
-            try:
-                return hk.get_parameter("w", [], init=jnp.ones)
-            finally:
-                base.param_getter_stack.popleft()
+@pytest.mark.parametrize("kind", ["param", "state"])
+def test_a_getter_at_the_left_is_the_outermost(kind):
+    stack = getattr(base, f"{kind}_getter_stack")
 
-    f = hk.transform(getters)
-    assert f.apply(f.init(None), None) == 3
+    def getters():
+        twice = lambda next_getter, value, _: next_getter(value) * 2
+        with hk.custom_getter(twice, state=True):
+            assert base.state_getter_stack
+            assert base.param_getter_stack
+            stack.pushleft(lambda get, value, _: get(value) + 1)
+            try:
+                get = hk.get_parameter if kind == "param" else hk.get_state
+                return get("w", [], init=jnp.ones)
+            finally:
+                stack.popleft()
+
+    f = hk.transform_with_state(getters)
+    y, _ = f.apply(*f.init(None), None)
+    assert y == 3
+
+
+@pytest.mark.parametrize("kind", ["param", "state"])
+def test_a_get_inside_a_getter_runs_all_getters(kind):
+    seen = []
+
+    def outer(next_getter, value, context):
+        seen.append(("outer", context.name))
+        return next_getter(value)
+
+    def inner(next_getter, value, context):
+        seen.append(("inner", context.name))
+        get = hk.get_parameter if kind == "param" else hk.get_state
+        more = get("b", [], init=jnp.ones) if context.name == "a" else 0
+        return next_getter(value) + more
+
+    def forward():
+        get = hk.get_parameter if kind == "param" else hk.get_state
+        with hk.custom_getter(outer, state=True), hk.custom_getter(inner, state=True):
+            return get("a", [], init=jnp.ones)
+
+    hk.transform_with_state(forward).init(None)
+    pairs = [("outer", "a"), ("inner", "a"), ("outer", "b"), ("inner", "b")]
+    assert seen == pairs
+
+
+def test_a_setter_in_force_can_be_told():
+    def forward():
+        assert not base.state_setter_stack
+        with hk.custom_setter(lambda next_setter, value, context: next_setter(value)):
+            assert base.state_setter_stack
+
+    in_transform(forward)
 
 
 def test_camel_to_snake():

@@ -1,6 +1,7 @@
 """The naming law and the conversion, searched for a tree that does not survive."""
 
 import collections
+import copy
 import types
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 import hk_bridge
 from hk_bridge import _layout
+from hk_bridge._layout import Where
 from hk_bridge._layout import names
 from hk_bridge.testing import assert_identical
 
@@ -269,9 +271,164 @@ def test_two_trees_mixed_are_refused():
 def test_addresses_are_where_to_haiku_puts_leaves():
     variables = {"params": {"a/b": {"~": 1}, "w": 2}, "a/b": {"c": {"": 3}, "d": 4}}
     trees = hk_bridge.to_haiku(variables, name="net")
-    for collection, path, leaf in _layout.leaves(variables):
-        module_name, name = _layout.address("net", collection, path)
-        assert trees[collection != "params"][module_name][name] == leaf
+    for where, leaf in _layout.leaves(variables):
+        module_name, name = _layout.address("net", where)
+        assert trees[where.collection != "params"][module_name][name] == leaf
+
+
+# Where a leaf is: the same place for whoever walks, looks, writes or spells.
+
+
+def without_empty_levels(tree):
+    kept = {
+        key: without_empty_levels(value) if _layout.is_level(value) else value
+        for key, value in tree.items()
+    }
+    return {k: v for k, v in kept.items() if v != {} or not _layout.is_level(v)}
+
+
+@given(VARIABLES)
+def test_a_leaf_is_found_where_it_is(variables):
+    for where, leaf in _layout.leaves(variables):
+        assert type(where) is Where
+        assert _layout.find(variables, where) is leaf
+
+
+def test_what_is_not_there_is_not_found():
+    variables = {"params": {"a": {"w": 1}, 0: 2}}
+    nothing = object()
+    missing = [
+        Where("stats", ("a",)),
+        Where("params", ("b",)),
+        Where("params", ("a", "v")),
+        Where("params", ("a", "w", "x")),  # a leaf is on the way
+        Where("params", ("0",)),
+    ]
+    for where in missing:
+        assert _layout.find(variables, where, nothing) is nothing
+        assert _layout.find(variables, where) is None
+    assert _layout.find(variables, Where("params", (0,))) == 2
+
+
+def test_a_level_is_found_as_a_leaf_is():
+    assert _layout.find({"s": {"a": {"w": 1}}}, Where("s", ("a",))) == {"w": 1}
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_boxes_on_the_way_are_open(deep):
+    inner = nn.Partitioned(3, (None,))
+    tree = {"a": {"w": inner}} if not deep else {"a": Scaled({"w": inner}, "outer")}
+    where = Where("params", ("a", "w"))
+    assert _layout.find({"params": tree}, where) == 3
+    assert list(_layout.leaves({"params": tree})) == [(where, 3)]
+    assert list(_layout.below(Where("params", ()), tree)) == [where]
+
+
+@given(st.one_of(VALUES, TREES))
+def test_below_are_the_places_of_leaves(value):
+    where = Where("cache", ("a", 0))
+    places = list(_layout.below(where, value))
+    if value == {} or not _layout.is_level(value):
+        assert places == [where]
+    else:
+        leaves = [place for place, _ in _layout.leaves({"cache": {"a": {0: value}}})]
+        assert places == leaves
+
+
+@given(VARIABLES)
+def test_a_map_goes_over_every_leaf_once(variables):
+    seen = []
+    mapped = _layout.map_leaves(lambda *leaf: seen.append(leaf), variables)
+    assert seen == list(_layout.leaves(variables))
+    assert [leaf for _, leaf in _layout.leaves(mapped)] == [None] * len(seen)
+    assert _layout.map_leaves(lambda where, leaf: leaf, variables) == variables
+
+
+def test_a_map_of_a_part_knows_where_it_is():
+    found = _layout.map_leaves(lambda where, _: where, {"w": 1}, ("stats", "a"))
+    assert found == {"w": Where("stats", ("a", "w"))}
+    one = _layout.map_leaves(lambda where, _: where, 1, ("stats", "a"))
+    assert one == Where("stats", ("a",))
+
+
+def test_a_map_keeps_boxes():
+    variables = {"params": {"w": Scaled(nn.Partitioned(1, ("x",)), "mine"), "b": 2}}
+    mapped = _layout.map_leaves(lambda where, leaf: leaf + 1, variables)
+    box = Scaled(nn.Partitioned(2, ("x",)), "mine")
+    assert mapped == {"params": {"w": box, "b": 3}}
+
+
+def test_leaves_are_replaced_in_new_dicts():
+    box = nn.Partitioned(1, ("x",))
+    variables = {"params": {"a": {"w": box, "b": 2}}, "stats": {}}
+    new = {Where("params", ("a", "w")): 5, Where("params", ("z",)): 6}
+    assert _layout.replace(variables, new) == {
+        "params": {"a": {"w": nn.Partitioned(5, ("x",)), "b": 2}},
+        "stats": {},
+    }
+    assert variables["params"]["a"]["w"] is box
+
+
+def test_a_leaf_is_replaced_by_none():
+    where = Where("params", ("w",))
+    assert _layout.replace({"params": {"w": 1}}, {where: None})["params"]["w"] is None
+
+
+@given(VARIABLES)
+def test_leaves_inserted_make_the_tree_that_they_are_of(variables):
+    tree = {}
+    made = _layout.insert(tree, dict(_layout.leaves(variables)))
+    assert made is tree
+    assert made == without_empty_levels(variables)
+    for where, leaf in _layout.leaves(variables):
+        assert _layout.find(made, where) is leaf
+
+
+@pytest.mark.parametrize(
+    ("tree", "path", "named"),
+    [
+        ({"a": 1}, ("a",), "a"),
+        ({"a": {}}, ("a",), "a"),
+        ({"a": 1}, ("a", "b"), "a"),
+        ({"a": 1}, ("a", "b", "c"), "a"),
+        ({"a": {"b": {(0, 1): 1}}}, ("a", "b", "c"), "a/b"),
+    ],
+)
+def test_a_place_that_is_taken_is_refused(tree, path, named):
+    before = copy.deepcopy(tree)
+    message = f"'params', path '{named}' is a leaf as well as a module"
+    with pytest.raises(hk_bridge.VariablesError, match=message):
+        _layout.insert({"params": tree}, {Where("params", path): 2})
+    assert tree == before
+
+
+def test_a_level_is_made_once():
+    variables = {}
+    level = _layout.make_level(variables, ("stats", "a", 0))
+    assert variables == {"stats": {"a": {0: {}}}}
+    level["w"] = 1
+    assert _layout.make_level(variables, ("stats", "a", 0)) is level
+    assert _layout.make_level(variables, ()) is variables
+
+
+def test_a_leaf_is_placed_whatever_is_there():
+    variables = {}
+    for leaf in (1, None, {"b": 2}, 3):
+        _layout.place(variables, Where("stats", ("a", "w")), leaf)
+        assert variables == {"stats": {"a": {"w": leaf}}}
+
+
+@given(VARIABLES)
+def test_no_two_places_share_a_text(variables):
+    spelled = [_layout.spelled(where) for where, _ in _layout.leaves(variables)]
+    assert len(set(spelled)) == len(spelled)
+
+
+def test_a_place_in_one_string():
+    assert _layout.spelled(Where("params", ("Dense_0", "kernel"))) == (
+        "params/Dense_0/kernel"
+    )
+    assert _layout.spelled(Where("a/b", ("", 0, "~c"))) == "a%2Fb/%/%i0/%7Ec"
 
 
 # What is a level, and what is a leaf.
@@ -324,8 +481,8 @@ def test_what_is_no_level_is_a_leaf(value, deep):
     assert params["net/a" if deep else "net"]["w"] is value
     assert state["net/stats/a/a" if deep else "net/stats/a"]["w"] is value
     back = hk_bridge.to_flax(params, state, name="net")
-    for c, path, leaf in _layout.leaves(back):
-        assert path[-1] == "w", (c, path)
+    for where, leaf in _layout.leaves(back):
+        assert where.path[-1] == "w", where
         assert leaf is value
     assert not _layout.is_level(value)
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from hk_bridge import FlaxModule
-from hk_bridge import _flax
+from hk_bridge._flax import shapes
 from hk_bridge._flax.known import key_of
 
 KEY = jax.random.key(0)
@@ -473,7 +473,7 @@ class Fresh(nn.Module):
 def test_shapes_are_remembered_of_initialisers_that_are_made_anew(monkeypatch):
     f = hk.transform(lambda x: FlaxModule(Fresh(), name="net")(x))
     params = f.init(KEY, X)
-    _flax._SHAPES.clear()
+    shapes._known.clear()
     first = count_specs(monkeypatch, f, params, None, X)
     assert first > 0
     assert count_specs(monkeypatch, f, params, None, X) == 0

@@ -41,8 +41,10 @@ class Apply(Side):
     def mutable(self) -> Any:
         """What Flax may change: by default what Haiku keeps in state."""
         mutable = self.options.asked
-        if mutable is None:
-            left_out = {PARAMS, *self.net._transient}
+        left_out = {PARAMS, *self.net._transient}
+        if mutable is None and _haiku.has_state_creators():
+            mutable = _flax.all_but(left_out)  # they may keep whole collections
+        elif mutable is None:
             mutable = tuple(sorted(self.ledger.collections - left_out)) or False
         return _flax.with_intermediates(mutable) if self.options.capture else mutable
 
@@ -55,23 +57,27 @@ class Apply(Side):
         spec = _layout.unbox(recipe.spec())  # a creator and a getter may give it
         if not hasattr(spec, "shape"):
             return _flax.MISSING
-        return self._fetched(recipe.where, spec)
+        return self._fetched(recipe.where, spec, recipe.draw)
 
-    def _fetched(self, where: Where, spec: Any) -> Any:
-        value = self.ledger.fetch_param(where, spec)
+    def _fetched(self, where: Where, spec: Any, draw: Any) -> Any:
+        value = self.ledger.fetch_param(where, spec, draw)
         return _flax.MISSING if value is _haiku.MISSING else value
 
     def start(self, where: Where, made: Any) -> Any:
-        return made
+        if not _haiku.has_state_creators() or where.collection in self.net._transient:
+            return made
+        return _layout.map_leaves(
+            self.ledger.fetch_state, made, (where.collection, *where.path)
+        )
 
     def fetched(self, specs: Variables) -> Changes:
         """The parameters of these shapes that only creators and getters give.
 
         Inside lifted transforms Haiku cannot be asked for them."""
         found = {
-            where: self._fetched(where, spec)
+            where: self._fetched(where, spec, _draws_nothing)
             for where, spec in _layout.leaves(specs)
-            if where.collection == PARAMS and where not in self.ledger.values
+            if where.collection == PARAMS and not self.ledger.has_param(where)
         }
         return {w: value for w, value in found.items() if value is not _flax.MISSING}
 
@@ -85,12 +91,13 @@ class Apply(Side):
           StateStructureError: a leaf is new there, or gone.
         """
         wrote = outcome.record.wrote | outcome.record.made
-        touched = {w.collection for w in wrote}.intersection(self._kept())
+        touched = {w.collection for w in wrote}.intersection(self._kept(outcome))
         variables = {c: v for c, v in outcome.variables.items() if c in touched}
         changed = {w: v for w, v in _layout.leaves(variables) if w in wrote}
         old = self.ledger.values
+        elsewhere = _haiku.has_state_creators()
         for where in changed:
-            if where not in old and self.options.asked is None:
+            if where not in old and self.options.asked is None and not elsewhere:
                 raise _errors.new_state_leaf(owner(self.net), *where)
         for where in old:
             after = _layout.find(variables, where, _flax.MISSING)
@@ -101,14 +108,17 @@ class Apply(Side):
                     owner(self.net), *where, before, "no leaf"
                 )
         for where, value in changed.items():
-            if where in old:
-                self.set_state(where, value, old[where])
+            if where in old or (elsewhere and where in outcome.record.wrote):
+                self.set_state(where, value, old.get(where, value))
         return False
 
-    def _kept(self) -> set[str]:
+    def _kept(self, outcome: _flax.Outcome) -> set[str]:
         """The collections whose changes go to Haiku."""
         kept = self.ledger.collections
-        if _haiku.has_state_creators():
-            # They may keep the leaves elsewhere, and leave Haiku an empty dict.
-            kept = {where.collection for where in self.ledger.values}
+        if _haiku.has_state_creators():  # they may keep whole collections elsewhere
+            kept = kept.union(outcome.variables) - outcome.record.sown
         return {c for c in kept if self.writes(c)}
+
+
+def _draws_nothing() -> Any:
+    raise AssertionError("No initialiser is at hand.")

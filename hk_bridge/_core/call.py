@@ -39,7 +39,7 @@ def run(
             return _run(net, method, options, args, kwargs, room)
     except Exception as error:
         if _flax.lacks_key(error) and rngs is None and _haiku.key_source() is None:
-            error.add_note(_errors.NOTE_KEY)
+            error.add_note(_errors.note_key(_haiku.running_init()))
         for field, value in vars(net.module).items():
             if isinstance(value, _haiku.Module):
                 error.add_note(_errors.note_field(field, value))

@@ -1,5 +1,6 @@
 """The signatures of the classes that `wrap` makes, and of their methods."""
 
+from collections.abc import Collection
 import inspect
 import typing
 from typing import Any
@@ -43,9 +44,9 @@ def with_self(signature: inspect.Signature) -> inspect.Signature:
 OPTIONS = {"rngs": None, "mutable": None, "capture_intermediates": False}
 
 
-def options(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Takes the bridge's own keywords out of those of a call."""
-    return {key: kwargs.pop(key) for key in OPTIONS if key in kwargs}
+def options(kwargs: dict[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
+    """Takes the bridge's keywords out of those of a call, but for a method's `own`."""
+    return {k: kwargs.pop(k) for k in OPTIONS if k in kwargs and k not in own}
 
 
 def with_options(signature: inspect.Signature, **more: Any) -> inspect.Signature:
@@ -53,8 +54,9 @@ def with_options(signature: inspect.Signature, **more: Any) -> inspect.Signature
     added = {
         name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
         for name, default in {**OPTIONS, **more}.items()
+        if name not in signature.parameters
     }
-    kept = [p for p in signature.parameters.values() if p.name not in added]
+    kept = list(signature.parameters.values())
     last = [p for p in kept if p.kind is inspect.Parameter.VAR_KEYWORD]
     first = [p for p in kept if p not in last]
     return signature.replace(parameters=[*first, *added.values(), *last])

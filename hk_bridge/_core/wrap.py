@@ -175,11 +175,11 @@ def _attribute(name: str, attribute: Any, nnx: bool) -> Any:
         return attribute
     if hasattr(attribute, "nowrap") and not hasattr(attribute, "compact_name_scope"):
         return _haiku.transparent(_unbound_method(name, attribute))
-    is_call = name == "__call__"
+    is_call, native = name == "__call__", inspect.signature(attribute)
 
     @functools.wraps(attribute, updated=())
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = signature.options(kwargs)
+        given = signature.options(kwargs, native.parameters)
         chosen = kwargs.pop("method", None) if is_call else name
         if nnx and chosen is not None:  # to_linen has one method, told which to run
             chosen, kwargs = None, {**kwargs, "nnx_method": chosen}
@@ -187,7 +187,7 @@ def _attribute(name: str, attribute: Any, nnx: bool) -> Any:
 
     method.flax_method = attribute  # type: ignore[attr-defined]
     method.__signature__ = signature.with_options(  # type: ignore[attr-defined]
-        inspect.signature(attribute), **({"method": None} if is_call else {})
+        native, **({"method": None} if is_call else {})
     )
     return method
 

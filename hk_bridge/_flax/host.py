@@ -93,7 +93,8 @@ class Host(Protocol):
       initializing: whether this is `init`.
       observes: whether somebody wants to see the methods of submodules.
       hooked: whether it matters which variables were written, and not only to what.
-      reads_late: whether there are parameters that are only read when asked for.
+      reads_late: whether there are parameters that are only read when asked for. The
+        variables then have the collection `params`, be it empty.
     """
 
     streams: Streams

@@ -2,6 +2,7 @@
 
 import haiku
 
+from hk_bridge import _layout
 from hk_bridge._haiku.apart import apart as apart
 from hk_bridge._haiku.apart import can_close as can_close
 from hk_bridge._haiku.context import camel_to_snake as camel_to_snake
@@ -35,3 +36,6 @@ transparent = haiku.transparent
 
 class Empty(Module):
     """Has what Haiku itself puts on every class of modules."""
+
+
+_layout.register()  # JAX is there

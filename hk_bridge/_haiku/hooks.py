@@ -1,8 +1,8 @@
 """A leaf through Haiku's creators and getters.
 
-Private in Haiku (since dm-haiku 0.0.16): `haiku._src.base.param_getter_stack` and
-`state_getter_stack`. Public getters start inside those in force, and what these give
-must pass a check of Haiku's that is for its own modules.
+Private in Haiku (since dm-haiku 0.0.16): `haiku._src.base.param_getter_stack`,
+`state_getter_stack` and `state_setter_stack`. Public getters start inside those in
+force, and what these give must pass a check of Haiku's that is for its own modules.
 """
 
 from collections.abc import Callable
@@ -53,32 +53,47 @@ class Hooks:
             dress = _Dress(
                 f"{module_name}/{name}", None if exact and is_array else shape
             )
-            with self._listening(base.param_getter_stack, module_name, name, dress):
-                dressed: Any = hk.get_parameter(name, shape, dtype, init)
+            with self._listening(base.param_getter_stack, dress):
+                dressed: Any = hk.get_parameter(name, shape, dtype, _kept(init))
         return dressed.value
 
     def state(self, where: Where, like: Any, init: Initializer) -> Any:
+        """What Haiku and its hooks give for a leaf of state."""
         module_name, name = _layout.address(self._name, where)
         shape, dtype = (), None
         if _abstract.is_array(like):
             shape, dtype = like.shape, like.dtype
         with seen.inside(self._owner, module_name):
             if not base.state_getter_stack:
-                return hk.get_state(name, shape, dtype or jnp.float32, init)
+                made = hk.get_state(name, shape, dtype or jnp.float32, _kept(init))
+                return _layout.bare(made)
             dress = _Dress(f"{module_name}/{name}", shape)
-            with self._listening(base.state_getter_stack, module_name, name, dress):
-                dressed: Any = hk.get_state(name, shape, dtype or jnp.float32, init)
+            with self._listening(base.state_getter_stack, dress):
+                dressed: Any = hk.get_state(
+                    name, shape, dtype or jnp.float32, _kept(init)
+                )
         return dressed.value
 
+    def set_state(self, where: Where, value: Any) -> None:
+        """Writes one leaf of state, of which setters see the bare value."""
+        module_name, name = _layout.address(self._name, where)
+        with seen.inside(self._owner, module_name):
+            if _layout.keep(value) is value:
+                hk.set_state(name, value)
+                return
+            base.state_setter_stack.pushleft(_keep_what_is_set)
+            try:
+                hk.set_state(name, value)
+            finally:
+                base.state_setter_stack.popleft()
+
     @contextlib.contextmanager
-    def _listening(
-        self, stack: Any, module_name: str, name: str, dress: "_Dress"
-    ) -> Iterator[None]:
+    def _listening(self, stack: Any, dress: "_Dress") -> Iterator[None]:
         """Notes which other leaves are asked for while this one is: not Flax's."""
 
         def listen(next_getter: Any, value: Any, context: Any) -> Any:
             if context.full_name == dress.full_name:
-                return dress.around(next_getter(value))
+                return dress.around(next_getter(_layout.bare(value)))
             self.others.add((context.full_name.rpartition("/")[0], context.name))
             return next_getter(value)
 
@@ -87,6 +102,15 @@ class Hooks:
             yield
         finally:
             stack.popleft()
+
+
+def _keep_what_is_set(next_setter: Any, value: Any, context: Any) -> Any:
+    return _layout.keep(next_setter(value))
+
+
+def _kept(init: Initializer) -> Initializer:
+    """`init`, of values that live in Haiku's trees."""
+    return lambda shape, dtype: _layout.keep(init(shape, dtype))
 
 
 class _Dress:

@@ -62,12 +62,12 @@ class Ledger:
             if made is not None and where not in made:
                 continue
             if self._waits:
-                self._late[where] = value
+                self._late[where] = _layout.bare(value)
             else:
-                self.values[where] = value
+                self.values[where] = _layout.bare(value)
         for where, pair in self._stored(frame.state, "state"):
             if made is None or where in made:
-                self.values[where] = self._read_state(where, pair.current)
+                self.values[where] = self._read_state(where, _layout.bare(pair.current))
         self._drop_others()
 
     def _stored(self, bundles: Any, kind: str) -> Iterator[tuple[Where, Any]]:
@@ -210,19 +210,34 @@ class Ledger:
         self.values[where] = made
         return made
 
-    def fetch_param(self, where: Where, spec: Any) -> Any:
-        """A parameter that only creators and getters give, or MISSING."""
+    def fetch_param(self, where: Where, spec: Any, draw: Callable[[], Any]) -> Any:
+        """A parameter that only creators and getters give, or MISSING.
 
-        class NotGiven(Exception):
-            pass
+        Args:
+          draw: gives the initial value, or raises; Haiku will not store it.
+        """
+        drawn: list[Any] = []
 
         def init(shape: Any, dtype: Any) -> Any:
-            raise NotGiven
+            drawn.append(None)
+            return cast(draw(), dtype)
 
         try:
             return self._hooks.param(where, spec, init, True)
-        except NotGiven:
-            return MISSING
+        except Exception:
+            if not drawn:
+                raise
+            return MISSING  # nobody but its initialiser has it
+
+    def fetch_state(self, where: Where, made: Any) -> Any:
+        """State that creators and getters keep elsewhere; `made` by its initialiser."""
+        value = self.make_state(where, made)
+        module_name, name = _layout.address(self.name, where)
+        state: Any = base.current_frame().state
+        if name in state[module_name]:  # Haiku's state keeps its structure
+            del state[module_name][name]
+            del self.values[where]
+        return value
 
     def make_state(self, where: Where, value: Any) -> Any:
         """Makes state of initial value `value`: what Haiku makes of it."""
@@ -238,14 +253,14 @@ class Ledger:
         """One leaf of state, as it is now."""
         state: Any = base.current_frame().state
         module_name, name = _layout.address(self.name, where)
-        self.values[where] = self._read_state(where, state[module_name][name].current)
+        self.values[where] = self._read_state(
+            where, _layout.bare(state[module_name][name].current)
+        )
         return self.values[where]
 
     def set_state(self, where: Where, value: Any) -> None:
         """Writes one leaf of state."""
-        module_name, name = _layout.address(self.name, where)
-        with seen.inside(self.owner, module_name):
-            hk.set_state(name, value)
+        self._hooks.set_state(where, value)
 
     def put_state(self, where: Where, value: Any) -> None:
         """Makes state of a value that was written before anything declared it.

@@ -31,3 +31,6 @@ from hk_bridge._layout.where import PARAMS as PARAMS
 from hk_bridge._layout.where import Where as Where
 from hk_bridge._layout.where import address as address
 from hk_bridge._layout.where import spelled as spelled
+from hk_bridge._layout.whole import bare as bare
+from hk_bridge._layout.whole import keep as keep
+from hk_bridge._layout.whole import register as register

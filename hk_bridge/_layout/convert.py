@@ -6,6 +6,7 @@ from typing import Any
 from hk_bridge import _errors
 from hk_bridge._layout import names
 from hk_bridge._layout import tree as trees
+from hk_bridge._layout import whole
 from hk_bridge._layout.where import PARAMS
 
 Bundles = Mapping[str, Mapping[str, Any]]  # {Haiku module name: {leaf name: leaf}}
@@ -26,7 +27,8 @@ def to_haiku(
     the path. Leaves are handed over untouched: no copy, no cast. Boxes
     (`nn.Partitioned` and any other `AxisMetadata`) are opened, since Haiku's leaves are
     plain arrays. A level is a `dict` or a `FrozenDict` with string or int keys, and a
-    leaf is whatever else: a tuple, a dataclass or an `OrderedDict` stays whole.
+    leaf is whatever else: a tuple or a dataclass stays whole. One that is a Mapping (an
+    `OrderedDict`, a dataclass of chex) is wrapped, since Haiku makes dicts of those.
 
     Args:
       variables: `{collection: nested dict}`, as `module.init` returns it; `FrozenDict`
@@ -111,7 +113,7 @@ def _fill(levels: Levels, path: names.Path, bundle: Mapping[str, Any]) -> None:
             levels[here] = {}
             _put(levels, here, levels[here])
     for name, leaf in bundle.items():
-        _put(levels, (*path, names.unescape(name)), leaf)
+        _put(levels, (*path, names.unescape(name)), whole.bare(leaf))
 
 
 def _put(levels: Levels, path: names.Path, value: Any) -> None:
@@ -151,7 +153,8 @@ def _flatten(
     tree: Mapping[str, Any], module_name: str, bundles: MutableBundles
 ) -> None:
     tree = {key: trees.unbox(value) for key, value in tree.items()}
-    bundle = {names.escape(k): v for k, v in tree.items() if not trees.is_level(v)}
+    leaves = {k: v for k, v in tree.items() if not trees.is_level(v)}
+    bundle = {names.escape(k): whole.keep(v) for k, v in leaves.items()}
     if bundle or not tree:
         bundles[module_name] = bundle
     for key, value in tree.items():

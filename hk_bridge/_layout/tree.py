@@ -109,13 +109,13 @@ def insert(variables: dict[str, Any], new: Mapping[Where, Any]) -> dict[str, Any
       VariablesError: one path is a leaf as well as a module.
     """
     for (collection, path), leaf in new.items():
-        level = variables
-        for part in (collection, *path[:-1]):
+        level, parts = variables, (collection, *path)
+        for end, part in enumerate(parts[:-1], 1):
             level = level.setdefault(part, {})
             if not is_level(level):
-                raise _errors.leaf_and_module((collection, *path[:-1]))
+                raise _errors.leaf_and_module(parts[:end])
         if path[-1] in level:
-            raise _errors.leaf_and_module((collection, *path))
+            raise _errors.leaf_and_module(parts)
         level[path[-1]] = leaf
     return variables
 

@@ -91,33 +91,9 @@ FAULTS: tuple[Fault, ...] = (
         ),
     ),
     Fault(
-        "shared scope of a grandchild",
-        "a scope's path is that before `share_scope`",
-        has(
-            of(
-                "same_init|same_apply|same_grad|same_call|shown|like_haiku",
-                "not in Flax's|raises|shows|made a new variable",
-            ),
-            "shared_scope",
-            "shared_scope_of_field",
-        ),
-    ),
-    Fault(
         "names in an interceptor",
         "leaves of Flax submodules keep their path, whatever an interceptor forces",
         of("like_haiku", "not in Haiku's: |missing: ", use="under_renaming"),
-    ),
-    Fault(
-        "mapping as a leaf",
-        "Haiku turns a leaf that is a Mapping into dicts, and nobody turns it back",
-        has(
-            of(
-                "same_init|same_apply|same_grad|same_call|same_again|like_haiku|"
-                "own_leaves|wrapped_cell|given|shown",
-                "not in Flax's|not of Flax|Chex|other types|not in Haiku's|shows",
-            ),
-            "Chex",
-        ),
     ),
     Fault(
         "module kept by a scope",
