@@ -53,6 +53,30 @@ def listening() -> Iterator[Annotations]:
         _listener.annotations, _listener.depth = before
 
 
+# The boxes that init gave the variables of a module, by what is known of the module.
+_known: dict[Any, dict[str, Any]] = {}
+_MOST = 1024
+
+
+def remember(module: Any, variables: Mapping[str, Any]) -> None:
+    """At init: remembers the boxes that `module` gave its variables."""
+    boxes = _layout.boxes_of(variables)
+    key = _flax.key_of(module) if boxes else None
+    if key is not None:
+        if len(_known) >= _MOST:
+            _known.clear()
+        _known[key] = {**_known.get(key, {}), **boxes}
+
+
+def boxed(module: Any, variables: dict[str, Any]) -> dict[str, Any]:
+    """`variables` in the boxes that `module` gave them at init, if that ran here."""
+    boxes = _known.get(_flax.key_of(module)) if _known else None
+    if not boxes:
+        return variables
+    made: dict[str, Any] = _layout.rebox(variables, boxes)
+    return made
+
+
 def note_boxes(name: str, variables: Mapping[str, Any]) -> None:
     """At init: tells who listens what the boxes in `variables` of module `name` say."""
     if _listener.annotations is None or _haiku.depth() != _listener.depth:

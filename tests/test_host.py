@@ -134,7 +134,9 @@ def test_a_dict_can_be_the_host(module, late):
     assert not applied.record.made
 
 
-@pytest.mark.parametrize("lift", [lambda c: c, nn.remat, nn.jit], ids=str)
+@pytest.mark.parametrize(
+    "lift", [lambda c: c, nn.remat, nn.jit], ids=["plain", "remat", "jit"]
+)
 def test_what_is_only_read_is_not_recorded(lift):
     module = lift(nn.BatchNorm)(use_running_average=True)
     leaves = dict(_layout.leaves(module.init(KEY, X)))

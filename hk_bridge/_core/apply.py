@@ -22,9 +22,6 @@ class Apply(Side):
 
     initializing = False
 
-    def variables(self) -> Variables:
-        return self.ledger.variables(without=self.net._transient)
-
     def may_share(self) -> bool:
         """Whether another call may have done all that this one will do."""
         if self.options.asked is not None or self.options.capture:
@@ -54,7 +51,7 @@ class Apply(Side):
         stored = self.late(recipe)
         if stored is not _flax.MISSING or not _haiku.has_creators():
             return stored
-        spec = _layout.unbox(recipe.spec())  # a creator and a getter may give it
+        spec = recipe.spec(open_box=True)  # a creator and a getter may give it
         if not hasattr(spec, "shape"):
             return _flax.MISSING
         return self._fetched(recipe.where, spec, recipe.draw)

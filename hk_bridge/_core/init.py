@@ -33,7 +33,7 @@ class Init(Side):
     def __init__(self, net: Any, ledger: _haiku.Ledger, options: Options):
         super().__init__(net, ledger, options)
         self.given = Given(net._given, owner(net))
-        self.before = ledger.variables(without=net._transient)
+        self.before = self.variables()
         self.made: set[Where] = set()
         self._started: dict[Where, Any] = {}
         self._changed: Changes = {}
@@ -42,9 +42,6 @@ class Init(Side):
 
     def may_share(self) -> bool:
         return False
-
-    def variables(self) -> Variables:
-        return self.ledger.variables(without=self.net._transient)
 
     @property
     def mutable(self) -> Any:
@@ -72,7 +69,7 @@ class Init(Side):
 
         if where in self.given.leaves:
             spec = recipe.spec()
-            given = self.given.instead(where, _layout.unbox(spec))
+            given = self.given.instead(where, recipe.spec(open_box=True))
             drawn.append(_layout.rebox(given, spec))
             recipe.skip()
         # A creator may do without the initialiser, which then neither runs nor asks for
@@ -165,6 +162,7 @@ class Init(Side):
         """
         variables = self._kept(outcome)
         _boxes.note_boxes(self.ledger.name, outcome.variables)
+        _boxes.remember(self.net.module, outcome.variables)
         self.given.check(variables)
         for where, value in _layout.leaves(variables):
             if where in self.made or where in self.ledger.values:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 
+from hk_bridge import _boxes
 from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
@@ -59,6 +60,11 @@ class Side:
         self.so_far: tuple[Variables, _flax.Record] | None = None
         self.touched: set[Where] = set()  # what was made or written in Haiku
 
+    def variables(self) -> Variables:
+        """What Haiku held before the call, as Flax takes it."""
+        variables = self.ledger.variables(without=self.net._transient)
+        return _boxes.boxed(self.net.module, variables)
+
     def begin(self, variables: Variables, record: _flax.Record) -> None:
         """Notes where variables and what happens are, while the module runs."""
         self.so_far = variables, record
@@ -74,7 +80,7 @@ class Side:
         """A parameter that Haiku holds and that was not read yet, or MISSING."""
         if not self.reads_late:
             return _flax.MISSING
-        spec = lambda: _layout.unbox(recipe.spec())
+        spec = lambda: recipe.spec(open_box=True)
         value = self.ledger.param(recipe.where, spec)
         return _flax.MISSING if value is _haiku.MISSING else value
 

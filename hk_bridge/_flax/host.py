@@ -51,11 +51,14 @@ class Recipe(NamedTuple):
         """Leaves out the key of `draw`, so that the next parameter gets its own."""
         self.scope.count("params")
 
-    def spec(self) -> Any:
+    def spec(self, *, open_box: bool = False) -> Any:
         """The initial value's shapes and dtypes, without a key or an array."""
-        return jax.eval_shape(
-            lambda: self.init_fn(jax.random.key(0), *self.args, **self.kwargs)
-        )
+
+        def make() -> Any:
+            made = self.init_fn(jax.random.key(0), *self.args, **self.kwargs)
+            return _layout.unbox(made) if open_box else made
+
+        return jax.eval_shape(make)
 
     def with_shape(self, shape: Shape) -> Any:
         """The initial value in another shape, or MISSING if there is no telling."""

@@ -20,8 +20,8 @@ from hk_bridge._flax.host import MISSING
 from hk_bridge._flax.host import Recipe
 from hk_bridge._flax.keyed import NOTHING
 from hk_bridge._flax.keyed import Keyed
-from hk_bridge._flax.shapes import has_boxes
 from hk_bridge._flax.shapes import initial
+from hk_bridge._flax.shapes import initial_box
 from hk_bridge._layout import Where
 
 
@@ -97,7 +97,7 @@ class Recording(Keyed):
         Raises:
           ScopeParamShapeError: as Flax does, if it makes another."""
         made = initial(recipe)
-        if made.boxed is not None and not has_boxes(value):
+        if made.boxed is not None and not _layout.has_boxes(value):
             value = _layout.rebox(value, made.boxed)
             self._own_level(_layout.PARAMS)[recipe.name] = value
         if hasattr(value, "shape"):
@@ -132,10 +132,18 @@ class Recording(Keyed):
             core.Scope.reserve(self, name, col)
             if not self.has_variable(col, name):
                 self._make(col, name, init_fn, args, kwargs)
+            elif init_fn is not None:
+                self._box(col, name, initial_box(init_fn, args, kwargs))
         except errors.FlaxError as error:
             self._explain(error, col, name)
             raise
         return core_scope.Variable(self, col, name, unbox=unbox)
+
+    def _box(self, col: str, name: str, made: Any) -> None:
+        """Puts a variable into the box in which its initialiser makes it."""
+        value = self.get_variable(col, name)
+        if made is not None and not _layout.has_boxes(value):
+            self._own_level(col)[name] = _layout.rebox(value, made)
 
     def _make(self, col: str, name: str, init_fn: Any, args: Any, kwargs: Any) -> None:
         if not self.is_mutable_collection(col) or init_fn is None:

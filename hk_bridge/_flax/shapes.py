@@ -4,10 +4,12 @@ Flax evaluates each initialiser anew at each `apply`, only to compare shapes, wh
 third of its tracing time. The keys say all that the initialiser reads, and keep nothing
 alive but plain data."""
 
+from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from hk_bridge import _layout
 from hk_bridge._flax.host import Recipe
@@ -25,25 +27,32 @@ class Initial(NamedTuple):
 def initial(recipe: Recipe) -> Initial:
     """What the initialiser of a parameter makes, by shapes alone."""
     key = key_of((recipe.init_fn, recipe.args, recipe.kwargs))
+    return _evaluated(recipe.spec) if key is None else _remembered(key, recipe.spec)
+
+
+def initial_box(init_fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """The box that the initialiser of a variable makes, as far as that is known.
+
+    One of which not all is known is not evaluated: it may ask for keys."""
+    key = key_of((init_fn, args, kwargs))
     if key is None:
-        return _evaluated(recipe)
+        return None
+    spec = lambda: jax.eval_shape(lambda: init_fn(*args, **kwargs))
+    return _remembered(("variable", key), spec).boxed
+
+
+def _remembered(key: Any, spec: Callable[[], Any]) -> Initial:
     if key not in _known:
         if len(_known) >= _MOST:
             _known.clear()
-        _known[key] = _evaluated(recipe)
+        _known[key] = _evaluated(spec)
     return _known[key]
 
 
-def _evaluated(recipe: Recipe) -> Initial:
-    made = recipe.spec()
-    shapes = tuple(leaf.shape for leaf in jax.tree.leaves(made))
-    return Initial(shapes, made if has_boxes(made) else None)
-
-
-def has_boxes(value: Any) -> bool:
-    """Whether `value` is a box, or holds one."""
-    leaves = jax.tree.leaves(value, is_leaf=_layout.is_box)
-    return any(map(_layout.is_box, leaves))
+def _evaluated(spec: Callable[[], Any]) -> Initial:
+    made = spec()
+    shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(made))
+    return Initial(shapes, made if _layout.has_boxes(made) else None)
 
 
 _known: dict[Any, Initial] = {}

@@ -14,8 +14,10 @@ from hk_bridge._layout.names import Path as Path
 from hk_bridge._layout.tree import Variables as Variables
 from hk_bridge._layout.tree import are_variables as are_variables
 from hk_bridge._layout.tree import below as below
+from hk_bridge._layout.tree import boxes_of as boxes_of
 from hk_bridge._layout.tree import empty_paths as empty_paths
 from hk_bridge._layout.tree import find as find
+from hk_bridge._layout.tree import has_boxes as has_boxes
 from hk_bridge._layout.tree import insert as insert
 from hk_bridge._layout.tree import is_box as is_box
 from hk_bridge._layout.tree import is_level as is_level

@@ -175,6 +175,22 @@ def unbox(value: Any) -> Any:
     return value
 
 
+def has_boxes(tree: Any) -> bool:
+    """Whether `tree` is a box, or a level that holds one."""
+    if is_level(tree):
+        return any(map(has_boxes, tree.values()))
+    return is_box(tree)
+
+
+def boxes_of(tree: Any) -> Any:
+    """The boxes of `tree` without what they hold, for `rebox`."""
+    if is_box(tree):
+        return tree.replace_boxed(boxes_of(open_box(tree)))
+    if is_level(tree):
+        return {k: boxes_of(v) for k, v in tree.items() if has_boxes(v)}
+    return None
+
+
 def rebox(tree: Any, like: Any) -> Any:
     """`tree` with the boxes that `like` has in the same places."""
     if is_box(like):
