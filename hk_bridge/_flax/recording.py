@@ -20,6 +20,7 @@ from hk_bridge._flax.host import MISSING
 from hk_bridge._flax.host import Recipe
 from hk_bridge._flax.keyed import NOTHING
 from hk_bridge._flax.keyed import Keyed
+from hk_bridge._flax.shapes import has_boxes
 from hk_bridge._flax.shapes import initial
 from hk_bridge._layout import Where
 
@@ -96,7 +97,7 @@ class Recording(Keyed):
         Raises:
           ScopeParamShapeError: as Flax does, if it makes another."""
         made = initial(recipe)
-        if made.boxed is not None and not _layout.is_box(value):
+        if made.boxed is not None and not has_boxes(value):
             value = _layout.rebox(value, made.boxed)
             self._own_level(_layout.PARAMS)[recipe.name] = value
         if hasattr(value, "shape"):

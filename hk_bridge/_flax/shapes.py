@@ -7,9 +7,9 @@ alive but plain data."""
 from typing import Any
 from typing import NamedTuple
 
-from flax.core import meta
 import jax
 
+from hk_bridge import _layout
 from hk_bridge._flax.host import Recipe
 from hk_bridge._flax.host import Shape
 from hk_bridge._flax.known import key_of
@@ -37,7 +37,13 @@ def initial(recipe: Recipe) -> Initial:
 def _evaluated(recipe: Recipe) -> Initial:
     made = recipe.spec()
     shapes = tuple(leaf.shape for leaf in jax.tree.leaves(made))
-    return Initial(shapes, made if isinstance(made, meta.AxisMetadata) else None)
+    return Initial(shapes, made if has_boxes(made) else None)
+
+
+def has_boxes(value: Any) -> bool:
+    """Whether `value` is a box, or holds one."""
+    leaves = jax.tree.leaves(value, is_leaf=_layout.is_box)
+    return any(map(_layout.is_box, leaves))
 
 
 _known: dict[Any, Initial] = {}

@@ -127,3 +127,8 @@ class _Dress:
 class _Dressed:
     def __init__(self, value: Any, shape: Any):
         self.value, self.shape = value, shape
+
+
+def cast(value: Any, dtype: Any) -> Any:
+    """`value` in `dtype`, as a creator that changes the dtype wants it."""
+    return value if value.dtype == dtype else jnp.asarray(value).astype(dtype)

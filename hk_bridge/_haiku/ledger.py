@@ -21,12 +21,12 @@ from typing import Any
 import haiku as hk
 from haiku._src import base
 import jax
-import jax.numpy as jnp
 
 from hk_bridge import _abstract
 from hk_bridge import _layout
 from hk_bridge._haiku import seen
 from hk_bridge._haiku.hooks import Hooks
+from hk_bridge._haiku.hooks import cast
 from hk_bridge._haiku.names import below
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
@@ -107,7 +107,7 @@ class Ledger:
         variables: dict[str, Any] = {PARAMS: {}} if self._late else {}
         skipped = frozenset(without)
         kept = {
-            where: value if _abstract.is_array(value) else _copied(value)
+            where: value if _abstract.is_array(value) else jax.tree.map(_same, value)
             for where, value in self.values.items()
             if where.collection not in skipped
         }
@@ -232,11 +232,9 @@ class Ledger:
     def fetch_state(self, where: Where, made: Any) -> Any:
         """State that creators and getters keep elsewhere; `made` by its initialiser."""
         value = self.make_state(where, made)
-        module_name, name = _layout.address(self.name, where)
-        state: Any = base.current_frame().state
-        if name in state[module_name]:  # Haiku's state keeps its structure
-            del state[module_name][name]
-            del self.values[where]
+        bundle, name = self._bundle(where)
+        if name in bundle:  # Haiku's state keeps its structure
+            del bundle[name], self.values[where]
         return value
 
     def make_state(self, where: Where, value: Any) -> Any:
@@ -251,11 +249,8 @@ class Ledger:
 
     def read_state(self, where: Where) -> Any:
         """One leaf of state, as it is now."""
-        state: Any = base.current_frame().state
-        module_name, name = _layout.address(self.name, where)
-        self.values[where] = self._read_state(
-            where, _layout.bare(state[module_name][name].current)
-        )
+        bundle, name = self._bundle(where)
+        self.values[where] = self._read_state(where, _layout.bare(bundle[name].current))
         return self.values[where]
 
     def set_state(self, where: Where, value: Any) -> None:
@@ -267,17 +262,20 @@ class Ledger:
 
         A setter gives the initial value, or says `DO_NOT_STORE`, as in Haiku."""
         self.make_state(where, value)
-        module_name, name = _layout.address(self.name, where)
-        state: Any = base.current_frame().state
-        made = state[module_name].get(name)
+        bundle, name = self._bundle(where)
+        made: Any = bundle.get(name)
         self.set_state(where, value)
-        put = state[module_name].get(name)
+        put: Any = bundle.get(name)
         if put is not made:
-            state[module_name][name] = type(put)(put.current, put.current)
+            bundle[name] = type(put)(put.current, put.current)
         elif put is not None:
-            del state[module_name][name]
-            if not state[module_name]:
-                del state[module_name]
+            del bundle[name]
+
+    def _bundle(self, where: Where) -> tuple[dict[str, Any], str]:
+        """Haiku's dict that has a leaf of state, and its name there."""
+        state: Any = base.current_frame().state
+        module_name, name = _layout.address(self.name, where)
+        return state[module_name], name
 
     def make_empty(self, variables: Mapping[str, Any]) -> None:
         """Makes the modules that have no leaves, which no function of Haiku does."""
@@ -294,11 +292,5 @@ def _no_initializer(shape: Any, dtype: Any) -> Any:
     raise AssertionError("A stored leaf has no need of an initialiser.")
 
 
-def _copied(value: Any) -> Any:
-    """A leaf that is no array, in containers of its own: Flax may write into them."""
-    return jax.tree.map(lambda part: part, value)
-
-
-def cast(value: Any, dtype: Any) -> Any:
-    """`value` in `dtype`, as a creator that changes the dtype wants it."""
-    return value if value.dtype == dtype else jnp.asarray(value).astype(dtype)
+def _same(part: Any) -> Any:
+    return part
