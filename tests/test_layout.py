@@ -21,6 +21,7 @@ import hk_bridge
 from hk_bridge import _layout
 from hk_bridge._layout import Where
 from hk_bridge._layout import names
+from hk_bridge._layout import whole
 from hk_bridge.testing import assert_identical
 
 TEXT = st.one_of(st.text(max_size=4), st.text("/%~_0a2F7E5", max_size=4))
@@ -542,6 +543,41 @@ def test_a_leaf_is_never_filled(leaf):
     with pytest.raises(hk_bridge.VariablesError, match="a leaf as well as a module"):
         hk_bridge.to_flax(params, {}, name="net")
     assert leaf == before
+
+
+@pytest.mark.parametrize("value", LEAVES.values(), ids=LEAVES)
+def test_haiku_leaves_whole_what_it_would_take_apart(value):
+    """Haiku makes dicts of all Mappings in the trees that it takes and gives."""
+    kept = whole.keep(value)
+    given = hk.data_structures.to_haiku_dict({"net": {"w": kept}})["net"]["w"]
+    assert type(whole.bare(given)) is type(value)
+    assert whole.bare(given) == value
+    assert isinstance(kept, whole.Whole) == (type(value) is not dict)
+
+
+@pytest.mark.parametrize("name", ["chex dataclass", "ordered dict", "Haiku's mapping"])
+def test_what_is_kept_whole_is_a_tree_for_jax(name):
+    kept = whole.keep(LEAVES[name])
+    doubled = jax.tree.map(lambda leaf: leaf * 2, kept)
+    assert type(whole.bare(doubled)) is type(LEAVES[name])
+    twice = [leaf * 2 for leaf in jax.tree.leaves(LEAVES[name])]
+    assert jax.tree.leaves(doubled) == twice != []
+
+
+def test_values_kept_whole_are_equal_if_what_they_hold_is():
+    one, two = whole.Whole({"a": 1}), whole.Whole({"a": 1})
+    assert one == two
+    assert one != whole.Whole({"a": 2})
+    assert one != {"a": 1}
+    assert repr(one) == "Whole({'a': 1})"
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(one)
+
+
+@pytest.mark.parametrize("value", [1, None, (1, 2), {"a": 1}, {(0, 1): {"b": 2}}])
+def test_what_haiku_leaves_alone_is_not_wrapped(value):
+    assert whole.keep(value) is value
+    assert whole.bare(value) is value
 
 
 def test_a_value_that_is_a_mapping_lives_in_a_network():

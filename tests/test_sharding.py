@@ -551,3 +551,24 @@ def test_batch_norm_under_hk_vmap_has_the_statistics_of_the_whole_batch():
         functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6),
         new_state, expected_state,
     )  # fmt: skip
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the box of a variable that is no parameter is not known"
+)
+def test_code_sees_the_boxes_of_state_at_apply():
+    seen = []
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            make = lambda: nn.Partitioned(jnp.ones(4), ("model",))
+            self.variable("stats", "mean", make)
+            seen.append(type(self.variables["stats"]["mean"]))
+            return x
+
+    x = jnp.ones([2, 4])
+    f = hk.transform_with_state(lambda x: FlaxModule(Net(), name="net")(x))
+    f.apply(*f.init(jax.random.key(0), x), None, x)
+    Net().apply(Net().init(jax.random.key(0), x), x)
+    assert seen == [nn.Partitioned] * 4
