@@ -68,13 +68,11 @@ def remember(module: Any, variables: Mapping[str, Any]) -> None:
         _known[key] = {**_known.get(key, {}), **boxes}
 
 
-def boxed(module: Any, variables: dict[str, Any]) -> dict[str, Any]:
-    """`variables` in the boxes that `module` gave them at init, if that ran here."""
+def put_back(module: Any, variables: dict[str, Any]) -> None:
+    """Puts `variables` into the boxes that init gave them, in place, if it ran here."""
     boxes = _known.get(_flax.key_of(module)) if _known else None
-    if not boxes:
-        return variables
-    made: dict[str, Any] = _layout.rebox(variables, boxes)
-    return made
+    if boxes:
+        _layout.box_in_place(variables, boxes)
 
 
 def note_boxes(name: str, variables: Mapping[str, Any]) -> None:

@@ -221,7 +221,7 @@ class Both:
 
     def theirs(self, variables, x):
         y, new = self.module.apply(variables, x, mutable=["kept"])
-        return y, jax.tree.leaves(meta.unbox(new))
+        return y, jax.tree.leaves(new)  # nn.unbox would constrain them
 
 
 @pytest.fixture(params=[False, True], ids=["", "under a getter"])
@@ -291,6 +291,9 @@ class Ordered(dict):
 # Flax's own tests, on the bridge.
 
 
+@pytest.mark.xfail(
+    strict=True, reason="not all of the class is known, and so its boxes are forgotten"
+)
 def test_add_metadata_axis(getter):
     """As `test_add_metadata_axis` in Flax's tests/linen/linen_transforms_test.py."""
     seen = []
@@ -351,6 +354,9 @@ class Mean(struct.PyTreeNode, meta.AxisMetadata[Any]):
         return self.replace(value=jnp.broadcast_to(self.value, shape))
 
 
+@pytest.mark.xfail(
+    strict=True, reason="not all of the class is known, and so its boxes are forgotten"
+)
 def test_vmap_add_remove_axis_transforms():
     """As the test of this name in Flax's tests/linen/linen_transforms_test.py."""
 

@@ -553,9 +553,6 @@ def test_batch_norm_under_hk_vmap_has_the_statistics_of_the_whole_batch():
     )  # fmt: skip
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the box of a variable that is no parameter is not known"
-)
 def test_code_sees_the_boxes_of_state_at_apply():
     seen = []
 

@@ -63,7 +63,8 @@ class Side:
     def variables(self) -> Variables:
         """What Haiku held before the call, as Flax takes it."""
         variables = self.ledger.variables(without=self.net._transient)
-        return _boxes.boxed(self.net.module, variables)
+        _boxes.put_back(self.net.module, variables)
+        return variables
 
     def begin(self, variables: Variables, record: _flax.Record) -> None:
         """Notes where variables and what happens are, while the module runs."""
@@ -75,6 +76,7 @@ class Side:
 
     def read_rest(self, variables: Variables, path: names.Path = ()) -> None:
         self.ledger.read_rest(variables, path)
+        _boxes.put_back(self.net.module, variables)
 
     def late(self, recipe: _flax.Recipe) -> Any:
         """A parameter that Haiku holds and that was not read yet, or MISSING."""

@@ -33,12 +33,27 @@ def initial(recipe: Recipe) -> Initial:
 def initial_box(init_fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """The box that the initialiser of a variable makes, as far as that is known.
 
-    One of which not all is known is not evaluated: it may ask for keys."""
-    key = key_of((init_fn, args, kwargs))
+    One of which not all is known is not evaluated: it may ask for keys. Arrays among
+    its arguments are given by shapes alone."""
+    leaves, treedef = jax.tree.flatten((args, kwargs))
+    arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+    rest = [jax.typeof(x) if isinstance(x, jax.Array) else x for x in leaves]
+    key = key_of((init_fn, rest, treedef))
     if key is None:
         return None
-    spec = lambda: jax.eval_shape(lambda: init_fn(*args, **kwargs))
-    return _remembered(("variable", key), spec).boxed
+
+    def make(*arrays: Any) -> Any:
+        left = iter(arrays)
+        filled = [next(left) if isinstance(x, jax.Array) else x for x in leaves]
+        args, kwargs = jax.tree.unflatten(treedef, filled)
+        return init_fn(*args, **kwargs)
+
+    try:
+        return _remembered(
+            ("variable", key), lambda: jax.eval_shape(make, *arrays)
+        ).boxed
+    except Exception:
+        return None  # it looks at the values of arrays
 
 
 def _remembered(key: Any, spec: Callable[[], Any]) -> Initial:

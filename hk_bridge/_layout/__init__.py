@@ -14,6 +14,7 @@ from hk_bridge._layout.names import Path as Path
 from hk_bridge._layout.tree import Variables as Variables
 from hk_bridge._layout.tree import are_variables as are_variables
 from hk_bridge._layout.tree import below as below
+from hk_bridge._layout.tree import box_in_place as box_in_place
 from hk_bridge._layout.tree import boxes_of as boxes_of
 from hk_bridge._layout.tree import empty_paths as empty_paths
 from hk_bridge._layout.tree import find as find

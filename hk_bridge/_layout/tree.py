@@ -176,16 +176,39 @@ def unbox(value: Any) -> Any:
 
 
 def has_boxes(tree: Any) -> bool:
-    """Whether `tree` is a box, or a level that holds one."""
+    """Whether `tree` is a box, or a level that holds one.
+
+    One that computes when it is opened does not count: what came out cannot go back."""
     if is_level(tree):
         return any(map(has_boxes, tree.values()))
-    return is_box(tree)
+    if not is_box(tree):
+        return False
+    mark = object()
+    return _inside(tree.replace_boxed(mark)) is mark
+
+
+def box_in_place(level: dict[str, Any], like: Any) -> None:
+    """Puts what `level` has into the boxes of `like`, where it is in none."""
+    for key, value in level.items():
+        inner = like.get(key)
+        if is_level(value) and is_level(inner):
+            box_in_place(value, inner)
+        elif is_box(inner) and not is_box(value):
+            level[key] = rebox(value, inner)
+
+
+def _inside(box: Any) -> Any:
+    """What `box` holds, if it opens without a value: another box, or not."""
+    try:
+        return open_box(box)
+    except Exception:
+        return None  # it computes with its value
 
 
 def boxes_of(tree: Any) -> Any:
     """The boxes of `tree` without what they hold, for `rebox`."""
     if is_box(tree):
-        return tree.replace_boxed(boxes_of(open_box(tree)))
+        return tree.replace_boxed(boxes_of(_inside(tree)))
     if is_level(tree):
         return {k: boxes_of(v) for k, v in tree.items() if has_boxes(v)}
     return None
@@ -194,7 +217,7 @@ def boxes_of(tree: Any) -> Any:
 def rebox(tree: Any, like: Any) -> Any:
     """`tree` with the boxes that `like` has in the same places."""
     if is_box(like):
-        return like.replace_boxed(rebox(tree, open_box(like)))
+        return like.replace_boxed(rebox(tree, _inside(like)))
     if is_level(like) and is_level(tree):
         return {key: rebox(value, like.get(key)) for key, value in tree.items()}
     return tree
