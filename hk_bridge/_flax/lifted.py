@@ -61,10 +61,18 @@ class Watch:
         """A lifted transform takes what `scope` has."""
         # A strong reference would keep tracers alive after their trace.
         self._packed[pack.inside(scope.debug_path)] = weakref.ref(scope)
+        self._start()
+
+    def _start(self) -> None:
         if self._stop is None:
             interceptors = linen_module._global_interceptor_stack._storage
             interceptors.insert(0, self._interceptor)
             self._stop = lambda: interceptors.remove(self._interceptor)
+
+    def _end(self) -> None:
+        if self._stop is not None:
+            self._stop()
+            self._stop = None  # a cycle, which would keep the run alive
 
     def outer(self, debug_path: Path) -> "tuple[Any, list[str]]":
         """The Scope that was packed for one of `debug_path`, and what is between.
@@ -82,11 +90,19 @@ class Watch:
 
     def _interceptor(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
         scope = context.module.scope
-        if type(scope) is core.Scope and self._leads_here(scope):
+        if scope is None or not self._leads_here(scope):
+            return run(*args, **kwargs)
+        if type(scope) is core.Scope:
             for found in _scopes((context.module, args, kwargs)):
                 if type(found) is core.Scope and self._leads_here(found):
                     self._adopt(found)
-        return run(*args, **kwargs)
+        # All below is ours up to the next lifted transform, which starts it again. To
+        # be intercepted costs each method time.
+        self._end()
+        try:
+            return run(*args, **kwargs)
+        finally:
+            self._start()
 
     @contextlib.contextmanager
     def until_end(self) -> Iterator[None]:
@@ -94,9 +110,7 @@ class Watch:
         try:
             yield
         finally:
-            if self._stop is not None:
-                self._stop()
-                self._stop = None  # a cycle, which would keep the run alive
+            self._end()
 
 
 def _scopes(value: Any) -> Iterator[core.Scope]:

@@ -107,36 +107,46 @@ def trace(f: Callable[..., Any], *args: Any) -> Thunk:
     return thunk
 
 
-def ours(module: nn.Module) -> Callable[..., Any]:
-    return lambda x: hk_bridge.FlaxModule(module, name="net")(x)
+def ours(module: nn.Module, **kwargs: Any) -> Callable[..., Any]:
+    return lambda *args: hk_bridge.FlaxModule(module, name="net")(*args, **kwargs)
 
 
-def theirs(module: nn.Module) -> Callable[..., Any]:
-    return lambda x: lift(module, name="net")(x)
+def theirs(module: nn.Module, **kwargs: Any) -> Callable[..., Any]:
+    return lambda *args: lift(module, name="net")(*args, **kwargs)
 
 
-def apply_and_init(module: nn.Module, x: Any) -> dict[str, dict[str, Thunk]]:
-    """The thunks that trace `apply` and `init`, and that run `init` eagerly."""
+def apply_and_init(
+    module: nn.Module, *args: Any, **kwargs: Any
+) -> dict[str, dict[str, Thunk]]:
+    """The thunks that trace `apply` and `init`, and that run `init` eagerly.
+
+    Where `lift` cannot run the module, it has none."""
     key = models.KEY
-    variables = module.init(key, x)
+    init = functools.partial(module.init, **kwargs)
+    keys = {"params": key, "dropout": key}
+    variables = jax.eval_shape(init, keys, *args)
     mutable = [c for c in variables if c != "params"]
     table: dict[str, dict[str, Thunk]] = {"apply trace": {}, "init trace": {}}
-    table["init eager"] = {"flax": lambda: module.init(key, x)}
+    table["init eager"] = {"flax": lambda: init(keys, *args)}
     table["apply trace"]["flax"] = trace(
-        lambda v, x: module.apply(v, x, mutable=mutable), variables, x
+        lambda v, *args: module.apply(v, *args, mutable=mutable, rngs=keys, **kwargs),
+        variables,
+        *args,
     )
-    table["init trace"]["flax"] = trace(module.init, key, x)
+    table["init trace"]["flax"] = trace(init, keys, *args)
     for name, make in {"hk_bridge": ours, "lift": theirs}.items():
-        f = hk.transform_with_state(make(module))
-        params, state = f.init(key, x)
-        table["apply trace"][name] = trace(
-            functools.partial(lambda f, p, s, x: f.apply(p, s, None, x), f),
-            params,
-            state,
-            x,
-        )
-        table["init trace"][name] = trace(f.init, key, x)
-        table["init eager"][name] = functools.partial(f.init, key, x)
+        f = hk.transform_with_state(make(module, **kwargs))
+        apply = functools.partial(lambda f, p, s, *xs: f.apply(p, s, key, *xs), f)
+        try:
+            params, state = jax.eval_shape(f.init, key, *args)
+            jax.eval_shape(apply, params, state, *args)
+        except Exception:
+            if name == "hk_bridge":
+                raise
+            continue
+        table["apply trace"][name] = trace(apply, params, state, *args)
+        table["init trace"][name] = trace(f.init, key, *args)
+        table["init eager"][name] = functools.partial(f.init, key, *args)
     return table
 
 
@@ -290,6 +300,17 @@ def measure(quick: bool) -> dict[str, Any]:
             show(f"{net}: {what}", goal, ratios(thunks, rounds))
         show(f"{net}: instructions", 1.0, instructions(module, x))
         show(f"{net}: step at run time", 1.0, ratios(step(module, x), 3 * rounds))
+    for kind, (module, *goals) in models.KINDS.items():
+        thunks = apply_and_init(module, models.TOKENS)
+        for what, goal in zip(("apply trace", "init trace"), goals, strict=True):
+            show(f"{kind}: {what}", goal, ratios(thunks[what], rounds))
+    for case, made in models.by_others():
+        if made is None:
+            print(f"{case}: left out, the package is not installed")
+            continue
+        thunks = apply_and_init(made.module, *made.args, **made.kwargs)
+        for what in ("apply trace", "init trace"):
+            show(f"{case}: {what}", 1.0, ratios(thunks[what], rounds))
     for n in (10, 100) if quick else (10, 100, 800):
         for (what, thunks), goal in zip(chain(n).items(), (0.7, 1.0), strict=True):
             row = ratios(thunks, max(3, rounds * 10 // n))
@@ -307,7 +328,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks", description=__doc__
     )
-    parser.add_argument("--quick", action="store_true", help="under two minutes")
+    parser.add_argument("--quick", action="store_true", help="under four minutes")
     parser.add_argument(
         "--json", metavar="FILE", help="also write the figures to a file"
     )

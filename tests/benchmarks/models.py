@@ -1,8 +1,16 @@
-"""What is measured: a convnet, a transformer and a chain of small layers."""
+"""What is measured: a convnet, a transformer, small layers, and models by others."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import pathlib
+import sys
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+_PACKAGES = pathlib.Path(__file__).parents[1] / "downstream" / "packages"
 
 
 class Residual(nn.Module):
@@ -58,6 +66,69 @@ class Chain(nn.Module):
         for _ in range(self.n):
             x = nn.LayerNorm()(x)
         return x
+
+
+class Step(Block):
+    """A block for `nn.scan`."""
+
+    @nn.compact
+    def __call__(self, x, _=None):
+        return super().__call__(x), None
+
+
+class Stack(nn.Module):
+    """Six equal modules."""
+
+    of: Callable[[], nn.Module]
+
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(6):
+            x = self.of()(x)
+        return x
+
+
+class Scanned(nn.Module):
+    """Six blocks in one `nn.scan`."""
+
+    @nn.compact
+    def __call__(self, x):
+        each = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+        return nn.scan(Step, length=6, **each)()(x)[0]
+
+
+class Closure(nn.Module):
+    """Parameters whose initialisers close over an array."""
+
+    @nn.compact
+    def __call__(self, x):
+        w = jnp.eye(x.shape[-1])
+        for i in range(4):
+            x = x @ self.param(f"kernel_{i}", lambda key: w)
+        return x
+
+
+_SHARED = {"variable_axes": {"params": None}, "split_rngs": {"params": False}}
+# With what tracing apply and init is to cost at most.
+KINDS = {
+    "six blocks": (Stack(Block), 0.75, 1.0),
+    "six blocks in nn.remat": (Stack(nn.remat(Block)), 0.75, 1.0),
+    "six blocks in nn.vmap": (Stack(nn.vmap(Block, **_SHARED)), 0.75, 1.0),
+    "six blocks, one nn.scan": (Scanned(), 0.75, 1.0),
+    "six, lambda key: w": (Stack(Closure), 1.0, 1.0),
+}
+# Of packages that install fast.
+BY_OTHERS = ("flaxmodels: ResNet18", "e3x: message passing", "evosax: EvoTransformer")
+
+
+def by_others() -> Iterator[tuple[str, Any]]:
+    """Models of packages, where installed: module, args, kwargs. Else None."""
+    sys.path.append(str(_PACKAGES))
+    from packages_flax import CASES
+
+    for case in CASES:
+        if str(case) in BY_OTHERS:
+            yield str(case), case.make() if case.version else None
 
 
 IMAGES = jnp.ones([2, 16, 16, 3])
