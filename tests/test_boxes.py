@@ -391,6 +391,9 @@ def test_vmap_add_remove_axis_transforms():
     chex.assert_trees_all_equal((y, after), (x, state), strict=True)
 
 
+@pytest.mark.xfail(
+    strict=True, reason="what a box computes when it is opened cannot be put back"
+)
 def test_a_box_that_changes_its_value_when_opened(getter):
     """`unbox` is Flax's to call: Haiku holds what the box holds."""
     pair = Both(lambda look: Plain(in_custom(Doubling), look), getter)

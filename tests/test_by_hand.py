@@ -476,6 +476,9 @@ def test_getters_make_leaves_while_they_read(getter, build, order):
     assert_equal(steps(build, scenario), steps(hand, scenario))
 
 
+@pytest.mark.xfail(
+    strict=True, reason="at apply nothing tells who made a leaf before its getter runs"
+)
 @pytest.mark.parametrize("getter", GETTERS, ids=lambda g: g.__name__)
 def test_what_a_getter_makes_is_not_of_the_flax_module(getter):
     names = []
@@ -831,7 +834,12 @@ def elsewhere(kind, anew):
 @pytest.mark.parametrize("kind", ["all", "some"])
 @pytest.mark.parametrize("of", ["params", "state", "both"])
 @pytest.mark.parametrize("anew", [False, True], ids=["at init", "at each call"])
-def test_leaves_that_are_not_stored(anew, of, kind, lift):
+def test_leaves_that_are_not_stored(request, anew, of, kind, lift):
+    nothing_held = of != "params" and kind == "all"
+    if nothing_held or lift == "remat" and (anew or of != "params"):
+        reason = "an error: Haiku holds nothing, or cannot be asked in lifted code"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+
     def run(build):
         creator, getter = elsewhere(kind, anew)
         setter = dropping("two" if kind == "some" else "")

@@ -385,7 +385,7 @@ def test_another_gradient_fails(monkeypatch):
 def test_state_that_stands_still_fails(monkeypatch):
     from hk_bridge import _haiku
 
-    monkeypatch.setattr(_haiku, "set_state", lambda *args: None)
+    monkeypatch.setattr(_haiku.Ledger, "set_state", lambda *args: None)
     found = failed(Net(), X)
     assert found["state"].startswith("step 1: ['batch_stats']['BatchNorm_0']['mean']")
     assert "outputs" not in found

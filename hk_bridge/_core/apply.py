@@ -10,6 +10,7 @@ from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
 from hk_bridge._core.side import Changes
+from hk_bridge._core.side import Options
 from hk_bridge._core.side import Side
 from hk_bridge._core.side import Variables
 from hk_bridge._core.side import owner
@@ -21,6 +22,10 @@ class Apply(Side):
     """Gives Flax what Haiku holds; nothing is made."""
 
     initializing = False
+
+    def __init__(self, net: Any, ledger: _haiku.Ledger, options: Options):
+        super().__init__(net, ledger, options)
+        self.elsewhere: set[Where] = set()  # state that creators gave, and not Haiku
 
     def may_share(self) -> bool:
         """Whether another call may have done all that this one will do."""
@@ -38,10 +43,8 @@ class Apply(Side):
     def mutable(self) -> Any:
         """What Flax may change: by default what Haiku keeps in state."""
         mutable = self.options.asked
-        left_out = {PARAMS, *self.net._transient}
-        if mutable is None and _haiku.has_state_creators():
-            mutable = _flax.all_but(left_out)  # they may keep whole collections
-        elif mutable is None:
+        if mutable is None:
+            left_out = {PARAMS, *self.net._transient}
             mutable = tuple(sorted(self.ledger.collections - left_out)) or False
         return _flax.with_intermediates(mutable) if self.options.capture else mutable
 
@@ -64,8 +67,13 @@ class Apply(Side):
         if not _haiku.has_state_creators() or where.collection in self.net._transient:
             return made
         return _layout.map_leaves(
-            self.ledger.fetch_state, made, (where.collection, *where.path)
+            self._elsewhere, made, (where.collection, *where.path)
         )
+
+    def _elsewhere(self, where: Where, made: Any) -> Any:
+        """A leaf of state that creators and getters may keep elsewhere."""
+        self.elsewhere.add(where)
+        return self.ledger.fetch_state(where, made)
 
     def fetched(self, specs: Variables) -> Changes:
         """The parameters of these shapes that only creators and getters give.
@@ -88,13 +96,13 @@ class Apply(Side):
           StateStructureError: a leaf is new there, or gone.
         """
         wrote = outcome.record.wrote | outcome.record.made
-        touched = {w.collection for w in wrote}.intersection(self._kept(outcome))
+        touched = {w.collection for w in wrote}.intersection(self._kept())
         variables = {c: v for c, v in outcome.variables.items() if c in touched}
         changed = {w: v for w, v in _layout.leaves(variables) if w in wrote}
         old = self.ledger.values
-        elsewhere = _haiku.has_state_creators()
         for where in changed:
-            if where not in old and self.options.asked is None and not elsewhere:
+            known = where in old or where in self.elsewhere
+            if not known and self.options.asked is None:
                 raise _errors.new_state_leaf(owner(self.net), *where)
         for where in old:
             after = _layout.find(variables, where, _flax.MISSING)
@@ -105,16 +113,14 @@ class Apply(Side):
                     owner(self.net), *where, before, "no leaf"
                 )
         for where, value in changed.items():
-            if where in old or (elsewhere and where in outcome.record.wrote):
+            away = where in self.elsewhere and where in outcome.record.wrote
+            if where in old or away:
                 self.set_state(where, value, old.get(where, value))
         return False
 
-    def _kept(self, outcome: _flax.Outcome) -> set[str]:
+    def _kept(self) -> set[str]:
         """The collections whose changes go to Haiku."""
-        kept = self.ledger.collections
-        if _haiku.has_state_creators():  # they may keep whole collections elsewhere
-            kept = kept.union(outcome.variables) - outcome.record.sown
-        return {c for c in kept if self.writes(c)}
+        return {c for c in self.ledger.collections if self.writes(c)}
 
 
 def _draws_nothing() -> Any:

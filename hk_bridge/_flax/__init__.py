@@ -37,7 +37,6 @@ from hk_bridge._flax.modules import without_parent as without_parent
 from hk_bridge._flax.run import Filter as Filter
 from hk_bridge._flax.run import Outcome as Outcome
 from hk_bridge._flax.run import Plan as Plan
-from hk_bridge._flax.run import all_but as all_but
 from hk_bridge._flax.run import in_filter as in_filter
 from hk_bridge._flax.run import init as init
 from hk_bridge._flax.run import mutable_at_init as mutable_at_init

@@ -1,7 +1,6 @@
 """Running a method of a module, bound to a Scope of ours."""
 
 from collections.abc import Callable
-from collections.abc import Collection
 from collections.abc import Mapping
 import contextlib
 from typing import Any
@@ -29,11 +28,6 @@ _NOT_AT_INIT = nn.DenyList("intermediates")  # Flax's default for init
 def mutable_at_init(mutable: Filter | None) -> Filter:
     """What may change at init: what Flax lets, and what was asked for."""
     return core_scope.union_filters(_NOT_AT_INIT, mutable) if mutable else _NOT_AT_INIT
-
-
-def all_but(collections: Collection[str]) -> Filter:
-    """Lets all collections change but these, and what `capture_intermediates` fills."""
-    return nn.DenyList((*sorted(collections), "intermediates"))
 
 
 def with_intermediates(mutable: Filter) -> Filter:

@@ -193,9 +193,8 @@ class Ledger:
 
     def has_state(self, where: Where) -> bool:
         """Whether Haiku holds this leaf of state, whoever made it."""
-        state: Any = base.current_frame().state
         module_name, name = _layout.address(self.name, where)
-        return name in state.get(module_name, {})
+        return name in self._state.get(module_name, {})
 
     def make_param(self, where: Where, value: Any, init: Initializer) -> Any:
         """Makes a parameter of initial value `value`: what Haiku makes of it.
@@ -269,13 +268,18 @@ class Ledger:
         if put is not made:
             bundle[name] = type(put)(put.current, put.current)
         elif put is not None:
-            del bundle[name]
+            del bundle[name], self.values[where]
+            if not bundle:
+                del self._state[_layout.address(self.name, where)[0]]
 
     def _bundle(self, where: Where) -> tuple[dict[str, Any], str]:
         """Haiku's dict that has a leaf of state, and its name there."""
-        state: Any = base.current_frame().state
         module_name, name = _layout.address(self.name, where)
-        return state[module_name], name
+        return self._state[module_name], name
+
+    @property
+    def _state(self) -> Any:
+        return base.current_frame().state
 
     def make_empty(self, variables: Mapping[str, Any]) -> None:
         """Makes the modules that have no leaves, which no function of Haiku does."""
