@@ -52,6 +52,8 @@ class Apply(Side):
         if recipe.scope.inside:
             return _flax.MISSING
         stored = self.late(recipe)
+        if stored is _flax.MISSING:
+            _haiku.check_usage()
         if stored is not _flax.MISSING or not _haiku.has_creators():
             return stored
         spec = recipe.spec(open_box=True)  # a creator and a getter may give it

@@ -52,10 +52,11 @@ def _run(
 ) -> Any:
     function = _flax.resolve(net.module, method)
     initializing = _haiku.running_init()
-    if not initializing and _has_code_of_its_own(type(net)):
+    own_code = _has_code_of_its_own(type(net))
+    if own_code and not initializing:
         _learn(net, function, args, kwargs)
-    made = net._made or set() if initializing else net._made
-    ledger = _haiku.Ledger(net, made)
+    made = net._made or set() if own_code else None
+    ledger = _haiku.Ledger(net, net._others, made)
     side: Any = (Init if initializing else Apply)(net, ledger, options)
     room.side = side
     plan = _flax.Plan(net.module, function, side.mutable, options.capture)
@@ -101,7 +102,8 @@ def _fetched(
 
 def variables(net: "Bridged") -> Variables:
     """The variables of `net` as they stand."""
-    ledger = _haiku.Ledger(net, net._made)
+    made = net._made if _has_code_of_its_own(type(net)) else None
+    ledger = _haiku.Ledger(net, net._others, made)
     found = ledger.variables()
     ledger.read_rest(found)
     if not found and net._made is None and _haiku.running_init():

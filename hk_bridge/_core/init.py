@@ -184,6 +184,11 @@ class Init(Side):
     def _settle(self, where: Where, value: Any, record: _flax.Record) -> None:
         """Makes a leaf that Haiku has not."""
         given = where in self.given.leaves
+        if where.collection != PARAMS and self.ledger.has_state(where):
+            stored = self.ledger.read_state(where)  # made by a module of the same name
+            if where in record.wrote:
+                self.set_state(where, value, stored)
+            return
         if where.collection != PARAMS:
             message = _errors.stateless_transform(owner(self.net), *where)
             _haiku.refuse_if_stateless(message)

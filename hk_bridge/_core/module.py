@@ -14,7 +14,7 @@ from hk_bridge._layout import Where
 
 # What a FlaxModule has, but its class has not.
 INSTANCE = (
-    *("module", "name", "module_name", "_given", "_transient", "_made"),
+    *("module", "name", "module_name", "_given", "_transient", "_made", "_others"),
     *("_text", "_arguments"),
     *_haiku.INSTANCE,
 )
@@ -73,7 +73,8 @@ class Bridged(_haiku.Module):
         self._transient = frozenset(
             [transient] if isinstance(transient, str) else transient or ()
         )
-        self._made: set[Where] | None = None  # what init made, once it was called
+        self._made: set[Where] | None = None  # what is Flax's, once it was called
+        self._others: set[tuple[str, str]] = set()  # what is known not to be
         if self._given is not None:
             given.check_form(self._given, call.owner(self))
 

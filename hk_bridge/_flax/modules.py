@@ -249,6 +249,8 @@ def specs(
 ) -> dict[str, Any]:
     """The shapes and dtypes of all variables that `function` makes at init."""
     shapes: dict[str, Any] = jax.eval_shape(
-        lambda: module.init(jax.random.key(0), *args, method=function, **kwargs)
+        lambda: nn.Module.init(
+            module, jax.random.key(0), *args, method=function, **kwargs
+        )
     )
     return shapes

@@ -29,9 +29,9 @@ class Hooks:
       others: the leaves that hooks themselves asked for, as `(module name, name)`.
     """
 
-    def __init__(self, owner: hk.Module, name: str):
+    def __init__(self, owner: hk.Module, name: str, others: set[tuple[str, str]]):
         self._owner, self._name = owner, name
-        self.others: set[tuple[str, str]] = set()
+        self.others = others
 
     def param(self, where: Where, like: Any, init: Initializer, exact: bool) -> Any:
         """What Haiku and its hooks give for a parameter.
@@ -102,6 +102,15 @@ class Hooks:
             yield
         finally:
             stack.popleft()
+
+
+def check_usage(reads: Any = True) -> None:
+    """Raises Haiku's error if parameters are read inside a transform of JAX's own.
+
+    Haiku checks that if `hk.experimental.check_jax_usage` wants it."""
+    check = getattr(base, "assert_jax_usage", None)
+    if reads and check is not None:
+        check("get_parameter")
 
 
 def _keep_what_is_set(next_setter: Any, value: Any, context: Any) -> Any:

@@ -6,10 +6,9 @@ in force, what is stored is taken as it is.
 
 Private in Haiku (since dm-haiku 0.0.16; `tests/test_doors.py` names each):
 
-* `haiku._src.base.current_frame` and of it `params`, `state`, `frame_id` and
-  `module_stack`: public functions copy all params of the transform, at every call;
-* `haiku._src.base.param_getter_stack`, `state_getter_stack`: public ones start a getter
-  inside the others, and do not tell whether one is in force.
+* `haiku._src.base.current_frame` and of it `params` and `state`: public functions copy
+  all params of the transform, at every call;
+* `haiku._src.base.param_getter_stack`, `state_getter_stack`: who is in force.
 """
 
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import jax
 
 from hk_bridge import _abstract
 from hk_bridge import _layout
+from hk_bridge._haiku import hooks
 from hk_bridge._haiku import seen
 from hk_bridge._haiku.hooks import Hooks
 from hk_bridge._haiku.hooks import cast
@@ -41,19 +41,22 @@ class Ledger:
 
     Args:
       owner: the module.
-      made: the leaves that are known to be the Flax module's; None for all below its
-        name.
+      others: leaves below its name that are known to be no Flax module's; what hooks
+        ask for comes in.
+      made: the leaves that are the Flax module's; None for all others below its name.
 
     Attributes:
       name: under which they are filed: that in force, as for Haiku's own modules.
       values: the leaves that were read or made, as Haiku's hooks gave them.
     """
 
-    def __init__(self, owner: hk.Module, made: set[Where] | None = None):
+    def __init__(
+        self, owner: hk.Module, others: set[tuple[str, str]], made: set[Where] | None
+    ):
         self.owner = owner
         self.name = seen.name_in_force(owner)
         self.values: dict[Where, Any] = {}
-        self._hooks = Hooks(owner, self.name)
+        self._hooks = Hooks(owner, self.name, others)
         self._late: dict[Where, Any] = {}
         self._waits = bool(base.param_getter_stack)
         self._empty: list[tuple[str, ...]] = []  # levels, the collection first
@@ -68,6 +71,7 @@ class Ledger:
         for where, pair in self._stored(frame.state, "state"):
             if made is None or where in made:
                 self.values[where] = self._read_state(where, _layout.bare(pair.current))
+        hooks.check_usage(self.values or self._late)
         self._drop_others()
 
     def _stored(self, bundles: Any, kind: str) -> Iterator[tuple[Where, Any]]:
@@ -94,9 +98,8 @@ class Ledger:
     @property
     def collections(self) -> set[str]:
         """The collections that there are."""
-        late = [PARAMS] if self._late else []
-        empty = [level[0] for level in self._empty]
-        return {*late, *empty, *(where.collection for where in self.values)}
+        held = [*self.values, *self._late]
+        return {w.collection for w in held} | {level[0] for level in self._empty}
 
     def variables(self, without: Iterable[str] = ()) -> dict[str, Any]:
         """All that was read, as Flax takes it. Containers are new; arrays are not.
@@ -104,14 +107,14 @@ class Ledger:
         Args:
           without: collections to leave out.
         """
-        variables: dict[str, Any] = {PARAMS: {}} if self._late else {}
         skipped = frozenset(without)
         kept = {
             where: value if _abstract.is_array(value) else jax.tree.map(_same, value)
             for where, value in self.values.items()
             if where.collection not in skipped
         }
-        _layout.insert(variables, kept)
+        late: dict[str, Any] = {PARAMS: {}} if self._late else {}
+        variables = _layout.insert(late, kept)
         for level in self._empty:
             if not (self._waits and level[0] == PARAMS):  # those are read late as well
                 _layout.make_level(variables, level)
@@ -284,12 +287,9 @@ class Ledger:
     def make_empty(self, variables: Mapping[str, Any]) -> None:
         """Makes the modules that have no leaves, which no function of Haiku does."""
         frame: Any = base.current_frame()
-        empty = _layout.empty_bundles(variables, name=self.name)
-        for module_names, bundles in zip(
-            empty, (frame.params, frame.state), strict=True
-        ):
-            for module_name in module_names:
-                bundles.setdefault(module_name, {})
+        params, state = _layout.empty_bundles(variables, name=self.name)
+        frame.params.update({name: {} for name in params if name not in frame.params})
+        frame.state.update({name: {} for name in state if name not in frame.state})
 
 
 def _no_initializer(shape: Any, dtype: Any) -> Any:
