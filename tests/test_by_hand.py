@@ -837,7 +837,7 @@ def elsewhere(kind, anew):
 def test_leaves_that_are_not_stored(request, anew, of, kind, lift):
     nothing_held = of != "params" and kind == "all"
     if nothing_held or lift == "remat" and (anew or of != "params"):
-        reason = "an error: Haiku holds nothing, or cannot be asked in lifted code"
+        reason = "Haiku holds nothing, or cannot be asked in lifted code"
         request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
 
     def run(build):

@@ -207,7 +207,16 @@ def test_a_scope_of_ours_is_made_as_flaxs(initializing):
         (ours.push("b").rewound(rewind_rngs=True), theirs.push("b").rewound(True)),
         (ours.push("c").push("d"), theirs.push("c").push("d")),
     ]
-    own = {"running", "record", "inside", "kept", "_hash", "_root_path", "_outer"}
+    own = {
+        "running",
+        "record",
+        "inside",
+        "kept",
+        "_hash",
+        "boxed",
+        "_root_path",
+        "_outer",
+    }
     own |= {"_tells", "_passing", "_pack"}
     for ours, theirs in pairs:
         attributes = {k: v for k, v in vars(ours).items() if k not in own}
@@ -252,7 +261,16 @@ def test_an_adopted_scope_is_as_one_of_ours():
     assert child.inside
     assert child.has_rng("params")
     assert child.get_variable("params", "w") == 1
-    own = {"_hash", "_outer", "inside", "record", "_variables", "_passing", "kept"}
+    own = {
+        "_hash",
+        "boxed",
+        "_outer",
+        "inside",
+        "record",
+        "_variables",
+        "_passing",
+        "kept",
+    }
     assert vars(child).keys() - own == vars(ours).keys() - own | {"_root_path"}
 
 

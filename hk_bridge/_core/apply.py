@@ -103,7 +103,7 @@ class Apply(Side):
         changed = {w: v for w, v in _layout.leaves(variables) if w in wrote}
         old = self.ledger.values
         for where in changed:
-            known = where in old or where in self.elsewhere
+            known = where in old or _haiku.has_state_creators()
             if not known and self.options.asked is None:
                 raise _errors.new_state_leaf(owner(self.net), *where)
         for where in old:

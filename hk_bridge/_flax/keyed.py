@@ -42,6 +42,8 @@ class Keyed(core.Scope):
     _passing: "frozenset[tuple[str, str]]" = NOTHING
     _root_path: Path
     _rngs: dict[str, Any]
+    # At a root: what was put into boxes after the Scope was made.
+    boxed: list[tuple[dict[str, Any], str]]
 
     def check(self) -> None:
         """Refuses use after the call, and where Flax refuses another trace."""

@@ -143,7 +143,9 @@ class Recording(Keyed):
         """Puts a variable into the box in which its initialiser makes it."""
         value = self.get_variable(col, name)
         if made is not None and not _layout.has_boxes(value):
-            self._own_level(col)[name] = _layout.rebox(value, made)
+            level, root = self._own_level(col), self.root
+            level[name] = _layout.rebox(value, made)
+            root.boxed.append((level, name))  # type: ignore[attr-defined]
 
     def _make(self, col: str, name: str, init_fn: Any, args: Any, kwargs: Any) -> None:
         if not self.is_mutable_collection(col) or init_fn is None:

@@ -14,6 +14,7 @@ from flax import core
 from flax.core import scope as core_scope
 from flax.core import tracers
 
+from hk_bridge import _layout
 from hk_bridge._flax import lifted
 from hk_bridge._flax.host import Host
 from hk_bridge._flax.host import Record
@@ -62,6 +63,7 @@ class Scope(Recording):
         self.rng_counters = dict.fromkeys(self._rngs, 0)
         self.reservations = collections.defaultdict(set)
         self._invalid = False
+        self.boxed = []
         self._hash = id(variables if parent is None else parent.root._variables)
 
     @classmethod
@@ -87,7 +89,7 @@ class Scope(Recording):
         plain.__class__ = Scope
         scope.running, scope.inside = plain.flags[FLAG].running(), True
         scope._rngs, scope._root_path = rngs, path
-        scope._hash = id(plain.root._variables)
+        scope._hash, scope.boxed = id(plain.root._variables), []
         if plain.parent is not None:
             scope.record = scope.parent.record
             return
@@ -155,6 +157,9 @@ class Scope(Recording):
     def invalidate(self) -> None:
         """Ends the use of this Scope; one inside a lifted transform tells the outer."""
         super().invalidate()  # type: ignore[no-untyped-call]
+        if self.inside:
+            for level, name in self.boxed:  # what comes out is as what went in
+                level[name] = _layout.unbox(level[name])
         outer = None if self._outer is None else self._outer()
         if outer is None:
             return
