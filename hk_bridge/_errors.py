@@ -373,6 +373,14 @@ def note_missing(which: str) -> str:
     return f"Give the params that f.init returned to f.apply. {_LOADED}"
 
 
+def note_sown(collection: str, path: Sequence[str]) -> str:
+    who = f"The submodule {'/'.join(path)!r}" if path else "The module"
+    return (
+        f"{who} sows into {collection!r}, so that collection is transient: it lives "
+        "for one call, and nothing of it is kept. Sow into a collection of its own."
+    )
+
+
 _LOADED = (
     "If it was loaded, hk_bridge.to_haiku(variables, name=...) makes every leaf under "
     "its name; if it was made by init, call the same methods at init as at apply."

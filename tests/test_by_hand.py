@@ -1006,6 +1006,20 @@ def test_sowing_into_a_collection_that_holds_variables(lift):
     assert "transient" in text
 
 
+@pytest.mark.parametrize("lift", LIFTS)
+def test_what_is_sown_beside_a_variable_at_init_is_explained_at_apply(lift):
+    cls = LIFTS[lift](Sows) if lift == "plain" else LIFTS[lift](Sows, static_argnums=2)
+    f = hk.transform_with_state(lambda x: FlaxModule(cls(), name="net")(x, True))
+    params, state = f.init(KEY, X)
+    assert not state
+    with pytest.raises(Exception, match="counts") as caught:
+        f.apply(params, state, None, X)
+    notes = " ".join(caught.value.__notes__)
+    assert "'sower' sows into 'counts'" in notes
+    assert "transient" in notes
+    assert "f.init returned" not in notes
+
+
 class Mutable(nn.Module):
     @nn.compact
     def __call__(self, x, mutable="unset", rngs="unset", method="unset"):

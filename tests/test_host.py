@@ -211,7 +211,7 @@ def hosts():
     def forward():
         net = FlaxModule(nn.Dense(1))
         for cls in (Init, Apply):
-            ledger = _haiku.Ledger(net, net._made)
+            ledger = _haiku.Ledger(net, net._others, None)
             found.append(cls(net, ledger, Options(None, None, False)))
 
     hk.transform(forward).init(KEY)
@@ -264,7 +264,7 @@ def settled(record, variables, state):
 
     def forward():
         net = FlaxModule(nn.BatchNorm(use_running_average=False), name="net")
-        ledger = _haiku.Ledger(net, net._made)
+        ledger = _haiku.Ledger(net, net._others, None)
         side = Apply(net, ledger, Options(None, None, False))
         side.settle(_flax.Outcome(None, variables, record))
 

@@ -18,6 +18,7 @@ from hk_bridge._core.side import Options
 from hk_bridge._core.side import Side
 from hk_bridge._core.side import Variables
 from hk_bridge._core.side import owner
+from hk_bridge._core.side import sowers
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
 
@@ -173,7 +174,12 @@ class Init(Side):
         return bool(self._changed)
 
     def _kept(self, outcome: _flax.Outcome) -> Variables:
-        transient = self.net._transient | (outcome.record.sown - {PARAMS})
+        record = outcome.record
+        transient = self.net._transient.union(record.sown) - {PARAMS}
+        for where in record.made:
+            if where.collection in record.sown:  # and so it is not kept
+                sower = record.sown[where.collection]
+                sowers.setdefault(type(self.net.module), {})[where.collection] = sower
         return {c: v for c, v in outcome.variables.items() if c not in transient}
 
     def _write(self, where: Where, value: Any, record: _flax.Record) -> None:

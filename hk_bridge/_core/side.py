@@ -4,6 +4,7 @@ import contextlib
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import NamedTuple
+import weakref
 
 import jax
 
@@ -36,6 +37,11 @@ class Options(NamedTuple):
         if self.capture and self.mutable is not None:
             return _flax.with_intermediates(self.mutable)
         return self.mutable
+
+
+# Of classes that declare variables in a collection into which they sow: who sows there.
+sowers: weakref.WeakKeyDictionary[type, dict[str, tuple[str, ...]]]
+sowers = weakref.WeakKeyDictionary()
 
 
 def owner(net: "Bridged") -> str:
@@ -136,7 +142,11 @@ class Side:
         if _flax.is_immutable(error):
             error.add_note(_errors.note_mutable(where.collection))
         elif not self.initializing and _flax.lacks_variable(error):
-            error.add_note(_errors.note_missing(which))
+            sower = sowers.get(type(self.net.module), {}).get(where.collection)
+            if sower is None:
+                error.add_note(_errors.note_missing(which))
+            else:
+                error.add_note(_errors.note_sown(where.collection, sower))
 
     def observe(
         self,

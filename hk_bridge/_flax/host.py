@@ -75,12 +75,12 @@ class Record:
     Attributes:
       wrote: where it wrote a variable, other than to make it.
       made: where it made a variable that is no parameter.
-      sown: the collections that it sowed into.
+      sown: the collections that it sowed into, and which submodule did.
     """
 
     wrote: set[Where] = dataclasses.field(default_factory=set)
     made: set[Where] = dataclasses.field(default_factory=set)
-    sown: set[str] = dataclasses.field(default_factory=set)
+    sown: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def update(self, other: "Record") -> None:
         self.wrote |= other.wrote

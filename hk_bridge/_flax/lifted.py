@@ -180,7 +180,7 @@ class _Telling(NamedTuple):
     collection: str
     wrote: frozenset[Path]
     made: frozenset[Path]
-    sown: bool
+    sown: Path | None  # by whom
 
     @classmethod
     def of(cls, record: Record, collection: str, prefix: Path) -> "_Telling":
@@ -191,7 +191,7 @@ class _Telling(NamedTuple):
                 if where.collection == collection
             )
 
-        sown = collection in record.sown
+        sown = record.sown.get(collection)
         return cls(collection, relative(record.wrote), relative(record.made), sown)
 
     def below(self, name: str) -> Record:
@@ -200,7 +200,7 @@ class _Telling(NamedTuple):
         def places(paths: frozenset[Path]) -> set[Where]:
             return {Where(self.collection, path) for path in paths if path[0] == name}
 
-        sown = {self.collection} if self.sown else set[str]()
+        sown = {} if self.sown is None else {self.collection: self.sown}
         return Record(places(self.wrote), places(self.made), sown)
 
 
@@ -215,4 +215,4 @@ def moved(record: Record, prefix: Path) -> Record:
     def places(relative: set[Where]) -> set[Where]:
         return {Where(where.collection, (*prefix, *where.path)) for where in relative}
 
-    return Record(places(record.wrote), places(record.made), set(record.sown))
+    return Record(places(record.wrote), places(record.made), dict(record.sown))

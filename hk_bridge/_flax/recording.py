@@ -45,7 +45,7 @@ class Recording(Keyed):
         """As in Flax. What a Scope declares (`param`, `variable`) does not come here:
         who reserves the name of a variable, and declares none, sows."""
         if col is not None:
-            self.record.sown.add(col)
+            self.record.sown.setdefault(col, self.path)
         super().reserve(name, col)
 
     def param(
