@@ -18,6 +18,7 @@ from hk_bridge._core.side import Changes
 from hk_bridge._core.side import Options
 from hk_bridge._core.side import Variables
 from hk_bridge._core.side import owner as owner
+from hk_bridge._layout import Where
 
 if TYPE_CHECKING:
     from hk_bridge._core.module import Bridged
@@ -52,10 +53,7 @@ def _run(
 ) -> Any:
     function = _flax.resolve(net.module, method)
     initializing = _haiku.running_init()
-    own_code = _has_code_of_its_own(type(net))
-    if own_code and not initializing:
-        _learn(net, function, args, kwargs)
-    made = net._made or set() if own_code else None
+    made = _made_by_flax(net, function, args, kwargs)
     ledger = _haiku.Ledger(net, net._others, made)
     side: Any = (Init if initializing else Apply)(net, ledger, options)
     room.side = side
@@ -118,11 +116,20 @@ def _has_code_of_its_own(cls: type) -> bool:
     return not own <= vars(_haiku.Empty).keys()
 
 
-def _learn(net: "Bridged", function: Any, args: Any, kwargs: Any) -> None:
-    """After init: notes which leaves the Flax module makes, by shapes alone."""
+def _made_by_flax(
+    net: "Bridged", function: Any, args: Any, kwargs: Any
+) -> set[Where] | None:
+    """The leaves that the Flax module makes; None where no others have its name.
+
+    After init that is learned by shapes alone."""
+    if not _has_code_of_its_own(type(net)):
+        return None
+    if _haiku.running_init():
+        return net._made or set()
     try:
         specs = _flax.specs(net.module, function, args, kwargs)
     except Exception:
-        return  # the call itself will say what is wrong
+        return net._made  # the call itself will say what is wrong
     made = {where for where, _ in _layout.leaves(specs)}
     net._made = (net._made or set()) | made
+    return net._made
