@@ -101,7 +101,7 @@ class Host(_flax.Alone):
 
 def scope_of_ours(variables, mutable=True, **host):
     running = Host(**host)
-    root = Scope.root_of(running, mutable, variables)
+    root = Scope.root_of(running, mutable, variables, nn.Dense)
     root.kept = running
     return root
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import contextlib
 import re
 from typing import Any
+import weakref
 
 from catalogue import array
 import flax.errors
@@ -184,7 +185,7 @@ class Twice(nn.Module):
 @pytest.fixture
 def at_first(monkeypatch):
     """As in a process that has lifted nothing yet."""
-    monkeypatch.setattr(lifted.seen, "untold", False)
+    monkeypatch.setattr(lifted, "untold", weakref.WeakSet())
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])

@@ -128,18 +128,12 @@ def _scopes(value: Any) -> Iterator[core.Scope]:
             yield from _scopes(held)
 
 
-class _Seen:
-    """What this process has seen of lifted classes.
-
-    Attributes:
-      untold: a trace of `nn.jit` that cannot tell what happened in it, since another
-        lifted transform is next inside. Where it matters, such a trace will not do.
-    """
-
-    untold = False
-
-
-seen = _Seen()
+# Classes of modules with a trace of `nn.jit` that cannot tell what happened in it:
+# another lifted transform is next inside. Where it matters, such a trace will not do.
+untold: weakref.WeakSet[type] = weakref.WeakSet()
+# Once there is one, other modules may meet its traces. These classes are known not to,
+# each by a run of this number.
+told: weakref.WeakKeyDictionary[type, int] = weakref.WeakKeyDictionary()
 
 
 # What happened in `nn.jit` travels with its trace: on a hit of its cache nothing runs.

@@ -86,7 +86,7 @@ def run(
     Args:
       begin: is told, before anything runs, where variables and what happened will be.
     """
-    root = Scope.root_of(host, plan.mutable, variables)
+    root = Scope.root_of(host, plan.mutable, variables, type(plan.module))
     running = root.running
     begin(variables, running.record)
 
@@ -99,6 +99,7 @@ def run(
             output, _ = nn.apply(body, _Nobody(), False, plan.capture)({})
         else:
             output = body(None)
+    running.end()
     if host.reads_late and in_filter(plan.mutable, _layout.PARAMS):
         host.read_rest(variables)
     return Outcome(output, variables, running.record)

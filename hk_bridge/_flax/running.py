@@ -1,6 +1,7 @@
 """One run of a module, and how its Scopes lead to it."""
 
 from collections.abc import Callable
+import functools
 import itertools
 from typing import Any
 import weakref
@@ -25,16 +26,23 @@ class _Lead:
     def __init__(self, running: "Running"):
         # The run holds its flags: a strong reference back would keep it alive.
         self.running = weakref.ref(running)
-        host = running.host
-        matters = host.observes or (lifted.seen.untold and host.hooked)
+        host, known = running.host, lifted.told.get(running.cls)
+        doubts = bool(lifted.untold) and host.hooked
         # Flax keeps but a hash: that of an object() is its address, which returns.
-        self._watched = next(_numbers) if matters else None
+        self._watched = known if doubts else None
+        if host.observes or (doubts and known is None):
+            self._watched = next(_numbers)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Lead) and self._watched == other._watched
 
     def __hash__(self) -> int:
         return hash(self._watched)
+
+    def clear(self, cls: type) -> None:
+        """The run of `cls` has ended: whether its traces tell is known by now."""
+        if self._watched is not None and cls not in lifted.untold:
+            lifted.told.setdefault(cls, self._watched)
 
     def leads_from(self, scope: core.Scope) -> bool:
         return scope.flags.get(FLAG) is self
@@ -48,11 +56,13 @@ class Running:
       mutable: the collections that may change.
       record: what happened.
       watch: sees lifted transforms.
+      end: is to be called when the module has run.
       leads_here: whether a Scope is of this run, and not of an `apply` inside it.
       flags: of all Scopes of the run.
 
     Args:
       adopt: makes a plain Scope one of ours.
+      cls: the class of the module that runs.
     """
 
     def __init__(
@@ -60,12 +70,15 @@ class Running:
         host: Host,
         mutable: core_scope.CollectionFilter,
         adopt: Callable[[core.Scope], None],
+        cls: type,
     ):
         self.host = host
+        self.cls = cls
         self.mutable = mutable
         self.record = Record()
         lead = _Lead(self)
         self.leads_here = lead.leads_from
+        self.end = functools.partial(lead.clear, cls)
         self.watch = lifted.Watch(lead.leads_from, adopt)
         initializing = {"initializing": True} if host.initializing else {}
         self.flags: Any = core.FrozenDict({**initializing, FLAG: lead})

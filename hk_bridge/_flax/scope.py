@@ -72,9 +72,10 @@ class Scope(Recording):
         host: Host,
         mutable: core_scope.CollectionFilter,
         variables: dict[str, Any],
+        module: type,
     ) -> "Scope":
         """The Scope of a module that begins to run, with all variables."""
-        return cls(Running(host, mutable, cls.adopt), variables)
+        return cls(Running(host, mutable, cls.adopt, module), variables)
 
     @staticmethod
     def adopt(plain: core.Scope) -> None:
@@ -99,8 +100,9 @@ class Scope(Recording):
             scope._outer = weakref.ref(outer)
             scope._tells = outer.packed_by_jit and not between
             scope.record = Record() if scope._tells else outer.record
-            untold = between and (outer.packed_by_jit or "jit" in between)
-            lifted.seen.untold |= bool(untold)
+            if between and (outer.packed_by_jit or "jit" in between):
+                lifted.untold.add(scope.running.cls)
+                lifted.told.pop(scope.running.cls, None)
 
     @property
     def path(self) -> Path:  # type: ignore[override]
