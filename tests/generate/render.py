@@ -26,6 +26,7 @@ IMPORTS = {
     "Iterator": "from collections.abc import Iterator",
     "Any": "from typing import Any",
     "NamedTuple": "from typing import NamedTuple",
+    "lifted": "from hk_bridge._flax import lifted",
     "chex": "import chex",
     "meta": "from flax.core import meta",
     "nn": "import flax.linen as nn",
