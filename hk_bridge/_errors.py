@@ -82,13 +82,12 @@ def class_given(cls: type) -> ModuleTypeError:
     )
 
 
-def nnx_given(value: Any) -> ModuleTypeError:
-    cls = value if isinstance(value, type) else type(value)
+def nnx_class_given(cls: type) -> ModuleTypeError:
+    name = cls.__name__
     return ModuleTypeError(
-        "FlaxModule needs a flax.linen.Module instance, but got the flax.nnx module "
-        f"{cls.__name__}. Write FlaxModule(flax.nnx.bridge.to_linen({cls.__name__}, "
-        "...)), "
-        "with the arguments of the class but for rngs."
+        f"FlaxModule needs a module instance, but got the flax.nnx class {name}. Write "
+        f"FlaxModule({name}(..., rngs=nnx.Rngs(0))) for the values of an instance, or "
+        f"wrap({name})(...) for values made with Haiku's keys."
     )
 
 
@@ -225,6 +224,42 @@ def abstract_leaf(owner: str, collection: str, path: Sequence[str]) -> Variables
         "leaf out "
         "to have it initialised."
     )
+
+
+def abstract_variable(collection: str, path: Sequence[Any]) -> VariablesError:
+    return VariablesError(
+        f"The NNX module has a shape without values at {_path(collection, path)}, and "
+        "nothing else gives the value. Write FlaxModule(module, variables=...) with a "
+        "leaf there, or give a module that has values."
+    )
+
+
+def abstract_attribute(path: Sequence[Any]) -> VariablesError:
+    return VariablesError(
+        f"The NNX module has a shape without values in the attribute {_dots(path)}, "
+        "which is no nnx.Variable, so that nothing can give the value. Write "
+        "nnx.Variable(...) around it, or give a module that has values."
+    )
+
+
+def array_attribute_changed(path: Sequence[Any]) -> StateStructureError:
+    return StateStructureError(
+        f"A call changed the array in the attribute {_dots(path)} of an NNX module, "
+        "which would be lost: it is no nnx.Variable, and so not in Haiku state. Write "
+        f"self.{path[-1]} = nnx.Variable(...) where it is made."
+    )
+
+
+def random_attribute(cls: type) -> VariablesError:
+    return VariablesError(
+        f"{cls.__name__} draws an array for an attribute from a key, and the array is "
+        "no nnx.Variable, so that its value is not in Haiku and cannot be had again at "
+        "apply. Write nnx.Variable(...) around it."
+    )
+
+
+def _dots(path: Sequence[Any]) -> str:
+    return repr(".".join(map(str, path)))
 
 
 def leaf_shape(

@@ -95,7 +95,7 @@ class Host(_flax.Alone):
     """A host of a run at apply, or at init, that knows nothing."""
 
     def __init__(self, rngs=None, initializing=True):
-        super().__init__(_flax.Streams(nn.Dense(1), rngs, None, initializing))
+        super().__init__(_flax.streams(nn.Dense(1), rngs, None, initializing))
         self.initializing = initializing
 
 

@@ -42,7 +42,7 @@ class Held:
         self.reads_late = late
         self.drawn = []
         self.events = []
-        self.streams = _flax.Streams(
+        self.streams = _flax.streams(
             nn.Dense(1), rngs, self.draw, initializing=self.initializing
         )
 
@@ -206,13 +206,15 @@ def members(cls):
 
 def hosts():
     """An instance of each class that is a host."""
-    found = [Held({}), Alone(_flax.Streams(nn.Dense(1), None, None, True))]
+    found = [Held({}), Alone(_flax.streams(nn.Dense(1), None, None, True))]
 
     def forward():
         net = FlaxModule(nn.Dense(1))
         for cls in (Init, Apply):
             ledger = _haiku.Ledger(net, net._others, None)
-            found.append(cls(net, ledger, Options(None, None, False)))
+            found.append(
+                cls(net, ledger, Options(None, None, False), net._streams(None))
+            )
 
     hk.transform(forward).init(KEY)
     return found

@@ -23,8 +23,10 @@ class Apply(Side):
 
     initializing = False
 
-    def __init__(self, net: Any, ledger: _haiku.Ledger, options: Options):
-        super().__init__(net, ledger, options)
+    def __init__(
+        self, net: Any, ledger: _haiku.Ledger, options: Options, streams: _flax.Streams
+    ):
+        super().__init__(net, ledger, options, streams)
         self.elsewhere: set[Where] = set()  # state that creators gave, and not Haiku
 
     def may_share(self) -> bool:
@@ -49,7 +51,7 @@ class Apply(Side):
         return _flax.with_intermediates(mutable) if self.options.capture else mutable
 
     def param(self, recipe: _flax.Recipe) -> Any:
-        if recipe.scope.inside:
+        if recipe.inside:
             return _flax.MISSING
         stored = self.late(recipe)
         if stored is _flax.MISSING:
@@ -60,6 +62,14 @@ class Apply(Side):
         if not hasattr(spec, "shape"):
             return _flax.MISSING
         return self._fetched(recipe.where, spec, recipe.draw)
+
+    def leaf(self, recipe: _flax.Recipe) -> Any:
+        where = recipe.where
+        if where.collection == PARAMS:
+            return self.param(recipe)
+        if not _haiku.has_state_creators():
+            return _flax.MISSING
+        return self._elsewhere(where, recipe.draw())
 
     def _fetched(self, where: Where, spec: Any, draw: Any) -> Any:
         value = self.ledger.fetch_param(where, spec, draw)

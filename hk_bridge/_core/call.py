@@ -41,7 +41,7 @@ def run(
     except Exception as error:
         if _flax.lacks_key(error) and rngs is None and _haiku.key_source() is None:
             error.add_note(_errors.note_key(_haiku.running_init()))
-        for field, value in vars(net.module).items():
+        for field, value in vars(net._module or net).items():
             if isinstance(value, _haiku.Module):
                 error.add_note(_errors.note_field(field, value))
         error.add_note(_errors.note_call(owner(net)))
@@ -51,13 +51,15 @@ def run(
 def _run(
     net: "Bridged", method: Any, options: Options, args: Any, kwargs: Any, room: Any
 ) -> Any:
-    function = _flax.resolve(net.module, method)
     initializing = _haiku.running_init()
-    made = _made_by_flax(net, function, args, kwargs)
+    streams = net._streams(options.rngs)
+    function = _flax.resolve(net._build(streams, options.rngs), method)
+    plan = _flax.Plan(net.module, function, False, options.capture, net._keep_rngs)
+    made = _made_by_flax(net, plan, args, kwargs)
     ledger = _haiku.Ledger(net, net._others, made)
-    side: Any = (Init if initializing else Apply)(net, ledger, options)
+    side: Any = (Init if initializing else Apply)(net, ledger, options, streams)
     room.side = side
-    plan = _flax.Plan(net.module, function, side.mutable, options.capture)
+    plan = plan._replace(mutable=side.mutable)
     with _haiku.haiku_inside(net, ledger.name):
         outcome = _attempt(plan, side, args, kwargs)
         if side.settle(outcome):
@@ -93,7 +95,7 @@ def _fetched(
     missing = _flax.lacks_param(error) and _haiku.has_creators()
     if side.initializing or not missing:
         return {}
-    specs = _flax.specs(plan.module, plan.function, args, kwargs)
+    specs = _flax.specs(plan, args, kwargs)
     fetched: Changes = side.fetched(specs)
     return fetched
 
@@ -117,7 +119,7 @@ def _has_code_of_its_own(cls: type) -> bool:
 
 
 def _made_by_flax(
-    net: "Bridged", function: Any, args: Any, kwargs: Any
+    net: "Bridged", plan: _flax.Plan, args: Any, kwargs: Any
 ) -> set[Where] | None:
     """The leaves that the Flax module makes; None where no others have its name.
 
@@ -127,7 +129,7 @@ def _made_by_flax(
     if _haiku.running_init():
         return net._made or set()
     try:
-        specs = _flax.specs(net.module, function, args, kwargs)
+        specs = _flax.specs(plan, args, kwargs)
     except Exception:
         return net._made  # the call itself will say what is wrong
     made = {where for where, _ in _layout.leaves(specs)}

@@ -31,8 +31,10 @@ class Init(Side):
 
     initializing = True
 
-    def __init__(self, net: Any, ledger: _haiku.Ledger, options: Options):
-        super().__init__(net, ledger, options)
+    def __init__(
+        self, net: Any, ledger: _haiku.Ledger, options: Options, streams: _flax.Streams
+    ):
+        super().__init__(net, ledger, options, streams)
         self.given = Given(net._given, owner(net))
         self.before = self.variables()
         self.made: set[Where] = set()
@@ -53,10 +55,20 @@ class Init(Side):
     # While it runs.
 
     def param(self, recipe: _flax.Recipe) -> Any:
-        if recipe.scope.inside:
+        if recipe.inside:
             return _flax.MISSING  # Haiku can make nothing there
         stored = self.late(recipe)
         return self._make_param(recipe) if stored is _flax.MISSING else stored
+
+    def leaf(self, recipe: _flax.Recipe) -> Any:
+        if recipe.where.collection == PARAMS:
+            return self.param(recipe)
+        self._refuse_if_stateless(recipe.where)
+        return self._make_param(recipe)
+
+    def _refuse_if_stateless(self, where: Where) -> None:
+        message = _errors.stateless_transform(owner(self.net), *where)
+        _haiku.refuse_if_stateless(message)
 
     def _make_param(self, recipe: _flax.Recipe) -> Any:
         """Makes the parameter in Haiku, and gives what Haiku made of it."""
@@ -77,6 +89,7 @@ class Init(Side):
         # a key; nor does it run if another module made the parameter.
         stored = self.ledger.has_param(where)
         lazy = (stored or _haiku.has_creators()) and not drawn
+        lazy &= where.collection == PARAMS
         like = recipe.spec() if lazy else draw()
         if any(getattr(x, "weak_type", False) for x in jax.tree.leaves(like)):
             like = draw()  # a Python number has no shape
@@ -196,8 +209,7 @@ class Init(Side):
                 self.set_state(where, value, stored)
             return
         if where.collection != PARAMS:
-            message = _errors.stateless_transform(owner(self.net), *where)
-            _haiku.refuse_if_stateless(message)
+            self._refuse_if_stateless(where)
             if where in record.wrote - record.made and not given:
                 self._note(where)  # written before anything declared it
                 self.ledger.put_state(where, value)

@@ -1,9 +1,10 @@
-"""`FlaxModule`: a Flax linen module as an `hk.Module`."""
+"""`FlaxModule`: a Flax module as an `hk.Module`."""
 
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 from typing import Any
+from typing import NamedTuple
 
 from hk_bridge import _errors
 from hk_bridge import _flax
@@ -15,9 +16,17 @@ from hk_bridge._layout import Where
 # What a FlaxModule has, but its class has not.
 INSTANCE = (
     *("module", "name", "module_name", "_given", "_transient", "_made", "_others"),
-    *("_text", "_arguments"),
+    *("_text", "_arguments", "_module", "_unbuilt", "_keep_rngs", "_kind", "_title"),
     *_haiku.INSTANCE,
 )
+
+
+class Unbuilt(NamedTuple):
+    """An NNX class with the arguments of its constructor."""
+
+    cls: Any
+    args: Any
+    kwargs: Any
 
 
 class Bridged(_haiku.Module):
@@ -38,34 +47,47 @@ class Bridged(_haiku.Module):
         *,
         variables: Mapping[str, Any] | None = None,
         transient: str | Collection[str] | None = None,
+        keep_rngs: bool = False,
         name: str | None = None,
     ):
         """Takes `module` into Haiku.
 
         Args:
-          module: a linen module instance. One that is bound to variables is unbound,
-            and they become `variables`.
+          module: a linen or an NNX module instance. A linen module that is bound to
+            variables is unbound, and they become `variables`; so do the values of an
+            NNX module, each in the collection of its type. The instance stays as it
+            is; what it is at a call counts (`module.eval()`, `nnx.view`).
           variables: initial values, a tree as `module.init` returns it, or a part of
             one. What it holds is used at init in place of the initialisers, with its
             own dtype; the rest is initialised, to the same values as without it.
           transient: names of collections that live for one call and never enter Haiku
             state, where that cannot be told at init by the module sowing into them.
+          keep_rngs: of an NNX module: whether its streams keep keys and counts of their
+            own, in Haiku state, and are not fed anew at each call.
           name: the Haiku name; by default the module's own `name`, else its class in
             snake case.
 
         Raises:
-          ModuleTypeError: `module` is no linen module instance, or has a Flax parent.
+          ModuleTypeError: `module` is no module instance, or has a Flax parent.
           VariablesError: `variables` is not a dict of dicts, or holds shapes in place
             of arrays.
         """
-        cls = module if isinstance(module, type) else type(module)
+        cls = module.cls if isinstance(module, Unbuilt) else module
+        cls = cls if isinstance(cls, type) else type(cls)
         if issubclass(cls, _haiku.Module):
             raise _errors.haiku_given(module)
         if _haiku.is_flax_over_haiku(getattr(module, "parent", None)):
             module = _flax.without_parent(module)
-        self.module, bound_to = _flax.unbound(module)
+        self._unbuilt = module if isinstance(module, Unbuilt) else None
+        self._module, bound_to = None, None
+        if self._unbuilt is None:
+            self._module, bound_to = _flax.unbound(module)
+        is_nnx = self._unbuilt is not None or _flax.is_nnx(module)
+        self._kind = "nnx" if is_nnx else "linen"
+        self._title = _flax.title(self._module) if self._module else cls.__name__
         if name is None:
-            name = self.module.name or _haiku.camel_to_snake(_flax.title(self.module))
+            own = None if is_nnx else vars(self)["_module"].name
+            name = own or _haiku.camel_to_snake(self._title)
         super().__init__(name)
         _haiku.without_callers(self)
         vars(self).pop("_arguments", None)
@@ -73,10 +95,36 @@ class Bridged(_haiku.Module):
         self._transient = frozenset(
             [transient] if isinstance(transient, str) else transient or ()
         )
+        self._keep_rngs = keep_rngs
         self._made: set[Where] | None = None  # what is Flax's, once it was called
         self._others: set[tuple[str, str]] = set()  # what is known not to be
         if self._given is not None:
             given.check_form(self._given, call.owner(self))
+
+    @property
+    @_haiku.transparent
+    def module(self) -> Any:
+        """The Flax module that runs."""
+        return self._build(self._streams(None), None)
+
+    @_haiku.transparent
+    def _streams(self, rngs: Any) -> _flax.Streams:
+        """The keys of one call."""
+        module = self._unbuilt.cls if self._unbuilt else self._module
+        source, initializing = _haiku.key_source(), _haiku.running_init()
+        return _flax.streams(module, rngs, source, initializing)
+
+    @_haiku.transparent
+    def _build(self, streams: _flax.Streams, rngs: Any) -> Any:
+        """The Flax module, built now if it was not."""
+        if self._module is None:
+            assert self._unbuilt is not None
+            if _haiku.running_init():
+                given = rngs is not None
+                self._module = _flax.build_nnx(*self._unbuilt, streams, given)
+            else:
+                self._module = _flax.outline_nnx(*self._unbuilt)
+        return self._module
 
     @property
     @_haiku.transparent
@@ -94,7 +142,7 @@ class Bridged(_haiku.Module):
     def _line(self) -> str:
         """The line that builds it."""
         names = {"name": self.name}
-        return _flax.line(type(self).__name__, (self.module,), names)
+        return _flax.line(type(self).__name__, (self._module,), names)
 
     @property
     @_haiku.transparent

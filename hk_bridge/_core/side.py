@@ -46,7 +46,7 @@ sowers = weakref.WeakKeyDictionary()
 
 def owner(net: "Bridged") -> str:
     """How messages name `net`."""
-    return f"{type(net).__name__} {net.module_name!r} (linen {_flax.title(net.module)})"
+    return f"{type(net).__name__} {net.module_name!r} ({net._kind} {net._title})"
 
 
 class Side:
@@ -54,13 +54,17 @@ class Side:
 
     initializing: bool
 
-    def __init__(self, net: "Bridged", ledger: _haiku.Ledger, options: Options):
+    def __init__(
+        self,
+        net: "Bridged",
+        ledger: _haiku.Ledger,
+        options: Options,
+        streams: _flax.Streams,
+    ):
         self.net = net
         self.ledger = ledger
         self.options = options
-        self.streams = _flax.Streams(
-            net.module, options.rngs, _haiku.key_source(), self.initializing
-        )
+        self.streams = streams
         self.observes = _haiku.is_observed()
         self.hooked = self.initializing or _haiku.sees_state()
         self.so_far: tuple[Variables, _flax.Record] | None = None
@@ -91,6 +95,9 @@ class Side:
         spec = lambda: recipe.spec(open_box=True)
         value = self.ledger.param(recipe.where, spec)
         return _flax.MISSING if value is _haiku.MISSING else value
+
+    def keeps(self, collection: str) -> bool:
+        return collection not in self.net._transient
 
     def writes(self, collection: str) -> bool:
         """Whether what changes in `collection` is written to Haiku state."""

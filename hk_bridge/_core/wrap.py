@@ -40,17 +40,26 @@ class Silent(_module.Bridged):
     def __init__(self, *args: Any, name: str | None = None, **kwargs: Any):
         options = {
             key: kwargs.pop(key)
-            for key in ("variables", "transient")
+            for key in ("variables", "transient", "keep_rngs")
             if key in kwargs and key not in self._fields
         }
-        module = _flax.build(self.flax_class, args, kwargs)
+        module = self._made_of(args, kwargs)
         if name is None:
             name = _haiku.camel_to_snake(type(self).__name__)
         super().__init__(module, name=name, **options)
 
+    @_haiku.transparent
+    def _made_of(self, args: Any, kwargs: Any) -> Any:
+        """The Flax module; one of NNX that has no keys waits for those of init."""
+        if not _flax.is_nnx_class(self.flax_class):
+            return _flax.build(self.flax_class, args, kwargs)
+        if "rngs" in kwargs and _haiku.running_init():
+            return self.flax_class(*args, **kwargs)
+        return _module.Unbuilt(self.flax_class, args, kwargs)
+
     def __getattr__(self, name: str) -> Any:
         # Only for what the Haiku class lacks: fields, properties and the like.
-        if name.startswith("_") or "module" not in vars(self):
+        if name.startswith("_") or "_module" not in vars(self):
             raise AttributeError(
                 f"{type(self).__name__!r} object has no attribute {name!r}"
             )
@@ -58,7 +67,7 @@ class Silent(_module.Bridged):
 
     @_haiku.transparent
     def _line(self) -> str:
-        _, args, kwargs = _flax.built(self.module)
+        _, args, kwargs = self._unbuilt or _flax.built(self.module)
         return _flax.line(type(self).__name__, args, {**kwargs, "name": self.name})
 
 
@@ -89,8 +98,10 @@ def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
     Haiku, either, and is no `FlaxModule`.
 
     Args:
-      cls: a linen module class, or an NNX module class, which goes through
-        `flax.nnx.bridge.to_linen` and draws its `rngs` from Haiku.
+      cls: a linen module class, or an NNX module class. That is built at init as
+        `cls(..., rngs=nnx.Rngs(params=key, dropout=key2))`, with a Haiku key for each
+        stream that is used (or the `rngs` of the constructor, or of the first call);
+        at apply by shapes alone.
 
     Returns:
       A new subclass of `hk.Module`, of the same name.
@@ -144,7 +155,7 @@ def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
     taken |= {*_module.INSTANCE, *namespace}
     for name, attribute in attributes.items():
         if name not in taken:
-            namespace[name] = _attribute(name, attribute, _flax.is_nnx_class(cls))
+            namespace[name] = _attribute(name, attribute)
     metaclass: Any = type(bases[-1])
     made: HaikuClass[P] = metaclass(flax_class.__name__, bases, namespace)
     return made
@@ -166,7 +177,7 @@ def _init(constructor: inspect.Signature, cls: Any) -> Callable[..., None]:
     return __init__
 
 
-def _attribute(name: str, attribute: Any, nnx: bool) -> Any:
+def _attribute(name: str, attribute: Any) -> Any:
     """What the Haiku class has for an attribute of the Flax class."""
     if hasattr(attribute, "__get__") and not inspect.isroutine(attribute):
         doc = getattr(attribute, "wrapped", attribute).__doc__  # Flax wraps descriptors
@@ -181,8 +192,6 @@ def _attribute(name: str, attribute: Any, nnx: bool) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         given = signature.options(kwargs, native.parameters)
         chosen = kwargs.pop("method", None) if is_call else name
-        if nnx and chosen is not None:  # to_linen has one method, told which to run
-            chosen, kwargs = None, {**kwargs, "nnx_method": chosen}
         return call.run(self, signature.native(chosen), args, kwargs, **given)
 
     method.flax_method = attribute  # type: ignore[attr-defined]
@@ -196,6 +205,8 @@ def _reader(name: str) -> Callable[[Any], Any]:
     """Reads a property of the linen module, bound if it asks for more than fields."""
 
     def read(self: Any) -> Any:
+        if _flax.is_nnx_class(self.flax_class):
+            return call.run(self, lambda module: getattr(module, name), (), {})
         try:
             return getattr(self.module, name)
         except Exception as error:

@@ -47,6 +47,11 @@ class Recipe(NamedTuple):
             return self.init_fn(None, *self.args, **self.kwargs)
         return self.init_fn(self.scope.make_rng("params"), *self.args, **self.kwargs)
 
+    @property
+    def inside(self) -> bool:
+        """Whether a lifted transform is around it, where Haiku can make nothing."""
+        return self.scope.inside
+
     def skip(self) -> None:
         """Leaves out the key of `draw`, so that the next parameter gets its own."""
         self.scope.count("params")
@@ -111,6 +116,12 @@ class Host(Protocol):
     def param(self, recipe: Recipe) -> Any:
         """A parameter that is not among the variables, or MISSING: Flax decides."""
 
+    def leaf(self, recipe: Recipe) -> Any:
+        """A leaf of NNX, of any collection, that is not among the variables."""
+
+    def keeps(self, collection: str) -> bool:
+        """Whether `collection` outlives the call."""
+
     def read_rest(self, variables: dict[str, Any], path: names.Path = ()) -> None:
         """Puts the parameters below `path` that were not read into `variables`."""
 
@@ -145,6 +156,12 @@ class Alone:
 
     def param(self, recipe: Recipe) -> Any:
         return MISSING
+
+    def leaf(self, recipe: Recipe) -> Any:
+        return recipe.draw()
+
+    def keeps(self, collection: str) -> bool:
+        return True
 
     def read_rest(self, variables: dict[str, Any], path: names.Path = ()) -> None:
         pass

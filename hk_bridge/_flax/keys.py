@@ -26,21 +26,17 @@ class Streams:
     """The keys of one call: given as `rngs`, else one of Haiku's a stream, when used.
 
     Args:
-      module: the linen module, for the texts of Flax's errors.
-      rngs: as `module.apply` takes it; None draws every stream from Haiku.
+      rngs: `{stream: key}`; None draws every stream from Haiku.
       draw: gives a new Haiku key; None where Haiku has none.
       initializing: `rngs` without `params` draw that stream from Haiku at init.
     """
 
     def __init__(
         self,
-        module: nn.Module,
-        rngs: Any,
+        rngs: Mapping[str, Key] | None,
         draw: Callable[[], Key] | None,
         initializing: bool,
     ):
-        if rngs is not None:
-            rngs = _checked_rngs(module, rngs, initializing)
         self.keys: dict[str, Key] = dict(rngs or {})
         self._draw = draw
         self._from_haiku = ("params",) if initializing else ()
@@ -65,6 +61,26 @@ class Streams:
             assert self._draw is not None
             self.keys[stream] = self._draw()
         return self.keys[stream]
+
+
+class LinenStreams(Streams):
+    """The keys of one call of a linen module.
+
+    Args:
+      module: for the texts of Flax's errors.
+      rngs: as `module.apply` takes it.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        rngs: Any,
+        draw: Callable[[], Key] | None,
+        initializing: bool,
+    ):
+        if rngs is not None:
+            rngs = _checked_rngs(module, rngs, initializing)
+        super().__init__(rngs, draw, initializing)
 
 
 def _no_other() -> Key:

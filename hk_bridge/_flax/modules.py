@@ -68,10 +68,7 @@ def starts_at_zero(cell: Any) -> bool:
 
 
 def build(cls: Any, args: Any, kwargs: Any) -> nn.Module:
-    """An instance of a linen class, or of what the NNX bridge makes of an NNX class."""
-    if is_nnx_class(cls):
-        made: nn.Module = _nnx().bridge.to_linen(cls, *args, **kwargs)
-        return made.clone(parent=None)
+    """An instance of a linen class."""
     built: nn.Module = cls(*args, **kwargs, parent=None)
     return built
 
@@ -132,12 +129,11 @@ def unbound(module: Any) -> tuple[nn.Module, Mapping[str, Any] | None]:
       ModuleTypeError: `module` is no linen module instance, or has a Flax parent.
     """
     if not isinstance(module, nn.Module):
-        if isinstance(module, type) and issubclass(module, nn.Module):
+        if is_class(module):
             raise _errors.class_given(module)
-        cls = module if isinstance(module, type) else type(module)
         raise (
-            _errors.nnx_given(module)
-            if is_nnx_class(cls)
+            _errors.nnx_class_given(module)
+            if is_nnx_class(module)
             else _errors.not_a_module(module)
         )
     if isinstance(module.parent, nn.Module):
@@ -207,7 +203,7 @@ def partition_spec(box: Any) -> jax.sharding.PartitionSpec | None:
     return spec
 
 
-def title(module: nn.Module) -> str:
+def title(module: Any) -> str:
     """The name of the class of `module`, or of the NNX class that it stands for."""
     nnx, cls = _nnx(), type(module)
     if nnx is not None and isinstance(module, nnx.bridge.ToLinen):
@@ -215,7 +211,7 @@ def title(module: nn.Module) -> str:
     return cls.__name__
 
 
-def describe(module: nn.Module) -> str:
+def describe(module: Any) -> str:
     """`module` in one line: its class, and the fields that are not as by default."""
     return text.short(module, _knows)
 
@@ -225,9 +221,13 @@ def line(title: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     return text.call(text.Built(title, args, kwargs), _knows)
 
 
-def built(module: nn.Module) -> text.Built:
-    """How a linen module was built: the arguments that are not as by default."""
+def built(module: Any) -> text.Built:
+    """How a linen module was built: the arguments that are not as by default.
+
+    Of an NNX module that is not known."""
     nnx = _nnx()
+    if is_nnx_class(type(module)):
+        return text.Built(title(module), (), {})
     if nnx is not None and isinstance(module, nnx.bridge.ToLinen):
         return text.Built(title(module), tuple(module.args), module.kwargs)
     shown: dict[str, Any] = {}
@@ -241,7 +241,8 @@ def built(module: nn.Module) -> text.Built:
 
 
 def _knows(value: Any) -> text.Built | None:
-    return built(value) if isinstance(value, nn.Module) else None
+    known = isinstance(value, nn.Module) or is_nnx_class(type(value))
+    return built(value) if known else None
 
 
 def specs(

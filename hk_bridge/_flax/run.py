@@ -4,11 +4,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import contextlib
 from typing import Any
-from typing import NamedTuple
 
-from flax import config
-from flax import core
-from flax.core import scope as core_scope
 import flax.linen as nn
 
 from hk_bridge import _layout
@@ -16,57 +12,13 @@ from hk_bridge._flax.bind import bind
 from hk_bridge._flax.host import Alone
 from hk_bridge._flax.host import Host
 from hk_bridge._flax.host import Record
-from hk_bridge._flax.keys import Streams
+from hk_bridge._flax.keys import LinenStreams
+from hk_bridge._flax.plan import NOT_AT_INIT
+from hk_bridge._flax.plan import Outcome
+from hk_bridge._flax.plan import Plan
+from hk_bridge._flax.plan import in_filter
 from hk_bridge._flax.running import Running
 from hk_bridge._flax.scope import Scope
-
-Filter = core_scope.CollectionFilter
-
-_NOT_AT_INIT = nn.DenyList("intermediates")  # Flax's default for init
-
-
-def mutable_at_init(mutable: Filter | None) -> Filter:
-    """What may change at init: what Flax lets, and what was asked for."""
-    return core_scope.union_filters(_NOT_AT_INIT, mutable) if mutable else _NOT_AT_INIT
-
-
-def with_intermediates(mutable: Filter) -> Filter:
-    """`mutable` and what `capture_intermediates` fills."""
-    return core_scope.union_filters(mutable, "intermediates")
-
-
-def in_filter(mutable: Filter, collection: str) -> bool:
-    """Whether `mutable` lets `collection` change."""
-    return core_scope.in_filter(mutable, collection)
-
-
-class Plan(NamedTuple):
-    """What is to run. It holds no variables.
-
-    Attributes:
-      module: the linen module, unbound.
-      function: of the bound module.
-      mutable: the collections that may change.
-      capture: as `capture_intermediates` of `nn.Module.apply`.
-    """
-
-    module: nn.Module
-    function: Callable[..., Any]
-    mutable: Filter
-    capture: bool | Callable[[Any, str], bool] = False
-
-
-class Outcome(NamedTuple):
-    """What a run brought: the output, all variables after it, and what happened."""
-
-    output: Any
-    variables: dict[str, Any]
-    record: Record
-
-    def mutated(self, mutable: Filter) -> Any:
-        """The collections in `mutable`, as `module.apply` returns them."""
-        found = {c: v for c, v in self.variables.items() if in_filter(mutable, c)}
-        return core.freeze(found) if config.flax_return_frozendict else found
 
 
 class _Nobody(nn.Module):
@@ -113,8 +65,8 @@ def init(
     kwargs: Mapping[str, Any],
 ) -> tuple[dict[str, Any], frozenset[str]]:
     """What `module.init` gives, without Haiku, and the collections sown into."""
-    plan = Plan(module, function, _NOT_AT_INIT)
-    host = Alone(Streams(module, rngs, None, initializing=True))
+    plan = Plan(module, function, NOT_AT_INIT)
+    host = Alone(LinenStreams(module, rngs, None, initializing=True))
     outcome = run(plan, {}, host, args, kwargs)
     return outcome.variables, frozenset(outcome.record.sown)
 

@@ -28,6 +28,7 @@ from hk_bridge._layout.tree import map_leaves as map_leaves
 from hk_bridge._layout.tree import open_box as open_box
 from hk_bridge._layout.tree import place as place
 from hk_bridge._layout.tree import rebox as rebox
+from hk_bridge._layout.tree import remove as remove
 from hk_bridge._layout.tree import replace as replace
 from hk_bridge._layout.tree import unbox as unbox
 from hk_bridge._layout.where import PARAMS as PARAMS

@@ -134,6 +134,14 @@ def place(variables: dict[str, Any], where: Where, leaf: Any) -> None:
     make_level(variables, parents)[where.path[-1]] = leaf
 
 
+def remove(variables: dict[str, Any], where: Where) -> None:
+    """Takes a leaf out of `variables`, in place."""
+    level: Any = variables
+    for part in (where.collection, *where.path[:-1]):
+        level = level[part]
+    del level[where.path[-1]]
+
+
 def empty_paths(tree: Mapping[str, Any], path: names.Path) -> Iterator[names.Path]:
     if not tree:
         yield path

@@ -1,0 +1,13 @@
+"""All that is demanded of `flax.nnx`. It takes long to import: not before it is used.
+
+`graph` says what a module is, `streams` has its keys, `run` runs it on a copy, `build`
+makes the module of a wrapped class, `seen` tells of submodules, `passed` knows what was
+written.
+"""
+
+from hk_bridge._flax.nnx.build import build as build
+from hk_bridge._flax.nnx.build import outline as outline
+from hk_bridge._flax.nnx.modules import resolve as resolve
+from hk_bridge._flax.nnx.modules import specs as specs
+from hk_bridge._flax.nnx.run import run as run
+from hk_bridge._flax.nnx.streams import NnxStreams as NnxStreams

@@ -1,0 +1,170 @@
+"""The methods of NNX submodules, for who watches, and what modules sow.
+
+NNX has no interceptors. So where somebody watches, the objects of the copy that runs
+are of subclasses of their classes, which tell of each method.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+import contextlib
+import functools
+import inspect
+import threading
+from typing import Any
+import weakref
+
+from flax import nnx
+
+from hk_bridge._flax.host import Host
+from hk_bridge._flax.nnx import graph
+from hk_bridge._flax.plan import Plan
+from hk_bridge._flax.plan import in_filter
+from hk_bridge._layout import Where
+from hk_bridge._layout import names
+
+Capture = bool | Callable[[Any, str], bool]
+
+
+class _Watching(threading.local):
+    """Who watches in this thread: the host, and what to capture."""
+
+    now: tuple[Host, Capture] | None = None
+
+
+_watching = _Watching()
+
+
+@contextlib.contextmanager
+def watched(module: Any, host: Host, capture: Capture) -> Iterator[None]:
+    """Has the host run the methods of submodules, and what they return captured."""
+    if not (host.observes or capture):
+        yield
+        return
+    for path, part in list(nnx.iter_modules(module)):
+        object.__setattr__(part, "__class__", _told_of(type(part), path))
+    before, _watching.now = _watching.now, (host, capture)
+    try:
+        yield
+    finally:
+        _watching.now = before
+
+
+_classes: weakref.WeakKeyDictionary[type, dict[names.Path, type]]
+_classes = weakref.WeakKeyDictionary()
+
+
+def _told_of(cls: type, path: names.Path) -> type:
+    """`cls`, with methods that tell of themselves, for the submodule at `path`."""
+    known = _classes.setdefault(cls, {})
+    if path not in known:
+        methods = {
+            name: _telling(path, name, value) for name, value in _methods(cls).items()
+        }
+        shown = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        made: Any = type(cls)
+        known[path] = made(cls.__name__, (cls,), {**methods, **shown})
+    return known[path]
+
+
+def _methods(cls: type) -> dict[str, Any]:
+    """The public methods of a module class that are not NNX's own."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if base not in nnx.Module.__mro__:
+            found.update(vars(base))
+    return {
+        name: value
+        for name, value in found.items()
+        if inspect.isfunction(value) and (name == "__call__" or name[0] != "_")
+    }
+
+
+def _telling(path: names.Path, name: str, method: Callable[..., Any]) -> Any:
+    @functools.wraps(method)
+    def told(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _watching.now is None:
+            return method(self, *args, **kwargs)
+        host, capture = _watching.now
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return method(self, *args, **kwargs)
+
+        if host.observes and path:
+            output = host.observe(path, self, name, run, args, kwargs)
+        else:
+            output = run(*args, **kwargs)
+        wanted = (
+            name == "__call__" if isinstance(capture, bool) else capture(self, name)
+        )
+        if capture and wanted:
+            self.sow(nnx.Intermediate, name, output)
+        return output
+
+    return told
+
+
+def captured(
+    plan: Plan, bound: graph.Bound, args: Any, kwargs: Mapping[str, Any]
+) -> tuple[Any, list[tuple[Where, Any]]]:
+    """Runs the function of `plan`: its output, and what was sown for the caller.
+
+    In newer versions of NNX `sow` asks for `nnx.capture`, which takes as long as a
+    small model; so it is there only where code speaks of sowing."""
+    capture: Any = getattr(nnx, "capture", None)
+    sows = plan.capture or any(map(_speaks_of_sowing, bound.graph.types))
+    if capture is None or not sows:
+        return plan.function(bound.module, *args, **kwargs), []
+    wanted = _types(plan.mutable, bound.graph)
+    function = lambda module, *args, **kwargs: plan.function(module, *args, **kwargs)
+    found = capture(function, *wanted)(bound.module, *args, **kwargs)
+    if not wanted:
+        return found, []
+    output, *states = found
+    sown = [
+        (Where(graph.collection_of(type(value)), tuple(path)), value.get_raw_value())
+        for state in states
+        for path, value in nnx.to_flat_state(state)
+    ]
+    return output, sown
+
+
+def _types(mutable: Any, found: graph.Graph) -> tuple[Any, ...]:
+    """The types of what is sown into the collections that may change."""
+    named = [mutable] if isinstance(mutable, str) else mutable
+    types = [nnx.Intermediate, nnx.Perturbation]
+    if isinstance(named, (list, tuple, set, frozenset)):
+        kept = {leaf.where.collection for leaf in found.kept if leaf.where}
+        types += [graph.type_of(name) for name in sorted({*named} - kept)]
+    wanted = [t for t in types if in_filter(mutable, graph.collection_of(t))]
+    return tuple(dict.fromkeys(wanted))
+
+
+_speaks: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+
+
+def _speaks_of_sowing(cls: type) -> bool:
+    """Whether the code of a class speaks of sowing, other than NNX's own."""
+    if cls not in _speaks:
+        own = cls.__module__.startswith("flax.nnx.")
+        codes = [method.__code__ for method in _functions(cls)]
+        _speaks[cls] = not own and any(map(_names_sowing, codes))
+    return _speaks[cls]
+
+
+def _functions(cls: type) -> list[Any]:
+    """The functions of a class and its bases, but for NNX's own."""
+    bases = [base for base in cls.__mro__ if base not in nnx.Module.__mro__]
+    found = [value for base in bases for value in vars(base).values()]
+    return [inspect.unwrap(value) for value in found if inspect.isfunction(value)]
+
+
+def _names_sowing(part: Any) -> bool:
+    """Whether code, or a constant of it, has a name that speaks of sowing."""
+    if isinstance(part, str):
+        return "sow" in part or "perturb" in part
+    if isinstance(part, tuple):
+        return any(map(_names_sowing, part))
+    if not hasattr(part, "co_names"):
+        return False
+    return _names_sowing((*part.co_names, *part.co_varnames, *part.co_consts))

@@ -1,0 +1,210 @@
+"""The keys of an NNX module: its `RngStream`s, fed from Haiku or from `rngs=`.
+
+At a call the streams of a module get what `nnx.reseed(module, policy="match_shape",
+dropout=key)` gives them: the n-th stream of a name, in the order of `nnx.iter_graph`,
+has the n-th key of `nnx.Rngs(dropout=key)`, split to the shape of its own, and counts
+from zero. A key is drawn from Haiku when a stream of its name is first read.
+
+Private in NNX (since flax 0.12.2): `Variable._raw_value`, which transforms read.
+"""
+
+import collections
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import functools
+from typing import Any
+from typing import NamedTuple
+
+from flax import errors
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hk_bridge._flax.keys import Key
+from hk_bridge._flax.keys import Streams
+from hk_bridge._flax.nnx.passed import is_passed
+
+DEFAULT = "default"
+# The streams that a class is built with: the last answers for all others.
+AT_INIT = ("params", "dropout", DEFAULT)
+
+
+class NnxStreams(Streams):
+    """The keys of one call of an NNX module. What lacks a key has that of `default`.
+
+    Args:
+      rngs: a dict of keys or seeds, one of them for `default`, or an `nnx.Rngs`, of
+        which one key a stream is drawn; None draws every stream from Haiku.
+    """
+
+    def __init__(self, rngs: Any, draw: Callable[[], Key] | None, initializing: bool):
+        super().__init__(_keys_of(rngs), draw, initializing)
+
+    def offers(self, stream: str) -> bool:
+        return super().offers(stream) or DEFAULT in self.keys
+
+    def answering(self, stream: str) -> str:
+        """The name of the stream that answers for `stream`."""
+        return stream if super().offers(stream) else DEFAULT
+
+    def key(self, stream: str) -> Key:
+        return super().key(self.answering(stream))
+
+
+def _keys_of(rngs: Any) -> Mapping[str, Key] | None:
+    if rngs is None:
+        return None
+    if isinstance(rngs, nnx.Rngs):
+        return {name: stream() for name, stream in rngs.items()}
+    made = nnx.Rngs(rngs)  # refuses what is no key
+    return {name: stream.key.get_value() for name, stream in made.items()}
+
+
+class _Pending(NamedTuple):
+    """A key that is drawn when it is wanted.
+
+    Attributes:
+      draw: gives the key, or None where there is none.
+      stream: the name of the stream.
+    """
+
+    draw: Callable[[], Key | None]
+    stream: str
+
+
+class LazyKey(nnx.RngKey):
+    """The key of a stream, drawn when it is read.
+
+    A transform of NNX takes the keys of all streams of a module, used or not. Where
+    there is none it gets a stand-in, and `Fed.check` finds out whether it was used."""
+
+    __slots__ = ("_held",)
+    _held: Any
+
+    @property
+    def _raw_value(self) -> Any:
+        if type(self._held) is _Pending:
+            key = self._held.draw()
+            if key is None:
+                return stand_in()
+            object.__setattr__(self, "_held", key)
+        return self._held
+
+    @_raw_value.setter
+    def _raw_value(self, value: Any) -> None:
+        object.__setattr__(self, "_held", value)
+
+    def get_value(self, **kwargs: Any) -> Any:
+        held = self._held
+        if type(held) is _Pending and self._raw_value is stand_in():
+            raise no_key(held.stream)
+        return super().get_value(**kwargs)
+
+
+def no_key(stream: str) -> errors.InvalidRngError:
+    """Flax's own error, with its own text."""
+    error: Any = errors.InvalidRngError
+    made: errors.InvalidRngError = error(f'the stream "{stream}" has no key')
+    return made
+
+
+@functools.cache
+def stand_in() -> Key:
+    """A key for who takes one and does not use it."""
+    with jax.ensure_compile_time_eval():
+        return jax.random.key(0)
+
+
+@functools.cache
+def zeros(shape: tuple[int, ...]) -> jax.Array:
+    """The counts of a stream that begins."""
+    with jax.ensure_compile_time_eval():
+        return jnp.zeros(shape, jnp.uint32)
+
+
+def rngs_for(streams: NnxStreams, given: bool) -> nnx.Rngs:
+    """What a class is built with: `nnx.Rngs` of these keys, drawn when they are used.
+
+    Args:
+      given: whether the caller gave `rngs`, which then has the streams that there are.
+    """
+    names = AT_INIT if not given else (*streams.keys, "params")
+    made = nnx.Rngs(**dict.fromkeys(names, stand_in()))
+    for name, stream in made.items():
+        draw = functools.partial(_drawn, streams, name)
+        stream.key = _lazy(_Pending(draw, name), stream.key)
+    return made
+
+
+def _lazy(pending: Any, like: Any) -> Any:
+    return LazyKey.from_metadata(pending, like.get_metadata())
+
+
+def _drawn(streams: NnxStreams, name: str) -> Key | None:
+    return _typed(streams.key(name)) if streams.offers(name) else None
+
+
+def _typed(key: Key) -> Key:
+    """The key as NNX keeps it: of a key type, and not of numbers."""
+    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return key if is_typed else jax.random.wrap_key_data(key)
+
+
+class Fed:
+    """The streams of a module in one run, each as a key and a count.
+
+    Args:
+      streams: the keys of the call.
+      tags: the name of each stream of the module, in the order of its graph.
+    """
+
+    def __init__(self, streams: NnxStreams, tags: Sequence[str]):
+        self._streams = streams
+        self._typed: dict[str, Key] = {}
+        self._names = [streams.answering(tag) for tag in tags]
+        # Those of the name itself come first, as where there are no others.
+        own = [tag == name for tag, name in zip(tags, self._names, strict=True)]
+        order = sorted(range(len(tags)), key=lambda i: not own[i])
+        seen: collections.Counter[str] = collections.Counter()
+        self._numbers = [0] * len(tags)
+        for i in order:
+            self._numbers[i] = seen[self._names[i]]
+            seen[self._names[i]] += 1
+        self._lacking: set[int] = set()  # streams of which a stand-in was handed out
+
+    def key(self, index: int, like: Any, shape: tuple[int, ...]) -> Any:
+        """The key of a stream, a Variable of `shape`, where the module has `like`."""
+        draw = functools.partial(self._draw, index, shape)
+        return _lazy(_Pending(draw, tag_of(like)), like)
+
+    def _draw(self, index: int, shape: tuple[int, ...]) -> Key | None:
+        name = self._names[index]
+        if not self._streams.offers(name):
+            self._lacking.add(index)
+            return None
+        if name not in self._typed:
+            self._typed[name] = _typed(self._streams.key(name))
+        number = np.uint32(self._numbers[index])
+        key = jax.random.fold_in(self._typed[name], number)
+        return jax.random.split(key, shape) if shape else key
+
+    def check(self, counts: Sequence[Any]) -> None:
+        """Refuses that a stream without a key was used inside a transform of NNX.
+
+        Args:
+          counts: the count of each stream after the run, a Variable.
+        """
+        for index in self._lacking:
+            if counts[index] is None:
+                continue
+            count = counts[index].get_raw_value()
+            if is_passed(count, zeros(np.shape(count))) is False:
+                raise no_key(tag_of(counts[index]))
+
+
+def tag_of(variable: Any) -> str:
+    """The name of the stream to which the Variable of a key or a count belongs."""
+    tag: str = variable.get_metadata().get("tag", DEFAULT)
+    return tag
