@@ -76,7 +76,7 @@ def _path(collection: str, path: Sequence[str]) -> str:
 
 def class_given(cls: type) -> ModuleTypeError:
     return ModuleTypeError(
-        "FlaxModule needs a flax.linen.Module instance, but got the class "
+        "FlaxModule needs a linen or NNX module instance, but got the class "
         f"{cls.__name__}. "
         f"Write FlaxModule({cls.__name__}(...)) to build it first."
     )
@@ -85,7 +85,7 @@ def class_given(cls: type) -> ModuleTypeError:
 def nnx_class_given(cls: type) -> ModuleTypeError:
     name = cls.__name__
     return ModuleTypeError(
-        f"FlaxModule needs a module instance, but got the flax.nnx class {name}. Write "
+        f"FlaxModule needs a linen or NNX module instance, but got the class {name}. Write "
         f"FlaxModule({name}(..., rngs=nnx.Rngs(0))) for the values of an instance, or "
         f"wrap({name})(...) for values made with Haiku's keys."
     )
@@ -94,7 +94,7 @@ def nnx_class_given(cls: type) -> ModuleTypeError:
 def haiku_given(value: Any) -> ModuleTypeError:
     cls = value if isinstance(value, type) else type(value)
     return ModuleTypeError(
-        "FlaxModule needs a flax.linen.Module instance, but got the Haiku module "
+        "FlaxModule needs a linen or NNX module instance, but got the Haiku module "
         f"{cls.__name__}. It needs no bridge: call it as it is."
     )
 
@@ -104,7 +104,7 @@ def not_a_module(value: Any) -> ModuleTypeError:
         f"the function {value.__name__}" if hasattr(value, "__name__") else _type(value)
     )
     return ModuleTypeError(
-        f"FlaxModule needs a flax.linen.Module instance, but got {what}. Write "
+        f"FlaxModule needs a linen or NNX module instance, but got {what}. Write "
         "FlaxModule(nn.Dense(3)), for example; plain functions need no bridge: call "
         "them."
     )

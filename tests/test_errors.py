@@ -41,8 +41,6 @@ class Mlp(nnx.Module):
 
 GIVEN = {
     "class": (lambda: nn.Dense, "the class Dense", "FlaxModule(Dense(...))"),
-    "nnx": (lambda: Mlp(nnx.Rngs(0)), "flax.nnx module Mlp", "to_linen(Mlp, ...)"),
-    "nnx_class": (lambda: Mlp, "flax.nnx module Mlp", "to_linen(Mlp, ...)"),
     "haiku": (lambda: hk.Linear(3), "the Haiku module Linear", "call it as it is"),
     "haiku_class": (lambda: hk.Linear, "the Haiku module Linear", "call it as it is"),
     "function": (lambda: jnp.sin, "the function sin", "FlaxModule(nn.Dense(3))"),
@@ -56,7 +54,7 @@ GIVEN = {
 def test_not_a_linen_module(given):
     make, what, line = given
     forward = lambda x: FlaxModule(make())(x)
-    expected = "FlaxModule needs a flax.linen.Module instance, but got"
+    expected = "FlaxModule needs a linen or NNX module instance, but got"
     check(hk_bridge.ModuleTypeError, forward, expected, what, line)
     assert issubclass(hk_bridge.ModuleTypeError, TypeError)
 

@@ -58,6 +58,12 @@ class Held:
             self.leaves[recipe.where] = recipe.draw()
         return self.leaves.get(recipe.where, _flax.MISSING)
 
+    def leaf(self, recipe):
+        return self.param(recipe)
+
+    def keeps(self, collection):
+        return True
+
     def read_rest(self, variables, path=()):
         self.events.append(("read_rest", path))
         for where, leaf in self.leaves.items():
@@ -267,7 +273,7 @@ def settled(record, variables, state):
     def forward():
         net = FlaxModule(nn.BatchNorm(use_running_average=False), name="net")
         ledger = _haiku.Ledger(net, net._others, None)
-        side = Apply(net, ledger, Options(None, None, False))
+        side = Apply(net, ledger, Options(None, None, False), net._streams(None))
         side.settle(_flax.Outcome(None, variables, record))
 
     return hk.transform_with_state(forward).apply({}, state, None)[1]
