@@ -206,7 +206,8 @@ def _collect(
     counts: dict[names.Path, Any] = {}
     for leaf, before in bound.leaves():
         if leaf.is_stream:
-            counts[leaf.path[:-1]] = leaf.value
+            if isinstance(leaf.value, nnx.RngCount):
+                counts[leaf.path[:-1]] = leaf.value
         elif leaf.where is None:
             if before is not MISSING and leaf.value is not before:
                 raise _errors.array_attribute_changed(leaf.path)
