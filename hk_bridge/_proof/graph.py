@@ -3,6 +3,7 @@
 That is how a call is replayed in Flax alone. Nothing here is shared with the bridge.
 """
 
+import collections
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from typing import Any
 import warnings
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from hk_bridge import _layout
 from hk_bridge._layout import Where
@@ -97,26 +100,21 @@ class Graph:
 def _feed(module: Any, rngs: Mapping[str, Any]) -> None:
     """Sets the streams of `module`: each by its name, or by the key of `default`.
 
-    Those that `default` answers for are numbered together, after its own."""
+    That is what `nnx.reseed(module, policy="match_shape", **rngs)` does, less the
+    equations that count; those that `default` answers for come after its own."""
     nnx = _nnx()
     streams = [s for _, s in nnx.iter_graph(module) if isinstance(s, nnx.RngStream)]
-    tags = [stream.key.tag for stream in streams]
-    nnx.reseed(module, policy="match_shape", **{t: rngs[t] for t in tags if t in rngs})
-    if "default" not in rngs:
-        return
-    seeds = nnx.Rngs(rngs["default"])
-    for _ in range(tags.count("default")):
-        seeds()
-    for stream in (s for s in streams if s.key.tag not in rngs):
-        nnx.reseed(
-            stream,
-            policy=lambda path, key, shape: _split(seeds(), shape),
-            **{stream.key.tag: 0},
-        )
-
-
-def _split(key: Any, shape: tuple[int, ...]) -> Any:
-    return jax.random.split(key, shape) if shape else key
+    given = [s for s in streams if s.key.tag in rngs]
+    rest = [s for s in streams if s.key.tag not in rngs and "default" in rngs]
+    counts: collections.Counter[str] = collections.Counter()
+    for stream in given + rest:
+        name = stream.key.tag if stream.key.tag in rngs else "default"
+        key = jax.random.fold_in(rngs[name], np.uint32(counts[name]))
+        shape = stream.key.get_raw_value().shape
+        counts[name] += 1
+        with jax.ensure_compile_time_eval():
+            stream.count.set_value(jnp.zeros(shape, jnp.uint32))
+        stream.key.set_value(jax.random.split(key, shape) if shape else key)
 
 
 def _function(method: Any) -> Callable[..., Any]:
