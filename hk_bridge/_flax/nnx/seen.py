@@ -4,7 +4,7 @@ NNX has no interceptors. So where somebody watches, the objects of the copy that
 are of subclasses of their classes, which tell of each method.
 
 Private in NNX (since flax 0.12.6): the attribute `__captures__`, which `sow` and
-`perturb` look for. Without it they write into the module, which is seen as well, and warn.
+`perturb` look for. Without it they write into the module, which is seen, too, and warn.
 """
 
 from collections.abc import Callable
