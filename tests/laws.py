@@ -113,6 +113,7 @@ def fresh_pairs(case: Case) -> list[testing.Pair]:
         init_rngs=case.rngs(0, init=True),
         rngs=case.rngs,
         sown=frozenset(case.sown),
+        keep_rngs=getattr(case.bridge, "keywords", {}).get("keep_rngs", False),
     )
     if case.test is None:
         return [training]
@@ -434,7 +435,7 @@ LAWS = [
 ]
 
 
-def parameters(cases: list[Case]) -> list[Any]:
+def parameters(cases: list[Case], laws: list[Any] = LAWS) -> list[Any]:
     """Every case with every law but those that it names, with a reason, in `skip`."""
     return [
         pytest.param(
@@ -444,7 +445,7 @@ def parameters(cases: list[Case]) -> list[Any]:
             marks=[pytest.mark.values] * (law in LAWS_OF_VALUES and not case.values),
         )
         for case in cases
-        for law in LAWS
+        for law in laws
         if law.__name__ not in case.skip
         if law in LAWS_OF_VALUES or not case.eager
     ]

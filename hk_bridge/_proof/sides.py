@@ -13,13 +13,15 @@ from typing import NamedTuple
 from typing import Protocol
 
 import jax
-import jax.numpy as jnp
 
 from hk_bridge import _abstract
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
+from hk_bridge._proof import graph
 from hk_bridge._proof import program
+from hk_bridge._proof.floats import floats
+from hk_bridge._proof.floats import total
 
 Tree = Any
 Rngs = Mapping[str, Any]
@@ -55,7 +57,7 @@ class Pair:
     """One module, natively and bridged, and how to call it.
 
     Attributes:
-      module: the linen module.
+      module: the linen module, or the NNX instance.
       build: builds the bridged module, inside a transform.
       name: the full Haiku name of that.
       args: positional inputs.
@@ -65,6 +67,7 @@ class Pair:
       rngs: keys in a call, by the number of the step.
       sown: collections that live for one call.
       given: variables in place of the initial ones, a part or all.
+      keep_rngs: of an NNX module, whether its streams are state like other.
     """
 
     module: Any
@@ -77,11 +80,15 @@ class Pair:
     rngs: Callable[[int], Rngs]
     sown: frozenset[str] = frozenset()
     given: _layout.Variables | None = None
+    keep_rngs: bool = False
 
     @property
     def native(self) -> Side:
         """The side of Flax."""
-        return _Native(self)
+        if not graph.is_graph(self.module):
+            return _Native(self)
+        options = (self.method, self.sown, self.given, self.keep_rngs)
+        return graph.Graph(self.module, *options)
 
     @property
     def bridged(self) -> "Bridged":
@@ -227,29 +234,6 @@ def grad(side: Side, inputs: Inputs, variables: Tree) -> list[Any]:
     if not jax.tree.leaves(floats(params)):
         raise NotInFlax("no parameters are floats")
     return jax.tree.leaves(jax.grad(loss)(floats(params)))
-
-
-def total(output: Tree) -> jax.Array:
-    """A number that depends on every float of `output`, complex ones in two parts."""
-    leaves = [jnp.asarray(x) for x in jax.tree.leaves(floats(output))]
-    parts = [part for x in leaves for part in _parts(x)]
-    sums = (jnp.sum(jnp.sin(part.astype(jnp.float32))) for part in parts)
-    return sum(sums, jnp.zeros([]))
-
-
-def _parts(x: jax.Array) -> list[jax.Array]:
-    return [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
-
-
-def floats(tree: Tree) -> Tree:
-    """`tree` with None for what has no gradient."""
-    return jax.tree.map(lambda x: x if _has_gradient(x) else None, tree)
-
-
-def _has_gradient(leaf: Any) -> bool:
-    if _abstract.is_array(leaf):
-        return bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
-    return isinstance(leaf, (float, complex))
 
 
 # Programs.
