@@ -85,9 +85,9 @@ def class_given(cls: type) -> ModuleTypeError:
 def nnx_class_given(cls: type) -> ModuleTypeError:
     name = cls.__name__
     return ModuleTypeError(
-        f"FlaxModule needs a linen or NNX module instance, but got the class {name}. Write "
-        f"FlaxModule({name}(..., rngs=nnx.Rngs(0))) for the values of an instance, or "
-        f"wrap({name})(...) for values made with Haiku's keys."
+        f"FlaxModule needs a linen or NNX module instance, but got the class {name}. "
+        f"Write FlaxModule({name}(..., rngs=nnx.Rngs(0))) for the values of an "
+        f"instance, or wrap({name})(...) for values made with Haiku's keys."
     )
 
 
@@ -393,6 +393,12 @@ def note_leaf(
 
 
 def note_mutable(collection: str) -> str:
+    if collection == "params":
+        return (
+            "Parameters are not written at apply. Add 'params' to mutable=, which then "
+            "returns (y, mutated), and put mutated into Haiku's params yourself: "
+            "hk_bridge.to_haiku(mutated, name=...)."
+        )
     return (
         f"Only what mutable= lists may change in this call. Add {collection!r} to it, "
         "or leave mutable= out, which lets all of Haiku state change."

@@ -36,6 +36,7 @@ _DESCRIPTORS = (
     *(types.WrapperDescriptorType, types.MethodDescriptorType),
     types.ClassMethodDescriptorType,
 )
+_NNX_FIELDS = "_pytree__nodes"  # which attributes hold data, by their annotations
 _CODE = (types.FunctionType, property, staticmethod, classmethod)
 _MADE_BY_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 _PLAIN_BASES: tuple[Any, ...] = (object, abc.ABC, typing.Generic, typing.Protocol)
@@ -78,6 +79,8 @@ def _member(name: str, value: Any, ask: Ask) -> Any:
     if isinstance(value, linen_module.DescriptorWrapper):
         wrapped: Any = value
         return "wrapped", _member(name, wrapped.wrapped, ask)
+    if name == _NNX_FIELDS:
+        return name, ask.pairs(value.items())
     if isinstance(value, _DESCRIPTORS):
         return type(value), name
     if type(value) is types.FunctionType and name.startswith("__"):

@@ -6,11 +6,13 @@ from typing import Any
 from flax import nnx
 import jax
 from jax.interpreters import partial_eval
+import numpy as np
 
 from hk_bridge import _errors
 from hk_bridge._flax.known import key_of
 from hk_bridge._flax.nnx import graph
 from hk_bridge._flax.nnx import streams
+from hk_bridge._flax.nnx.graph import Kind
 
 
 def build(
@@ -57,7 +59,8 @@ def outline(cls: Any, args: Any, kwargs: Any) -> Any:
         if len(_outlines) >= _MOST:
             _outlines.clear()
         found, values = _outlines[key] = _outline(cls, args, kwargs)
-    return found.bind([_copy(value) for value in values]).module
+    copies = [_copy(value) for value in values]
+    return found.bind(copies, copies).module
 
 
 # The graphs of classes that were built before, by what is known to be a value.
@@ -79,18 +82,21 @@ def _outline(cls: Any, args: Any, kwargs: Any) -> tuple[graph.Graph, list[Any]]:
             return cls(*args, **{**kwargs, "rngs": nnx.clone(kwargs["rngs"])})
         if not takes_rngs(cls, args, kwargs):
             return cls(*args, **kwargs)
-        rngs = nnx.Rngs(**dict.fromkeys(streams.AT_INIT, key))
+        rngs = streams.of_stand_ins(streams.AT_INIT)
+        for _, stream in rngs.items():
+            stream.key.set_value(key)
+            stream.count.set_value(np.zeros((), np.uint32))  # counts without a trace
         return cls(*args, rngs=rngs, **kwargs)
 
     def arrays(key: Any) -> list[Any]:
         leaves = graph.Graph(make(key), True).leaves
-        return [leaf.value for leaf in leaves if not leaf.is_variable]
+        return [leaf.value for leaf in leaves if leaf.kind is Kind.ARRAY]
 
     found = graph.Graph(nnx.eval_shape(make, streams.stand_in()), True)
-    held = [leaf for leaf in found.leaves if not leaf.is_variable]
+    held = [leaf for leaf in found.leaves if leaf.kind is Kind.ARRAY]
     values = iter(_constants(arrays, cls) if held else ())
     return found, [
-        leaf.value if leaf.is_variable else next(values) for leaf in found.leaves
+        next(values) if leaf.kind is Kind.ARRAY else leaf.value for leaf in found.leaves
     ]
 
 

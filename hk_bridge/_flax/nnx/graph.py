@@ -7,6 +7,7 @@ without it.
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+import enum
 import functools
 from typing import Any
 from typing import NamedTuple
@@ -22,28 +23,32 @@ from hk_bridge._flax.host import MISSING
 from hk_bridge._layout import Where
 from hk_bridge._layout import names
 
+_STATE = "_pytree__state"  # of each object of NNX
+_CONSTANT = (tuple, type(None))
+
+
+class Kind(enum.Enum):
+    """What a leaf of a graph is."""
+
+    VARIABLE = "kept in a collection"
+    KEY = "the key of a stream, which each call feeds"
+    COUNT = "the count of such a stream"
+    ARRAY = "no Variable: a constant"
+
 
 class Leaf(NamedTuple):
-    """A leaf of the graph: a Variable, or an array that an attribute holds.
+    """A leaf of the graph.
 
     Attributes:
       path: the attributes that lead to it.
-      where: where it is kept; None of what no collection has: arrays that are no
-        Variables, and the streams of keys that are fed at each call.
+      where: where a Variable is kept; None of all else.
       value: the Variable, or the array.
     """
 
     path: names.Path
     where: Where | None
     value: Any
-
-    @property
-    def is_variable(self) -> bool:
-        return isinstance(self.value, nnx.Variable)
-
-    @property
-    def is_stream(self) -> bool:
-        return isinstance(self.value, nnx.RngState) and self.where is None
+    kind: Kind
 
 
 class Graph:
@@ -58,52 +63,87 @@ class Graph:
 
     def __init__(self, module: Any, keep_rngs: bool):
         self._graphdef, flat = nnx_graph.flatten(module)
-        self.keep_rngs = keep_rngs
-        self.leaves = [_leaf(path, value, keep_rngs) for path, value in flat]
+        self._keep_rngs = keep_rngs
+        self._kinds: dict[type, tuple[Kind, str]] = {}
+        self.leaves = [self._leaf(path, value) for path, value in flat]
+
+    def _leaf(self, path: Any, value: Any) -> Leaf:
+        path, cls = tuple(path), type(value)
+        if cls not in self._kinds:
+            self._kinds[cls] = _kind(cls, self._keep_rngs)
+        kind, collection = self._kinds[cls]
+        where = where_of(collection, path) if kind is Kind.VARIABLE else None
+        return Leaf(path, where, value, kind)
 
     @functools.cached_property
     def types(self) -> set[type]:
         """The classes of the objects of the graph."""
+        return {node.type for node in self._nodes if node.index is not None}
+
+    @functools.cached_property
+    def _nodes(self) -> list[Any]:
         nodes = self._graphdef.nodes
-        return {node.type for node in nodes if isinstance(node, nnx_graph.NodeDef)}
+        return [node for node in nodes if isinstance(node, nnx_graph.NodeDef)]
 
     @functools.cached_property
     def kept(self) -> list[Leaf]:
-        """The leaves that a collection has."""
-        return [leaf for leaf in self.leaves if leaf.where is not None]
+        """The Variables that a collection has."""
+        return [leaf for leaf in self.leaves if leaf.kind is Kind.VARIABLE]
 
     @functools.cached_property
     def keys(self) -> list[Leaf]:
-        """The keys of the streams that are fed."""
-        return [leaf for leaf in self.leaves if _is_key(leaf)]
+        """The keys of the streams that each call feeds."""
+        return [leaf for leaf in self.leaves if leaf.kind is Kind.KEY]
 
-    def bind(self, values: Sequence[Any]) -> "Bound":
-        """A copy of the module that has these Variables and arrays for its leaves."""
+    def bind(self, values: Sequence[Any], held: Sequence[Any]) -> "Bound":
+        """A copy of the module that has these Variables and arrays for its leaves.
+
+        Args:
+          held: what the Variables hold.
+        """
         index = nnx_graph.IndexMap()
         module = nnx_graph.unflatten(self._graphdef, list(values), index_ref=index)
-        nodes = [n for n in index.values() if not isinstance(n, nnx.Variable)]
-        plain = any(
-            isinstance(node, nnx_graph.NodeDef) and node.index is None
-            for node in self._graphdef.nodes
-        )
-        return Bound(module, self, values, None if plain else nodes)
+        nodes = [n for n in index.values() if type(n) in self.types]
+        known = None if self._may_change(nodes) else nodes
+        return Bound(module, self, values, held, known)
+
+    def leaves_of(self, module: Any) -> list[Leaf]:
+        """The leaves of a copy that has changed."""
+        return [self._leaf(*leaf) for leaf in nnx_graph.flatten(module)[1]]
+
+    def _may_change(self, nodes: Sequence[Any]) -> bool:
+        """Whether there is a list, a dict or the like, besides these objects.
+
+        Each object has a state of its own that is a tree to JAX."""
+        trees = [node.type for node in self._nodes if node.index is None]
+        states = sum(_STATE in vars(node) for node in nodes)
+        others = [tree for tree in trees if tree not in _CONSTANT]
+        generic = trees.count(nnx_graph.GenericPytree)
+        return not len(others) == generic == states
 
 
 class Bound:
     """A copy of a module, while it runs.
 
     Args:
+      values: its Variables, and the arrays that are none.
+      held: what these hold before it runs.
       nodes: all objects of its graph; None if there are lists and dicts among them,
         which may change without a trace.
     """
 
     def __init__(
-        self, module: Any, graph: Graph, values: Sequence[Any], nodes: list[Any] | None
+        self,
+        module: Any,
+        graph: Graph,
+        values: Sequence[Any],
+        held: Sequence[Any],
+        nodes: list[Any] | None,
     ):
         self.module = module
         self.graph = graph
         self._values = values
-        self._before = [_held(value) for value in values]
+        self._held = held
         self._nodes = nodes
         self._objects: list[tuple[Any, dict[str, Any]]] = []
 
@@ -114,28 +154,24 @@ class Bound:
 
     def leaves(self) -> Iterator[tuple[Leaf, Any]]:
         """The leaves now, and what each held before; MISSING of new ones."""
-        leaves = self.graph.leaves
+        before = zip(self.graph.leaves, self._values, self._held, strict=True)
         if self._nodes is not None and all(map(_is_as_before, self._objects)):
-            for leaf, value, before in zip(
-                leaves, self._values, self._before, strict=True
-            ):
-                yield Leaf(leaf.path, leaf.where, value), before
+            for (path, where, _, kind), value, held in before:
+                yield Leaf(path, where, value, kind), held
             return
-        held = {
-            leaf.path: before for leaf, before in zip(leaves, self._before, strict=True)
-        }
-        for path, value in nnx_graph.flatten(self.module)[1]:
-            leaf = _leaf(path, value, self.graph.keep_rngs)
-            yield leaf, held.get(leaf.path, MISSING)
+        known = {leaf.path: held for leaf, _, held in before}
+        for leaf in self.graph.leaves_of(self.module):
+            yield leaf, known.get(leaf.path, MISSING)
 
 
-def _held(value: Any) -> Any:
-    """What a leaf holds; of the key of a stream, which may be pending, nothing."""
-    if isinstance(value, nnx.RngKey) and not hasattr(value, "_held"):
-        return value.get_raw_value()
-    if isinstance(value, nnx.RngKey):
-        return None
-    return value.get_raw_value() if isinstance(value, nnx.Variable) else value
+def where_of(collection: str, path: names.Path) -> Where:
+    """Where the Variable at `path` of the graph is kept."""
+    return Where(collection, tuple([_spelled(part) for part in path]))
+
+
+def _spelled(part: Any) -> names.Part:
+    """A part of a path as it is kept: keys that are neither str nor int as text."""
+    return part if type(part) in (str, int) else repr(part)
 
 
 def _is_as_before(pair: tuple[Any, dict[str, Any]]) -> bool:
@@ -146,15 +182,13 @@ def _is_as_before(pair: tuple[Any, dict[str, Any]]) -> bool:
     return all(now.get(name, before) is value for name, value in before.items())
 
 
-def _leaf(path: names.Path, value: Any, keep_rngs: bool) -> Leaf:
-    fed = isinstance(value, nnx.RngState) and not keep_rngs
-    if fed or not isinstance(value, nnx.Variable):
-        return Leaf(tuple(path), None, value)
-    return Leaf(tuple(path), Where(collection_of(type(value)), tuple(path)), value)
-
-
-def _is_key(leaf: Leaf) -> bool:
-    return leaf.where is None and isinstance(leaf.value, nnx.RngKey)
+def _kind(cls: type, keep_rngs: bool) -> tuple[Kind, str]:
+    """The kind of the leaves of a class, and the collection that has them."""
+    if not issubclass(cls, nnx.Variable):
+        return Kind.ARRAY, ""
+    if keep_rngs or not issubclass(cls, nnx.RngState):
+        return Kind.VARIABLE, collection_of(cls)
+    return (Kind.KEY if issubclass(cls, nnx.RngKey) else Kind.COUNT), ""
 
 
 # The types that NNX has no name for.

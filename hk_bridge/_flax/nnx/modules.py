@@ -66,6 +66,20 @@ def _bound(module: Any, method: Any) -> Callable[..., Any]:
     return run
 
 
+def unused_streams(module: Any, found: graph.Graph) -> set[int]:
+    """The streams whose keys go to initialisers that do nothing with them.
+
+    `nnx.RNN` asks for a key at each call, for a carry that starts at zero."""
+    unused: set[int] = set()
+    for index, leaf in enumerate(found.keys):
+        owner = graph.at(module, leaf.path[:-2])
+        cell = owner.cell if isinstance(owner, nnx.RNN) else None
+        own = type(cell).__module__.startswith("flax.nnx.")
+        if own and getattr(cell, "carry_init", cell) is None:
+            unused.add(index)
+    return unused
+
+
 def specs(module: Any, keep_rngs: bool) -> dict[str, Any]:
     """The shapes and dtypes of all leaves that are kept."""
     leaves = graph.Graph(module, keep_rngs).kept

@@ -43,21 +43,23 @@ def _is_same(after: Any, before: Any) -> bool | None:
     while value is not before:
         if not isinstance(value, jax.core.Tracer):
             return _is_equal(value, before)
-        if not hasattr(value, "parent"):
+        if not (hasattr(value, "parent") and hasattr(value, "get_const")):
             return None
         source = _source(value)
         if source is None:
-            return False
+            return _is_equal(value.get_const(), before)
         value = source
     return True
 
 
 def _is_equal(one: Any, two: Any) -> bool:
     """Whether two values that are no tracers have the same bits."""
-    if isinstance(two, jax.core.Tracer) or type(one) is not type(two):
+    if one is two:
+        return True
+    if isinstance(two, jax.core.Tracer):
         return False
-    if not isinstance(one, (jax.Array, np.ndarray)):
-        return bool(one is two)
+    if not all(isinstance(x, (jax.Array, np.ndarray, np.generic)) for x in (one, two)):
+        return False
     if one.shape != two.shape or one.dtype != two.dtype:
         return False
     if jnp.issubdtype(one.dtype, jax.dtypes.prng_key):

@@ -5,6 +5,7 @@ the host gives, as `nnx.split` and `nnx.merge` do."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import itertools
 from typing import Any
 from typing import NamedTuple
 
@@ -13,15 +14,16 @@ from flax import nnx
 import jax
 import numpy as np
 
-from hk_bridge import _abstract
 from hk_bridge import _errors
 from hk_bridge import _layout
 from hk_bridge._flax.host import MISSING
 from hk_bridge._flax.host import Host
 from hk_bridge._flax.host import Record
 from hk_bridge._flax.nnx import graph
+from hk_bridge._flax.nnx import modules
 from hk_bridge._flax.nnx import seen
 from hk_bridge._flax.nnx import streams
+from hk_bridge._flax.nnx.graph import Kind
 from hk_bridge._flax.nnx.passed import is_passed
 from hk_bridge._flax.plan import Outcome
 from hk_bridge._flax.plan import Plan
@@ -74,12 +76,16 @@ def run(
     begin(variables, record)
     found = graph.Graph(plan.module, plan.keep_rngs)
     keys: Any = host.streams
-    fed = streams.Fed(keys, [streams.tag_of(key.value) for key in found.keys])
-    bound = found.bind(_values(found, variables, host, fed))
+    tags = [streams.tag_of(key.value) for key in found.keys]
+    fed = streams.Fed(keys, tags, modules.unused_streams(plan.module, found))
+    bound = found.bind(*_values(found, variables, host, fed))
     _set_rest(bound.module, found, variables)
     bound.begin()
-    with seen.watched(bound.module, host, plan.capture):
-        output, sown = seen.captured(plan, bound, args, kwargs)
+    with (
+        seen.watched(bound.module, host, plan.capture),
+        seen.sowing(plan, bound) as sown,
+    ):
+        output = plan.function(bound.module, *args, **kwargs)
     _collect(bound, fed, plan, variables, record, host)
     for where, value in sown:
         _layout.place(variables, where, value)
@@ -92,39 +98,39 @@ def run(
 
 def _values(
     found: graph.Graph, variables: Variables, host: Host, fed: streams.Fed
-) -> list[Any]:
-    """What the copy has for the leaves of the graph, Variables among them."""
-    index = {leaf.path: i for i, leaf in enumerate(found.keys)}
+) -> tuple[list[Any], list[Any]]:
+    """The Variables and arrays of the copy, and what these hold."""
+    there = dict(_layout.leaves(variables))
+    numbers = itertools.count()
     values: list[Any] = []
+    held: list[Any] = []
     for leaf in found.leaves:
-        if leaf.path in index:
-            shape = np.shape(leaf.value.get_raw_value())
-            values.append(fed.key(index[leaf.path], leaf.value, shape))
-        elif leaf.is_stream:
-            shape = np.shape(leaf.value.get_raw_value())
-            values.append(_with(leaf.value, streams.zeros(shape)))
-        elif leaf.where is None:
-            values.append(_array(leaf))
+        value, of = leaf.value, None
+        if leaf.kind is Kind.VARIABLE:
+            of = _value(leaf, there, variables, host)
+            value = type(value).from_metadata(of, value.get_metadata())
+        elif leaf.kind is Kind.KEY:
+            shape = np.shape(value.get_raw_value())
+            value = fed.key(next(numbers), value, shape)
+        elif leaf.kind is Kind.COUNT:
+            value = streams.count_like(value)
+        elif isinstance(value, jax.ShapeDtypeStruct):
+            raise _errors.abstract_attribute(leaf.path)
         else:
-            values.append(_with(leaf.value, _value(leaf, variables, host)))
-    return values
+            of = value
+        values.append(value)
+        held.append(of)
+    return values, held
 
 
-def _with(variable: Any, value: Any) -> Any:
-    """A new Variable like `variable`, of another value."""
-    return type(variable).from_metadata(value, variable.get_metadata())
-
-
-def _array(leaf: graph.Leaf) -> Any:
-    if isinstance(leaf.value, jax.ShapeDtypeStruct):
-        raise _errors.abstract_attribute(leaf.path)
-    return leaf.value
-
-
-def _value(leaf: graph.Leaf, variables: Variables, host: Host) -> Any:
+def _value(
+    leaf: graph.Leaf, held: Mapping[Where, Any], variables: Variables, host: Host
+) -> Any:
     """The value of a Variable: what there is, or at init what the module has."""
     where: Any = leaf.where
-    value = _layout.find(variables, where, MISSING)
+    value = held.get(where, MISSING)
+    if value is MISSING and _layout.is_level(leaf.value.get_raw_value()):
+        value = _layout.find(variables, where, MISSING)
     if value is MISSING:
         recipe: Any = Given(where, leaf.value)
         if graph.is_transient(type(leaf.value)) or not host.keeps(where.collection):
@@ -171,9 +177,9 @@ def _immutable(collection: str, name: str, scope: str) -> Exception:
 def _check_shape(where: Where, value: Any, variable: Any, host: Host) -> None:
     """Refuses a parameter of another shape than the module has, as linen does."""
     own = variable.get_raw_value()
-    are_arrays = _abstract.is_array(value) and _abstract.is_array(own)
-    if are_arrays and tuple(value.shape) != tuple(own.shape):
-        raise _explained(host, where, _misshapen, value.shape, own.shape)
+    shapes = [getattr(array, "shape", None) for array in (value, own)]
+    if shapes[0] != shapes[1] and None not in shapes:
+        raise _explained(host, where, _misshapen, *shapes)
 
 
 def _set_rest(module: Any, found: graph.Graph, variables: Variables) -> None:
@@ -202,22 +208,22 @@ def _collect(
     host: Host,
 ) -> None:
     """Records what the run made and wrote, and has it in `variables`."""
-    gone = {leaf.where for leaf in bound.graph.kept if leaf.where is not None}
+    gone = {leaf.where for leaf in bound.graph.kept}
     counts: dict[names.Path, Any] = {}
     for leaf, before in bound.leaves():
-        if leaf.is_stream:
-            if isinstance(leaf.value, nnx.RngCount):
-                counts[leaf.path[:-1]] = leaf.value
-        elif leaf.where is None:
-            if before is not MISSING and leaf.value is not before:
-                raise _errors.array_attribute_changed(leaf.path)
-        else:
+        if leaf.where is not None:
             gone.discard(leaf.where)
-            _record(leaf.where, leaf.value, before, plan, variables, record, host)
+            if leaf.value.get_raw_value() is not before:
+                _record(leaf.where, leaf.value, before, plan, variables, record, host)
+        elif leaf.kind is Kind.COUNT:
+            counts[leaf.path[:-1]] = leaf.value
+        elif leaf.kind is Kind.ARRAY and leaf.value is not before is not MISSING:
+            raise _errors.array_attribute_changed(leaf.path)
     fed.check([counts.get(key.path[:-1]) for key in bound.graph.keys])
     for where in gone:
-        _layout.remove(variables, where)
-        record.wrote.add(where)
+        if where is not None:
+            _layout.remove(variables, where)
+            record.wrote.add(where)
 
 
 def _record(
@@ -231,8 +237,6 @@ def _record(
 ) -> None:
     """Records whether a Variable is new, or was written."""
     value = variable.get_raw_value()
-    if value is before:
-        return
     passed = False if before is MISSING else is_passed(value, before)
     if passed or (passed is None and where.collection == PARAMS):
         return

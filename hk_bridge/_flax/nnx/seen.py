@@ -2,11 +2,13 @@
 
 NNX has no interceptors. So where somebody watches, the objects of the copy that runs
 are of subclasses of their classes, which tell of each method.
+
+Private in NNX (since flax 0.12.6): the attribute `__captures__`, which `sow` and
+`perturb` look for. Without it they write into the module, which is seen, too, and warn.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 import contextlib
 import functools
 import inspect
@@ -42,6 +44,8 @@ def watched(module: Any, host: Host, capture: Capture) -> Iterator[None]:
         yield
         return
     for path, part in list(nnx.iter_modules(module)):
+        if isinstance(part, (nnx.List, nnx.Dict)):
+            continue  # has no methods of its own
         object.__setattr__(part, "__class__", _told_of(type(part), path))
     before, _watching.now = _watching.now, (host, capture)
     try:
@@ -54,6 +58,10 @@ _classes: weakref.WeakKeyDictionary[type, dict[names.Path, type]]
 _classes = weakref.WeakKeyDictionary()
 
 
+class _Telling:
+    """A class of which the methods tell of themselves."""
+
+
 def _told_of(cls: type, path: names.Path) -> type:
     """`cls`, with methods that tell of themselves, for the submodule at `path`."""
     known = _classes.setdefault(cls, {})
@@ -63,7 +71,7 @@ def _told_of(cls: type, path: names.Path) -> type:
         }
         shown = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
         made: Any = type(cls)
-        known[path] = made(cls.__name__, (cls,), {**methods, **shown})
+        known[path] = made(cls.__name__, (cls, _Telling), {**methods, **shown})
     return known[path]
 
 
@@ -104,29 +112,33 @@ def _telling(path: names.Path, name: str, method: Callable[..., Any]) -> Any:
     return told
 
 
-def captured(
-    plan: Plan, bound: graph.Bound, args: Any, kwargs: Mapping[str, Any]
-) -> tuple[Any, list[tuple[Where, Any]]]:
-    """Runs the function of `plan`: its output, and what was sown for the caller.
+@contextlib.contextmanager
+def sowing(plan: Plan, bound: graph.Bound) -> Iterator[list[tuple[Where, Any]]]:
+    """Has the modules that sow do so for the caller alone: what they sowed, in the end.
 
-    In newer versions of NNX `sow` asks for `nnx.capture`, which takes as long as a
-    small model; so it is there only where code speaks of sowing."""
-    capture: Any = getattr(nnx, "capture", None)
-    sows = plan.capture or any(map(_speaks_of_sowing, bound.graph.types))
-    if capture is None or not sows:
-        return plan.function(bound.module, *args, **kwargs), []
-    wanted = _types(plan.mutable, bound.graph)
-    function = lambda module, *args, **kwargs: plan.function(module, *args, **kwargs)
-    found = capture(function, *wanted)(bound.module, *args, **kwargs)
-    if not wanted:
-        return found, []
-    output, *states = found
-    sown = [
-        (Where(graph.collection_of(type(value)), tuple(path)), value.get_raw_value())
-        for state in states
-        for path, value in nnx.to_flat_state(state)
+    As `nnx.capture` does, where the version has it; but that marks every module, lists
+    too, and takes as long as a small model. So it is done here, to those whose code
+    speaks of sowing."""
+    sown: list[tuple[Where, Any]] = []
+    speaking = {cls for cls in bound.graph.types if _speaks_of_sowing(cls)}
+    if not hasattr(nnx, "capture") or not (plan.capture or speaking):
+        yield sown
+        return
+    types = _types(plan.mutable, bound.graph)
+    marked: list[tuple[names.Path, Any]] = [
+        (path, part)
+        for path, part in nnx.iter_modules(bound.module)
+        if type(part) in speaking or isinstance(part, _Telling)
     ]
-    return output, sown
+    for _, part in marked:
+        part.__captures__ = nnx.data(tuple([cls({}) for cls in types]))
+    yield sown
+    for path, part in marked:
+        for variable in part.__captures__:
+            collection = graph.collection_of(type(variable))
+            for name, value in variable.get_raw_value().items():
+                sown.append((graph.where_of(collection, (*path, name)), value))
+        del part.__captures__
 
 
 def _types(mutable: Any, found: graph.Graph) -> tuple[Any, ...]:
@@ -144,11 +156,10 @@ _speaks: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 
 
 def _speaks_of_sowing(cls: type) -> bool:
-    """Whether the code of a class speaks of sowing, other than NNX's own."""
+    """Whether the code of a class speaks of sowing."""
     if cls not in _speaks:
-        own = cls.__module__.startswith("flax.nnx.")
         codes = [method.__code__ for method in _functions(cls)]
-        _speaks[cls] = not own and any(map(_names_sowing, codes))
+        _speaks[cls] = any(map(_names_sowing, codes))
     return _speaks[cls]
 
 

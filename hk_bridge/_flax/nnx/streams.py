@@ -10,6 +10,8 @@ Private in NNX (since flax 0.12.2): `Variable._raw_value`, which transforms read
 
 import collections
 from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
@@ -68,10 +70,12 @@ class _Pending(NamedTuple):
     Attributes:
       draw: gives the key, or None where there is none.
       stream: the name of the stream.
+      shape: of the key.
     """
 
     draw: Callable[[], Key | None]
     stream: str
+    shape: tuple[int, ...] = ()
 
 
 class LazyKey(nnx.RngKey):
@@ -88,7 +92,7 @@ class LazyKey(nnx.RngKey):
         if type(self._held) is _Pending:
             key = self._held.draw()
             if key is None:
-                return stand_in()
+                return stand_in(self._held.shape)
             object.__setattr__(self, "_held", key)
         return self._held
 
@@ -98,9 +102,21 @@ class LazyKey(nnx.RngKey):
 
     def get_value(self, **kwargs: Any) -> Any:
         held = self._held
-        if type(held) is _Pending and self._raw_value is stand_in():
+        if type(held) is _Pending and self._raw_value is stand_in(held.shape):
             raise no_key(held.stream)
         return super().get_value(**kwargs)
+
+
+class Count(nnx.RngCount):
+    """The count of a stream. It is set as a whole, without a look at what is there.
+
+    NNX asks for the sharding of both, and of a tracer that makes JAX describe the whole
+    program so far, for an error that nobody sees."""
+
+    def set_value(self, value: Any, **kwargs: Any) -> None:
+        if kwargs.get("index") is ...:
+            kwargs = {}
+        super().set_value(value, **kwargs)
 
 
 def no_key(stream: str) -> errors.InvalidRngError:
@@ -111,10 +127,17 @@ def no_key(stream: str) -> errors.InvalidRngError:
 
 
 @functools.cache
-def stand_in() -> Key:
+def stand_in(shape: tuple[int, ...] = ()) -> Key:
     """A key for who takes one and does not use it."""
     with jax.ensure_compile_time_eval():
-        return jax.random.key(0)
+        return jnp.broadcast_to(jax.random.key(0), shape)
+
+
+@functools.cache
+def unused_key(shape: tuple[int, ...]) -> Key:
+    """A key for who asks for one and does nothing with it."""
+    with jax.ensure_compile_time_eval():
+        return jnp.broadcast_to(jax.random.key(1), shape)
 
 
 @functools.cache
@@ -131,11 +154,27 @@ def rngs_for(streams: NnxStreams, given: bool) -> nnx.Rngs:
       given: whether the caller gave `rngs`, which then has the streams that there are.
     """
     names = AT_INIT if not given else (*streams.keys, "params")
-    made = nnx.Rngs(**dict.fromkeys(names, stand_in()))
+    made = of_stand_ins(names)
     for name, stream in made.items():
         draw = functools.partial(_drawn, streams, name)
         stream.key = _lazy(_Pending(draw, name), stream.key)
     return made
+
+
+def of_stand_ins(names: Iterable[str]) -> nnx.Rngs:
+    """An `nnx.Rngs` that has these streams, for who does not use them."""
+    made = nnx.Rngs(**dict.fromkeys(names, stand_in()))
+    for _, stream in made.items():
+        stream.count = count_like(stream.count)
+    return made
+
+
+def count_like(count: Any) -> Count:
+    """The count of a stream that begins."""
+    shape = np.shape(count.get_raw_value())
+    made: Any = Count.from_metadata(zeros(shape), count.get_metadata())
+    counts: Count = made
+    return counts
 
 
 def _lazy(pending: Any, like: Any) -> Any:
@@ -158,10 +197,14 @@ class Fed:
     Args:
       streams: the keys of the call.
       tags: the name of each stream of the module, in the order of its graph.
+      unused: the streams of which the key is of no use to who asks for it.
     """
 
-    def __init__(self, streams: NnxStreams, tags: Sequence[str]):
+    def __init__(
+        self, streams: NnxStreams, tags: Sequence[str], unused: Collection[int] = ()
+    ):
         self._streams = streams
+        self._unused = unused
         self._typed: dict[str, Key] = {}
         self._names = [streams.answering(tag) for tag in tags]
         # Those of the name itself come first, as where there are no others.
@@ -177,10 +220,12 @@ class Fed:
     def key(self, index: int, like: Any, shape: tuple[int, ...]) -> Any:
         """The key of a stream, a Variable of `shape`, where the module has `like`."""
         draw = functools.partial(self._draw, index, shape)
-        return _lazy(_Pending(draw, tag_of(like)), like)
+        return _lazy(_Pending(draw, tag_of(like), shape), like)
 
     def _draw(self, index: int, shape: tuple[int, ...]) -> Key | None:
         name = self._names[index]
+        if index in self._unused:
+            return unused_key(shape)
         if not self._streams.offers(name):
             self._lacking.add(index)
             return None
