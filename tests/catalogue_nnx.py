@@ -319,7 +319,8 @@ class Numbers(nnx.Module):
 
     def __call__(self, x):
         self.steps.set_value(self.steps.get_value() + 1)
-        return x * self.scale.get_value() + float(self.steps.get_value())
+        steps = jnp.asarray(self.steps.get_value(), x.dtype)
+        return x * self.scale.get_value() + steps
 
 
 class Count(nnx.Variable):
