@@ -39,17 +39,22 @@ def is_passed(after: Any, before: Any) -> bool | None:
 
 
 def _is_same(after: Any, before: Any) -> bool | None:
-    value = after
+    value, axes = after, list(range(np.ndim(after)))
     while value is not before:
         if not isinstance(value, jax.core.Tracer):
             return _is_equal(value, before)
         if not (hasattr(value, "parent") and hasattr(value, "get_const")):
             return None
+        equation = value.parent
+        if equation is not None and equation.primitive.name == "transpose":
+            order = equation.params["permutation"]  # a scan over another axis
+            value, axes = equation.in_tracers[0], [order[axis] for axis in axes]
+            continue
         source = _source(value)
         if source is None:
             return _is_equal(value.get_const(), before)
         value = source
-    return True
+    return axes == sorted(axes)
 
 
 def _is_equal(one: Any, two: Any) -> bool:
@@ -89,9 +94,10 @@ def _operand(equation: Any, position: int) -> int | None:
         return None if held is None else _input(held, position)
     if name == "scan":
         found = _input(params["jaxpr"], position)
-        is_carry = position < params["num_carry"]
-        kept = found == params["num_consts"] + position
-        return found if is_carry and kept else None
+        consts, carries = params["num_consts"], params["num_carry"]
+        if found is not None and found >= consts + carries <= consts + position:
+            return found  # a slice of each step, put together again
+        return found if found == consts + position else None
     if name == "while":
         consts = params["cond_nconsts"] + params["body_nconsts"]
         found = _input(params["body_jaxpr"], position)

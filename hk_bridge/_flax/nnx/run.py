@@ -12,7 +12,6 @@ from typing import NamedTuple
 from flax import errors
 from flax import nnx
 import jax
-import numpy as np
 
 from hk_bridge import _errors
 from hk_bridge import _layout
@@ -30,7 +29,6 @@ from hk_bridge._flax.plan import Plan
 from hk_bridge._flax.plan import in_filter
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
-from hk_bridge._layout import names
 
 Variables = dict[str, Any]
 
@@ -110,10 +108,10 @@ def _values(
             of = _value(leaf, there, variables, host)
             value = type(value).from_metadata(of, value.get_metadata())
         elif leaf.kind is Kind.KEY:
-            shape = np.shape(value.get_raw_value())
-            value = fed.key(next(numbers), value, shape)
+            value = fed.key(next(numbers), value)
         elif leaf.kind is Kind.COUNT:
             value = streams.count_like(value)
+            of = value.get_raw_value()
         elif isinstance(value, jax.ShapeDtypeStruct):
             raise _errors.abstract_attribute(leaf.path)
         else:
@@ -209,17 +207,16 @@ def _collect(
 ) -> None:
     """Records what the run made and wrote, and has it in `variables`."""
     gone = {leaf.where for leaf in bound.graph.kept}
-    counts: dict[names.Path, Any] = {}
+    numbers = {leaf.path[:-1]: i for i, leaf in enumerate(bound.graph.keys)}
     for leaf, before in bound.leaves():
         if leaf.where is not None:
             gone.discard(leaf.where)
             if leaf.value.get_raw_value() is not before:
                 _record(leaf.where, leaf.value, before, plan, variables, record, host)
-        elif leaf.kind is Kind.COUNT:
-            counts[leaf.path[:-1]] = leaf.value
+        elif leaf.kind is Kind.COUNT and leaf.path[:-1] in numbers:
+            fed.check(numbers[leaf.path[:-1]], leaf.value, before)
         elif leaf.kind is Kind.ARRAY and leaf.value is not before is not MISSING:
             raise _errors.array_attribute_changed(leaf.path)
-    fed.check([counts.get(key.path[:-1]) for key in bound.graph.keys])
     for where in gone:
         if where is not None:
             _layout.remove(variables, where)

@@ -22,7 +22,6 @@ from flax import errors
 from flax import nnx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from hk_bridge._flax.keys import Key
 from hk_bridge._flax.keys import Streams
@@ -70,12 +69,12 @@ class _Pending(NamedTuple):
     Attributes:
       draw: gives the key, or None where there is none.
       stream: the name of the stream.
-      shape: of the key.
+      instead: who takes a key that there is not, and does not use it, gets this.
     """
 
     draw: Callable[[], Key | None]
     stream: str
-    shape: tuple[int, ...] = ()
+    instead: Key
 
 
 class LazyKey(nnx.RngKey):
@@ -92,7 +91,7 @@ class LazyKey(nnx.RngKey):
         if type(self._held) is _Pending:
             key = self._held.draw()
             if key is None:
-                return stand_in(self._held.shape)
+                return self._held.instead
             object.__setattr__(self, "_held", key)
         return self._held
 
@@ -102,7 +101,7 @@ class LazyKey(nnx.RngKey):
 
     def get_value(self, **kwargs: Any) -> Any:
         held = self._held
-        if type(held) is _Pending and self._raw_value is stand_in(held.shape):
+        if type(held) is _Pending and self._raw_value is held.instead:
             raise no_key(held.stream)
         return super().get_value(**kwargs)
 
@@ -141,10 +140,10 @@ def unused_key(shape: tuple[int, ...]) -> Key:
 
 
 @functools.cache
-def zeros(shape: tuple[int, ...]) -> jax.Array:
-    """The counts of a stream that begins."""
+def zero() -> jax.Array:
+    """The count of a stream that begins."""
     with jax.ensure_compile_time_eval():
-        return jnp.zeros(shape, jnp.uint32)
+        return jnp.zeros((), jnp.uint32)
 
 
 def rngs_for(streams: NnxStreams, given: bool) -> nnx.Rngs:
@@ -157,7 +156,7 @@ def rngs_for(streams: NnxStreams, given: bool) -> nnx.Rngs:
     made = of_stand_ins(names)
     for name, stream in made.items():
         draw = functools.partial(_drawn, streams, name)
-        stream.key = _lazy(_Pending(draw, name), stream.key)
+        stream.key = _lazy(_Pending(draw, name, stand_in()), stream.key)
     return made
 
 
@@ -171,8 +170,9 @@ def of_stand_ins(names: Iterable[str]) -> nnx.Rngs:
 
 def count_like(count: Any) -> Count:
     """The count of a stream that begins."""
-    shape = np.shape(count.get_raw_value())
-    made: Any = Count.from_metadata(zeros(shape), count.get_metadata())
+    shape = tuple(count.get_raw_value().shape)
+    start = jnp.zeros(shape, jnp.uint32) if shape else zero()  # as NNX makes it
+    made: Any = Count.from_metadata(start, count.get_metadata())
     counts: Count = made
     return counts
 
@@ -206,6 +206,7 @@ class Fed:
         self._streams = streams
         self._unused = unused
         self._typed: dict[str, Key] = {}
+        self._counts: dict[str, list[jax.Array]] = {}
         self._names = [streams.answering(tag) for tag in tags]
         # Those of the name itself come first, as where there are no others.
         own = [tag == name for tag, name in zip(tags, self._names, strict=True)]
@@ -217,10 +218,14 @@ class Fed:
             seen[self._names[i]] += 1
         self._lacking: set[int] = set()  # streams of which a stand-in was handed out
 
-    def key(self, index: int, like: Any, shape: tuple[int, ...]) -> Any:
-        """The key of a stream, a Variable of `shape`, where the module has `like`."""
+    def key(self, index: int, like: Any) -> Any:
+        """The key of a stream, a Variable, where the module has `like`."""
+        own = like.get_raw_value()
+        shape = tuple(own.shape)
+        is_abstract = isinstance(own, jax.ShapeDtypeStruct)
+        instead = stand_in(shape) if is_abstract else own
         draw = functools.partial(self._draw, index, shape)
-        return _lazy(_Pending(draw, tag_of(like), shape), like)
+        return _lazy(_Pending(draw, tag_of(like), instead), like)
 
     def _draw(self, index: int, shape: tuple[int, ...]) -> Key | None:
         name = self._names[index]
@@ -231,22 +236,22 @@ class Fed:
             return None
         if name not in self._typed:
             self._typed[name] = _typed(self._streams.key(name))
-        number = np.uint32(self._numbers[index])
-        key = jax.random.fold_in(self._typed[name], number)
+        counts = self._counts.setdefault(name, [zero()])
+        while len(counts) <= self._numbers[index]:
+            counts.append(counts[-1] + 1)  # as a stream of NNX counts
+        key = jax.random.fold_in(self._typed[name], counts[self._numbers[index]])
         return jax.random.split(key, shape) if shape else key
 
-    def check(self, counts: Sequence[Any]) -> None:
+    def check(self, index: int, count: Any, before: Any) -> None:
         """Refuses that a stream without a key was used inside a transform of NNX.
 
         Args:
-          counts: the count of each stream after the run, a Variable.
+          count: its count after the run, a Variable.
+          before: what that held before.
         """
-        for index in self._lacking:
-            if counts[index] is None:
-                continue
-            count = counts[index].get_raw_value()
-            if is_passed(count, zeros(np.shape(count))) is False:
-                raise no_key(tag_of(counts[index]))
+        used = is_passed(count.get_raw_value(), before) is False
+        if index in self._lacking and used:
+            raise no_key(tag_of(count))
 
 
 def tag_of(variable: Any) -> str:
