@@ -75,12 +75,16 @@ def put_back(module: Any, variables: dict[str, Any]) -> None:
         _layout.box_in_place(variables, boxes)
 
 
-def note_boxes(name: str, variables: Mapping[str, Any]) -> None:
-    """At init: tells who listens what the boxes in `variables` of module `name` say."""
+def note_boxes(name: str, module: Any, variables: dict[str, Any]) -> None:
+    """At init: tells who listens what the boxes in `variables` of `module` say.
+
+    Args:
+      name: the name of the module in Haiku.
+    """
     if _listener.annotations is None or _haiku.depth() != _listener.depth:
         return  # the params of a transform that is not lifted go nowhere
     name = _haiku.lift_prefix() + name
-    for collection, tree in variables.items():
+    for collection, tree in _flax.annotated(module, variables).items():
         for path, spec, leaf in _annotated(tree, (), None):
             address = _layout.address(name, _layout.Where(collection, path))
             _listener.annotations[collection == _layout.PARAMS, *address] = [

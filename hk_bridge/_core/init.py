@@ -175,7 +175,7 @@ class Init(Side):
           made here, or the user gave one inside a lifted transform.
         """
         variables = self._kept(outcome)
-        _boxes.note_boxes(self.ledger.name, outcome.variables)
+        _boxes.note_boxes(self.ledger.name, self.net.module, outcome.variables)
         _boxes.remember(self.net.module, outcome.variables)
         self.given.check(variables)
         for where, value in _layout.leaves(variables):

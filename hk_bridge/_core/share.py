@@ -165,7 +165,8 @@ def run(
     streams = (tuple(given), side.streams.offers("?"))
     avals = tuple(map(jax.typeof, arrays))
     context = _flax.context()
-    key = _flax.key_of((*plan, form.static, avals, streams, context))
+    parts = (*_flax.parts(plan), form.static, avals, streams, context)
+    key = _flax.key_of(parts)
     if key is None:
         return as_ever()
     if key not in entries:

@@ -10,9 +10,11 @@ from hk_bridge._flax.host import Recipe as Recipe
 from hk_bridge._flax.host import Record as Record
 from hk_bridge._flax.keys import Key as Key
 from hk_bridge._flax.keys import Streams as Streams
+from hk_bridge._flax.kinds import annotated as annotated
 from hk_bridge._flax.kinds import build_nnx as build_nnx
 from hk_bridge._flax.kinds import is_nnx as is_nnx
 from hk_bridge._flax.kinds import outline_nnx as outline_nnx
+from hk_bridge._flax.kinds import parts as parts
 from hk_bridge._flax.kinds import resolve as resolve
 from hk_bridge._flax.kinds import run as run
 from hk_bridge._flax.kinds import specs as specs

@@ -62,6 +62,19 @@ def specs(plan: Plan, args: Any, kwargs: Any) -> dict[str, Any]:
     return found
 
 
+def annotated(module: Any, variables: dict[str, Any]) -> dict[str, Any]:
+    """`variables` as init made them, in the boxes that say how they are sharded."""
+    found: dict[str, Any] = variables
+    return _nnx().annotated(module, found) if is_nnx(module) else found
+
+
+def parts(plan: Plan) -> tuple[Any, ...]:
+    """The parts of `plan`, for a key: of an NNX module its graph, without values."""
+    if not is_nnx(plan.module):
+        return plan
+    return (_nnx().Graph(plan.module, plan.keep_rngs).parts, *plan[1:])
+
+
 def streams(
     module: Any, rngs: Any, draw: Callable[[], jax.Array] | None, initializing: bool
 ) -> Streams:

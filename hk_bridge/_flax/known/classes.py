@@ -46,6 +46,8 @@ def class_(cls: type, ask: Ask) -> Any:
     """A class by what it and its bases hold now."""
     if is_official(cls):
         return official_key(cls)
+    if not cls.__flags__ & _MADE_BY_PYTHON:
+        return ref(cls)  # of C: nobody can write into it
     if not is_official(type(cls)):
         raise Unknown  # a metaclass may find attributes elsewhere
     if id(cls) in ask.seen:
