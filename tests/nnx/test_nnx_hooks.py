@@ -9,6 +9,7 @@ from flax import nnx
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import jmp
 import pytest
 from replay import pure
 
@@ -128,28 +129,39 @@ def test_what_was_not_written_is_not_set():
 # Policies.
 
 
-def test_policies_of_the_class():
-    half = jnp.bfloat16
+@pytest.fixture
+def half():
+    """A policy for the classes that it is set on, until the test ends."""
+    policy = jmp.get_policy("params=float32,compute=bfloat16,output=float32")
+    classes = []
 
-    class Policy:
-        """As jmp's."""
+    def set_on(cls):
+        hk.mixed_precision.set_policy(cls, policy)
+        classes.append(cls)
+        return cls
 
-        def cast_to_compute(self, tree):
-            return jax.tree.map(lambda x: x.astype(half), tree)
+    yield set_on
+    for cls in classes:
+        hk.mixed_precision.clear_policy(cls)
 
-        def cast_to_param(self, tree):
-            return tree
 
-        def cast_to_output(self, tree):
-            return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
-
-    Wrapped = wrap(nnx.Linear)
-    hk.mixed_precision.set_policy(Wrapped, Policy())
+def test_policies_of_a_wrapped_class(half):
+    Wrapped = half(wrap(nnx.Linear))
     f = hk.transform(lambda x: Wrapped(4, 3, name="net")(x))
+    check_policy(f)
+
+
+def test_policies_of_all_modules(half):
+    half(FlaxModule)
+    module = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+    check_policy(hk.transform(lambda x: FlaxModule(module, name="net")(x)))
+
+
+def check_policy(f):
     params = f.init(KEY, X)
     assert params["net"]["kernel"].dtype == jnp.float32
-    kernel = params["net"]["kernel"].astype(half)
-    expected = (X.astype(half) @ kernel).astype(jnp.float32)
+    kernel = params["net"]["kernel"].astype(jnp.bfloat16)
+    expected = (X.astype(jnp.bfloat16) @ kernel).astype(jnp.float32)
     assert_identical(f.apply(params, None, X), expected)
 
 
@@ -214,7 +226,7 @@ def test_lists_have_rows():
 
 def test_specs_are_those_of_the_metadata():
     f = hk.transform_with_state(lambda x: FlaxModule(boxed(nnx.Rngs(0)), name="net")(x))
-    specs, _ = sharding.partition_specs(f, X)
+    specs, _ = sharding.partition_specs(f.init, KEY, X)
     P = jax.sharding.PartitionSpec
     assert specs["net/layer"]["kernel"] == P("in", "out")
     assert specs["net/layer"]["bias"] in (None, P())

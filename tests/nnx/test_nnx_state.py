@@ -30,7 +30,7 @@ class Counter(nnx.Module):
 
     def __call__(self, x):
         self.count[...] += 1
-        return x + self.count[...]
+        return x + self.count[...].astype(x.dtype)
 
     def read(self):
         return self.count[...]
@@ -256,8 +256,12 @@ def test_what_only_passed_through_is_not_written(lift):
     assert_identical(f.apply(params, state, None, X)[1], state)
 
 
-def test_a_new_variable_after_init_is_an_error():
+@pytest.mark.parametrize("collections", [0, 1])
+def test_a_new_variable_after_init_is_an_error(collections):
     class Late(nnx.Module):
+        def __init__(self):
+            self.kept = nnx.List([nnx.Cache(jnp.zeros([]))] * collections)
+
         def __call__(self, late):
             if late:
                 self.memory = nnx.Cache(jnp.zeros([]))
@@ -265,7 +269,8 @@ def test_a_new_variable_after_init_is_an_error():
 
     f = hk.transform_with_state(lambda late: FlaxModule(Late(), name="net")(late))
     params, state = f.init(None, False)
-    with pytest.raises(hk_bridge.StateStructureError, match="'cache', path 'memory'"):
+    error = hk_bridge.StateStructureError if state else errors.ModifyScopeVariableError
+    with pytest.raises(error, match="memory"):
         f.apply(params, state, None, True)
 
 
@@ -334,8 +339,14 @@ def test_captured_outputs():
 
 
 def test_perturbations():
-    module = Sow(nnx.Rngs(0))
-    f = transform(module, mutable=["perturbations", "batch_stats"])
-    params, state = f.init(None, SEQUENCE)
-    (_, mutated), _ = f.apply(params, state, None, SEQUENCE)
-    assert_identical(mutated["perturbations"], {"p": jnp.zeros_like(SEQUENCE)})
+    class Perturbed(nnx.Module):
+        def __call__(self, x):
+            return 3.0 * self.perturb("p", x)
+
+    params, state = transform(Perturbed()).init(None, X)
+    assert (params, state) == ({}, {})
+    assert_identical(transform(Perturbed()).apply({}, {}, None, X)[0], 3.0 * X)
+    f = transform(Perturbed(), mutable=["perturbations"])
+    (y, mutated), _ = f.apply(params, state, None, X)
+    assert_identical(y, 3.0 * X)
+    assert_identical(mutated, {"perturbations": {"p": jnp.zeros_like(X)}})
