@@ -64,8 +64,10 @@ def specs(plan: Plan, args: Any, kwargs: Any) -> dict[str, Any]:
 
 def annotated(module: Any, variables: dict[str, Any]) -> dict[str, Any]:
     """`variables` as init made them, in the boxes that say how they are sharded."""
-    found: dict[str, Any] = variables
-    return _nnx().annotated(module, found) if is_nnx(module) else found
+    if not is_nnx(module):
+        return variables
+    boxed: dict[str, Any] = _nnx().annotated(module, variables)
+    return boxed
 
 
 def parts(plan: Plan) -> tuple[Any, ...]:

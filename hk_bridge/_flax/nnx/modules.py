@@ -9,6 +9,7 @@ from flax.nnx.bridge import variables as variable_boxes
 
 from hk_bridge import _layout
 from hk_bridge._flax.nnx import graph
+from hk_bridge._layout import Where
 
 
 def resolve(module: Any, method: Any) -> Callable[..., Any]:
@@ -68,8 +69,8 @@ def _bound(module: Any, method: Any) -> Callable[..., Any]:
 
 
 def annotated(module: Any, variables: dict[str, Any]) -> dict[str, Any]:
-    """`variables` in boxes that say how each is to be sharded, where the module does."""
-    boxes = {
+    """`variables` in boxes that say how they are to be sharded."""
+    boxes: dict[Where, Any] = {
         leaf.where: variable_boxes.NNXMeta(
             type(leaf.value),
             _layout.find(variables, leaf.where),
