@@ -46,7 +46,6 @@ class Init(Side):
 
     @property
     def mutable(self) -> Any:
-        """What Flax may change."""
         mutable = _flax.mutable_at_init(self.options.asked)
         return _flax.with_intermediates(mutable) if self.options.capture else mutable
 

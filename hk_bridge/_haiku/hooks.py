@@ -3,6 +3,7 @@
 Private in Haiku (since dm-haiku 0.0.16): `haiku._src.base.param_getter_stack`,
 `state_getter_stack` and `state_setter_stack`. Public getters start inside those in
 force, and what these give must pass a check of Haiku's that is for its own modules.
+That a parameter is missing at apply is told by the text of Haiku's error alone.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from hk_bridge._haiku import seen
 from hk_bridge._layout import Where
 
 Initializer = Callable[..., Any]
+MISSING: Any = object()
 
 
 class Hooks:
@@ -56,6 +58,31 @@ class Hooks:
             with self._listening(base.param_getter_stack, dress):
                 dressed: Any = hk.get_parameter(name, shape, dtype, _kept(init))
         return dressed.value
+
+    def elsewhere(self, where: Where, spec: Any, draw: Callable[[], Any]) -> Any:
+        """A parameter that creators and getters keep; MISSING if nobody does.
+
+        Args:
+          spec: has the shape and dtype that are asked for.
+          draw: gives the initial value, or raises; Haiku will not store it.
+        """
+        ran: list[Exception | None] = []
+
+        def init(shape: Any, dtype: Any) -> Any:
+            ran.append(None)
+            try:
+                return cast(draw(), dtype)
+            except Exception as error:
+                ran.append(error)
+                raise
+
+        try:
+            return self.param(where, spec, init, True)
+        except Exception as error:
+            refused = ran and _is_refusal(error, *_layout.address(self._name, where))
+            if refused or any(error is own for own in ran):
+                return MISSING
+            raise
 
     def state(self, where: Where, like: Any, init: Initializer) -> Any:
         """What Haiku and its hooks give for a leaf of state."""
@@ -111,6 +138,12 @@ def check_usage(reads: Any = True) -> None:
     check = getattr(base, "assert_jax_usage", None)
     if reads and check is not None:
         check("get_parameter")
+
+
+def _is_refusal(error: Exception, module_name: str, name: str) -> bool:
+    """Whether this is Haiku's own error for this parameter, made at apply."""
+    text = f"Unable to retrieve parameter {name!r} for module {module_name!r}"
+    return type(error) is ValueError and str(error).startswith(text)
 
 
 def _keep_what_is_set(next_setter: Any, value: Any, context: Any) -> Any:

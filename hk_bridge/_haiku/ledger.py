@@ -25,6 +25,7 @@ from hk_bridge import _abstract
 from hk_bridge import _layout
 from hk_bridge._haiku import hooks
 from hk_bridge._haiku import seen
+from hk_bridge._haiku.hooks import MISSING
 from hk_bridge._haiku.hooks import Hooks
 from hk_bridge._haiku.hooks import cast
 from hk_bridge._haiku.names import below
@@ -33,7 +34,6 @@ from hk_bridge._layout import Where
 from hk_bridge._layout import names
 
 Initializer = Callable[..., Any]
-MISSING: Any = object()
 
 
 class Ledger:
@@ -218,18 +218,7 @@ class Ledger:
         Args:
           draw: gives the initial value, or raises; Haiku will not store it.
         """
-        drawn: list[Any] = []
-
-        def init(shape: Any, dtype: Any) -> Any:
-            drawn.append(None)
-            return cast(draw(), dtype)
-
-        try:
-            return self._hooks.param(where, spec, init, True)
-        except Exception:
-            if not drawn:
-                raise
-            return MISSING  # nobody but its initialiser has it
+        return self._hooks.elsewhere(where, spec, draw)
 
     def fetch_state(self, where: Where, made: Any) -> Any:
         """State that creators and getters keep elsewhere; `made` by its initialiser."""
