@@ -1,5 +1,6 @@
 """State that is only read stays what it is, whatever hooks are in force."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -85,12 +86,16 @@ READERS = {
 }
 
 
+@functools.cache
+def variables_of(reader):
+    return jax.jit(READERS[reader]().init)(PARAMS_KEY, X)
+
+
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("reader", READERS)
 def test_evaluation_leaves_state_alone(reader, hook, at_first):
     module = READERS[reader]()
-    variables = jax.jit(module.init)(PARAMS_KEY, X)
-    params, state = hk_bridge.to_haiku(variables, name=NAME)
+    params, state = hk_bridge.to_haiku(variables_of(reader), name=NAME)
 
     def forward():
         with HOOKS[hook](), jax.numpy_dtype_promotion("standard"):
