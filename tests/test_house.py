@@ -37,9 +37,9 @@ FRAMES = {"_flax.pack", "_haiku.stateless", "_core.caller"}
 DOORS = {"flax": "_flax", "haiku": "_haiku"}
 USER_CODE = {"cli.demo"}  # written as a user writes
 EXTRAS = {"optax", "sklearn", "tqdm", "matplotlib"}
-# What is imported by a name that is known at run time alone: the public names, extras,
-# and the modules of users.
-BY_NAME = {"__init__", "migrate._extras", "cli.demo", "cli.verify"}
+# What is imported by a name that is known at run time alone: the public names, private
+# symbols, extras, and the modules of users.
+BY_NAME = {"__init__", "_private", "migrate._extras", "cli.demo", "cli.verify"}
 
 
 def modules():

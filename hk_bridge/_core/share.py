@@ -11,11 +11,11 @@ from typing import Any
 from typing import NamedTuple
 
 import jax
-from jax.interpreters import partial_eval
 
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
+from hk_bridge import _private
 
 
 class _Table(threading.local):
@@ -26,6 +26,11 @@ class _Table(threading.local):
 
 _table = _Table()
 
+# What stands for an input of a program that is being traced.
+_STAGED = _private.optional(
+    "jax.interpreters.partial_eval:DynamicJaxprTracer",
+    "modules under share_traces, which are traced one by one",
+)
 # Inlines as it traces. From JAX 0.12 on, True inlines in the lowering.
 _INLINE: Any = getattr(getattr(jax, "Inline", None), "JAX_EARLY", True)
 
@@ -150,7 +155,7 @@ def run(
     kwargs: Mapping[str, Any],
 ) -> _flax.Outcome:
     """What `_flax.run` does, by a trace that is there, if sharing is on."""
-    entries = _table.entries if _haiku.can_close else None
+    entries = _table.entries
 
     def as_ever() -> _flax.Outcome:
         return _flax.run(plan, variables, side, args, kwargs, side.begin)
@@ -196,7 +201,7 @@ def run(
 
 def _are_staged(arrays: Sequence[Any]) -> bool:
     """Whether all `arrays` are inputs of a program that is being traced."""
-    return all(isinstance(x, partial_eval.DynamicJaxprTracer) for x in arrays)
+    return _STAGED is not None and all(isinstance(x, _STAGED) for x in arrays)
 
 
 def _shared(entry: _Entry) -> Callable[..., _Results]:

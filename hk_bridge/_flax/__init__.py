@@ -3,6 +3,7 @@
 from flax import linen as linen
 from flax import serialization as serialization
 
+from hk_bridge._flax import private as private
 from hk_bridge._flax.host import MISSING as MISSING
 from hk_bridge._flax.host import Alone as Alone
 from hk_bridge._flax.host import Host as Host

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from hk_bridge import _abstract
 from hk_bridge import _layout
+from hk_bridge._haiku import private
 from hk_bridge._haiku import seen
 from hk_bridge._layout import Where
 
@@ -135,9 +136,8 @@ def check_usage(reads: Any = True) -> None:
     """Raises Haiku's error if parameters are read inside a transform of JAX's own.
 
     Haiku checks that if `hk.experimental.check_jax_usage` wants it."""
-    check = getattr(base, "assert_jax_usage", None)
-    if reads and check is not None:
-        check("get_parameter")
+    if reads and private.assert_jax_usage is not None:
+        private.assert_jax_usage("get_parameter")
 
 
 def _is_refusal(error: Exception, module_name: str, name: str) -> bool:

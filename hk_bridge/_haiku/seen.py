@@ -21,12 +21,10 @@ from typing import Any
 
 import haiku as hk
 from haiku._src import base
-from haiku._src import config
-from haiku._src import mixed_precision
-from haiku._src import module as haiku_module
 
 from hk_bridge import _errors
 from hk_bridge._haiku import names
+from hk_bridge._haiku import private
 
 
 class _StandIn(hk.Module):
@@ -73,7 +71,7 @@ def name_in_force(owner: hk.Module) -> str:
     interceptor may have put there (`hk.name_scope`)."""
     stack = base.current_frame().module_stack
     if any(entry.module is owner for entry in stack):
-        return base.current_name()
+        return hk.experimental.current_name()
     name: str = owner.module_name
     return name
 
@@ -117,13 +115,14 @@ def is_observed() -> bool:
     """Whether `hk.intercept_methods` is in force, or a table is being made."""
     # Once a policy was set, Haiku never takes its interceptor away; it looks at modules
     # of the classes that have a policy, which a stand-in's cannot.
-    policies = mixed_precision._mixed_precision_interceptor
-    return any(other is not policies for other in haiku_module.interceptor_stack)
+    if private.interceptor_stack is None:
+        return True
+    return any(other is not private.policies for other in private.interceptor_stack)
 
 
 def texts_wanted() -> bool:
     """Whether modules that are made now have a text, by `module_auto_repr`."""
-    return bool(config.get_config().module_auto_repr)
+    return private.get_config is None or bool(private.get_config().module_auto_repr)
 
 
 def observe(
