@@ -77,7 +77,7 @@ class Init(Side):
         stored = self.ledger.has_param(where)
         lazy = (stored or _haiku.has_creators()) and not drawn
         like = recipe.spec() if lazy else draw()
-        if any(getattr(x, "weak_type", False) for x in jax.tree.leaves(like)):
+        if lazy and any(map(_is_weak, jax.tree.leaves(like))):
             like = draw()  # a Python number has no shape
         made = self._make_tree(where, like, draw, recipe.with_shape)
         if not drawn:
@@ -231,3 +231,7 @@ class Init(Side):
             value = _layout.find(outcome.variables, where, start)
             if value is not start and self.writes(where.collection):
                 self.set_state(where, value, start)
+
+
+def _is_weak(leaf: Any) -> bool:
+    return bool(getattr(leaf, "weak_type", False))

@@ -15,7 +15,6 @@ import jax
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
-from hk_bridge import _private
 
 
 class _Table(threading.local):
@@ -26,11 +25,6 @@ class _Table(threading.local):
 
 _table = _Table()
 
-# What stands for an input of a program that is being traced.
-_STAGED = _private.optional(
-    "jax.interpreters.partial_eval:DynamicJaxprTracer",
-    "modules under share_traces, which are traced one by one",
-)
 # Inlines as it traces. From JAX 0.12 on, True inlines in the lowering.
 _INLINE: Any = getattr(getattr(jax, "Inline", None), "JAX_EARLY", True)
 
@@ -201,7 +195,7 @@ def run(
 
 def _are_staged(arrays: Sequence[Any]) -> bool:
     """Whether all `arrays` are inputs of a program that is being traced."""
-    return _STAGED is not None and all(isinstance(x, _STAGED) for x in arrays)
+    return all(map(_flax.is_staged, arrays))
 
 
 def _shared(entry: _Entry) -> Callable[..., _Results]:

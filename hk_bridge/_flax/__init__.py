@@ -35,6 +35,7 @@ from hk_bridge._flax.modules import starts_at_zero as starts_at_zero
 from hk_bridge._flax.modules import title as title
 from hk_bridge._flax.modules import unbound as unbound
 from hk_bridge._flax.modules import without_parent as without_parent
+from hk_bridge._flax.private import is_staged as is_staged
 from hk_bridge._flax.run import Filter as Filter
 from hk_bridge._flax.run import Outcome as Outcome
 from hk_bridge._flax.run import Plan as Plan

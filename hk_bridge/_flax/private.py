@@ -1,4 +1,4 @@
-"""The private symbols of Flax, and what is lost without them.
+"""The private symbols of Flax and JAX, and what is lost without them.
 
 What each is for is said where it is used; `tests/test_doors.py` has a canary of each.
 """
@@ -36,6 +36,15 @@ _interceptor_stack = _private.optional(
     "flax.linen.module:_global_interceptor_stack",
     "lifted transforms, and what share_traces shares",
 )
+_Staged = _private.optional(
+    "jax.interpreters.partial_eval:DynamicJaxprTracer",
+    "apply, where initialisers close over arrays, and what share_traces shares",
+)
+
+
+def is_staged(value: Any) -> bool:
+    """Whether `value` stands for an array of a program that is being traced."""
+    return _Staged is not None and isinstance(value, _Staged)
 
 
 def interceptors() -> list[Any] | None:

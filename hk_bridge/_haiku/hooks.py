@@ -34,7 +34,21 @@ class Hooks:
 
     def __init__(self, owner: hk.Module, name: str, others: set[tuple[str, str]]):
         self._owner, self._name = owner, name
+        self._addresses: dict[Where, tuple[str, str]] = {}
+        self._modules: dict[str, hk.Module] = {}
         self.others = others
+
+    def address(self, where: Where) -> tuple[str, str]:
+        """Where in Haiku a leaf is. It is asked several times a leaf."""
+        if where not in self._addresses:
+            self._addresses[where] = _layout.address(self._name, where)
+        return self._addresses[where]
+
+    def _inside(self, module_name: str) -> contextlib.AbstractContextManager[None]:
+        if module_name not in self._modules:
+            made = seen.module_named(self._owner, module_name)
+            self._modules[module_name] = made
+        return seen.inside(self._modules[module_name])
 
     def param(self, where: Where, like: Any, init: Initializer, exact: bool) -> Any:
         """What Haiku and its hooks give for a parameter.
@@ -43,11 +57,11 @@ class Hooks:
           like: has the shape and dtype that are asked for, or is no array.
           exact: Haiku is to refuse another shape, not Flax.
         """
-        module_name, name = _layout.address(self._name, where)
+        module_name, name = self.address(where)
         shape, dtype = (), None
         if is_array := _abstract.is_array(like):
             shape, dtype = like.shape, like.dtype
-        with seen.inside(self._owner, module_name):
+        with self._inside(module_name):
             if not base.param_getter_stack and is_array:
                 return hk.get_parameter(name, shape, dtype, init)
             bundle = base.current_frame().params.get(module_name, {})
@@ -80,18 +94,18 @@ class Hooks:
         try:
             return self.param(where, spec, init, True)
         except Exception as error:
-            refused = ran and _is_refusal(error, *_layout.address(self._name, where))
+            refused = ran and _is_refusal(error, *self.address(where))
             if refused or any(error is own for own in ran):
                 return MISSING
             raise
 
     def state(self, where: Where, like: Any, init: Initializer) -> Any:
         """What Haiku and its hooks give for a leaf of state."""
-        module_name, name = _layout.address(self._name, where)
+        module_name, name = self.address(where)
         shape, dtype = (), None
         if _abstract.is_array(like):
             shape, dtype = like.shape, like.dtype
-        with seen.inside(self._owner, module_name):
+        with self._inside(module_name):
             if not base.state_getter_stack:
                 made = hk.get_state(name, shape, dtype or jnp.float32, _kept(init))
                 return _layout.bare(made)
@@ -104,8 +118,8 @@ class Hooks:
 
     def set_state(self, where: Where, value: Any) -> None:
         """Writes one leaf of state, of which setters see the bare value."""
-        module_name, name = _layout.address(self._name, where)
-        with seen.inside(self._owner, module_name):
+        module_name, name = self.address(where)
+        with self._inside(module_name):
             if _layout.keep(value) is value:
                 hk.set_state(name, value)
                 return

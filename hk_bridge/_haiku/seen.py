@@ -82,7 +82,7 @@ def haiku_inside(
     """Where Haiku modules go that Flax code builds, and leaves that it makes itself.
 
     A name that begins with `~` is none of Flax, so they are not among its variables."""
-    return inside(owner, f"{name}{_IN_FLAX}")
+    return inside(module_named(owner, f"{name}{_IN_FLAX}"))
 
 
 _IN_FLAX = "/~flax"
@@ -102,12 +102,14 @@ def _outside() -> Iterator[None]:
         stack.push(hidden)
 
 
-def inside(
-    owner: hk.Module, module_name: str
-) -> contextlib.AbstractContextManager[None]:
-    """Where leaves are named after `module_name`: `owner` or a Flax submodule of it."""
+def module_named(owner: hk.Module, module_name: str) -> hk.Module:
+    """What Haiku's hooks see as `module_name`: `owner` or a Flax submodule of it."""
     own = module_name == owner.module_name
-    module = owner if own else _stand_in(owner, module_name)
+    return owner if own else _stand_in(owner, module_name)
+
+
+def inside(module: hk.Module) -> contextlib.AbstractContextManager[None]:
+    """Where leaves are named after `module`."""
     return base.current_frame().module_stack(base.ModuleState(module, "__call__"))
 
 
