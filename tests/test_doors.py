@@ -26,6 +26,7 @@ from haiku._src import transform
 from haiku._src import typing
 from haiku._src import utils
 import jax
+from jax.interpreters import partial_eval
 import jax.numpy as jnp
 import pytest
 
@@ -529,6 +530,18 @@ def test_share_scope_gives_another_parent():
         assert sorted(root._variables["params"]) == ["a"]
         assert sorted(root._variables["params"]["a"]) == ["layers_0"]
     assert paths[1] == (("a",), ("a", "layers_0"))
+
+
+def test_what_is_staged_is_of_one_class_and_has_no_value():
+    def look(x):
+        assert type(x) is partial_eval.DynamicJaxprTracer
+        assert _flax.is_staged(x)
+        with pytest.raises(jax.errors.ConcretizationTypeError):
+            int(x)
+
+    jax.make_jaxpr(look)(1)
+    assert not _flax.is_staged(X)
+    jax.grad(lambda x: int(x) * (x if not _flax.is_staged(x) else None))(1.0)
 
 
 def test_the_stack_of_interceptors():

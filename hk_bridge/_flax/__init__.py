@@ -4,6 +4,8 @@ from flax import linen as linen
 from flax import serialization as serialization
 
 from hk_bridge._flax import private as private
+from hk_bridge._flax.axes import axes_of as axes_of
+from hk_bridge._flax.axes import named as named
 from hk_bridge._flax.host import MISSING as MISSING
 from hk_bridge._flax.host import Alone as Alone
 from hk_bridge._flax.host import Host as Host
