@@ -324,9 +324,6 @@ class Mean(Box):
         return self.replace(value=jnp.broadcast_to(self.value, shape))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="not all of the class is known, and so its boxes are forgotten"
-)
 def test_vmap_add_remove_axis_transforms():
     """As the test of this name in Flax's tests/linen/linen_transforms_test.py."""
 

@@ -256,6 +256,16 @@ def test_classes_that_python_makes_are_values(value):
     assert key_of(value) == key_of(value) is not None
 
 
+def asserts(x):
+    assert x.shape == (2, 4), "and pytest writes its own code for that"
+    return x
+
+
+def test_code_that_asserts_is_a_value_under_pytest():
+    assert any(name.startswith("@py") for name in asserts.__code__.co_names)
+    assert key_of(asserts) == key_of(asserts) is not None
+
+
 class Raising:
     def __getattribute__(self, name):
         raise ValueError(name)
