@@ -369,6 +369,30 @@ def lifted_stream(stream: str, path: str) -> str:
     )
 
 
+# Private symbols of other libraries that are gone.
+
+
+def wrong_without(
+    symbol: str, name: str, oldest: str, newest: str, version: str
+) -> ImportError:
+    return ImportError(
+        f"hk_bridge cannot do without {symbol}, a private part that {name} {version} "
+        f"does not have. It works with {name} {oldest} to {newest}. Write pip install "
+        f"'{name}=={newest}', or take a newer hk_bridge."
+    )
+
+
+def slower_without(
+    symbol: str, cost: str, name: str, oldest: str, newest: str, version: str
+) -> str:
+    return (
+        f"hk_bridge does without {symbol}, a private part that {name} {version} does "
+        f"not have: all results are as ever, but this takes longer: {cost}. Write pip "
+        f"install '{name}=={newest}', or take a newer hk_bridge. It is fast with "
+        f"{name} {oldest} to {newest}."
+    )
+
+
 # Notes to the errors of Flax and Haiku.
 
 

@@ -5,6 +5,7 @@ import copy
 import types
 from typing import Any
 
+from boxes import Box
 import chex
 import flax.core
 import flax.linen as nn
@@ -129,23 +130,10 @@ def test_haikus_own_modules_below_the_name_are_ignored():
     assert hk_bridge.to_flax({}, state, name="net") == {}
 
 
-class Scaled(flax.struct.PyTreeNode, flax.core.meta.AxisMetadata):
+class Scaled(Box):
     """A box of the user's own."""
 
-    value: Any
     note: str = flax.struct.field(pytree_node=False)
-
-    def unbox(self):
-        return self.value
-
-    def replace_boxed(self, val):
-        return self.replace(value=val)
-
-    def add_axis(self, index, params):
-        return self
-
-    def remove_axis(self, index, params):
-        return self
 
 
 def test_boxes_are_opened_and_put_back():

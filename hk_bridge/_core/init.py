@@ -48,7 +48,6 @@ class Init(Side):
 
     @property
     def mutable(self) -> Any:
-        """What Flax may change."""
         mutable = _flax.mutable_at_init(self.options.asked)
         return _flax.with_intermediates(mutable) if self.options.capture else mutable
 
@@ -91,7 +90,7 @@ class Init(Side):
         lazy = (stored or _haiku.has_creators()) and not drawn
         lazy &= where.collection == PARAMS
         like = recipe.spec() if lazy else draw()
-        if any(getattr(x, "weak_type", False) for x in jax.tree.leaves(like)):
+        if lazy and any(map(_is_weak, jax.tree.leaves(like))):
             like = draw()  # a Python number has no shape
         made = self._make_tree(where, like, draw, recipe.with_shape)
         if not drawn:
@@ -244,3 +243,7 @@ class Init(Side):
             value = _layout.find(outcome.variables, where, start)
             if value is not start and self.writes(where.collection):
                 self.set_state(where, value, start)
+
+
+def _is_weak(leaf: Any) -> bool:
+    return bool(getattr(leaf, "weak_type", False))

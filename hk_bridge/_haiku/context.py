@@ -17,10 +17,21 @@ from typing import Any
 import haiku as hk
 from haiku._src import base
 from haiku._src import typing
-from haiku._src import utils
 import jax
 
-camel_to_snake: Callable[[str], str] = functools.cache(utils.camel_to_snake)
+from hk_bridge._haiku import private
+
+
+@functools.cache
+def camel_to_snake(name: str) -> str:
+    """How Haiku names a module after its class `name`."""
+    if private.camel_to_snake is not None:
+        return str(private.camel_to_snake(name))
+    names: list[str] = []
+    metaclass: Any = type(hk.Module)
+    cls = metaclass(name, (hk.Module,), {})
+    hk.transform(lambda: names.append(cls().name)).init(None)
+    return names[0]
 
 
 def running_init() -> bool:
@@ -40,7 +51,7 @@ def key_source() -> Callable[[], jax.Array] | None:
 
 def has_creators() -> bool:
     """Whether `hk.custom_creator` is in force for parameters."""
-    return bool(base.param_creator_stack)
+    return private.param_creator_stack is None or bool(private.param_creator_stack)
 
 
 def has_state_creators() -> bool:

@@ -20,19 +20,18 @@ from hk_bridge import _haiku
 from hk_bridge import _layout
 from hk_bridge import _tables
 from hk_bridge._layout import Where
+from hk_bridge._layout.leaf import Leaf
 
 Leaves = dict[Where, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class Entry(Leaf):
     """One leaf in which a checkpoint and a module differ.
 
     Attributes:
-      collection: of the leaf in Flax.
-      path: of the leaf in Flax.
-      haiku_module: the name of its module in Haiku.
-      haiku_name: its name there.
+      collection, path: where it is in Flax.
+      haiku_module, haiku_name: where it is in Haiku.
       expected: what the module makes, as `float32[4,3]`; None if nothing.
       given: what the checkpoint holds, likewise.
       suggestion: for a missing or an unexpected leaf the nearest name on the other
@@ -40,10 +39,6 @@ class Entry:
         shapes tell (see `diff`). None if there is none.
     """
 
-    collection: str
-    path: tuple[str, ...]
-    haiku_module: str
-    haiku_name: str
     expected: str | None
     given: str | None
     suggestion: str | None = None
@@ -93,10 +88,8 @@ class Diff:
         rows = [("", "Flax", "Haiku", "expected", "given", "suggestion")]
         for kind in ("missing", "unexpected", "mismatched"):
             for entry in getattr(self, kind):
-                flax = _layout.spelled(Where(entry.collection, entry.path))
-                haiku = f"{entry.haiku_module}/{entry.haiku_name}"
                 last = (entry.expected, entry.given, entry.suggestion)
-                rows.append((kind, flax, haiku, *(cell or "-" for cell in last)))
+                rows.append((kind, *entry._cells(), *(cell or "-" for cell in last)))
         return rows
 
 
