@@ -50,6 +50,8 @@ refused.
 
 from hk_bridge.migrate._diff import diff as diff
 from hk_bridge.migrate._format import CheckpointError as CheckpointError
+from hk_bridge.migrate._haiku import load_haiku as load_haiku
+from hk_bridge.migrate._haiku import save_haiku as save_haiku
 from hk_bridge.migrate._load import load as load
 from hk_bridge.migrate._save import save as save
 from hk_bridge.migrate._twins import Twin as Twin
@@ -62,6 +64,8 @@ __all__ = [
     "TwinError",
     "diff",
     "load",
+    "load_haiku",
     "save",
+    "save_haiku",
     "twin",
 ]
