@@ -42,9 +42,8 @@ def nested(flat: Flat, separator: str | None = None) -> Tree:
         own collections; others stay whole, as PyTorch's do.
     """
     separator = flat.separator if separator is None else separator
-    if separator is None and flat and not any("/" in name for name in flat):
-        tops = {name.partition(".")[0] for name in flat}
-        separator = "." if tops <= _layout.FLAXS_OWN else "/"
+    if separator is None and told_by_dots(flat):
+        separator = "."
     if separator is not None:
         return split(flat, separator)
     tree: Tree = {}
@@ -54,6 +53,13 @@ def nested(flat: Flat, separator: str | None = None) -> Tree:
         if last or leaf.size:
             _put(level, name, names.unescape(last), leaf)
     return tree
+
+
+def told_by_dots(flat: Tree) -> bool:
+    """Whether the names are those of variables, joined by dots."""
+    if not flat or any("/" in name for name in flat):
+        return False
+    return all(name.partition(".")[0] in _layout.FLAXS_OWN for name in flat)
 
 
 def split(flat: Tree, separator: str) -> Tree:

@@ -20,6 +20,7 @@ from hk_bridge.migrate._files import size_of
 from hk_bridge.migrate._flat import every_leaf
 from hk_bridge.migrate._flat import joined
 from hk_bridge.migrate._flat import named
+from hk_bridge.migrate._flat import told_by_dots
 from hk_bridge.migrate._format import CheckpointError
 from hk_bridge.migrate._format import Format
 from hk_bridge.migrate._format import Tree
@@ -94,7 +95,10 @@ def prepared(path: pathlib.Path, kind: Format, tree: _layout.Variables) -> Tree:
 
 def _flat(tree: Tree, kind: Format, separator: str | None) -> Tree:
     if separator is None:
-        return named(tree)
+        flat = named(tree)
+        if told_by_dots(flat):
+            raise cannot_hold(kind, (next(iter(tree)),), "a name that reads as two")
+        return flat
     try:
         return joined(tree, separator)
     except ValueError as error:
@@ -136,7 +140,7 @@ def _savable(tree: Any, path: _layout.Path, kind: Format) -> Any:
         for name in tree:
             _check_name(name, (*path, name), kind)
         return {_plain(k): _savable(v, (*path, k), kind) for k, v in tree.items()}
-    if len(path) == 1:
+    if len(path) == 1 and path[0] in _layout.FLAXS_OWN:
         raise _errors.collection_type(path[0], tree)
     leaf = np.asarray(tree) if isinstance(tree, np.generic) else tree
     if type(leaf) in kind.scalars and _packs(leaf):
