@@ -1,9 +1,11 @@
 """`load_haiku` and `save_haiku`: the params and state of Haiku's own code bases."""
 
 from collections.abc import Mapping
+import pathlib
 from typing import Any
 from typing import Literal
 
+from hk_bridge import _errors
 from hk_bridge import _layout
 from hk_bridge.migrate import _remote
 from hk_bridge.migrate import _spellings
@@ -71,21 +73,22 @@ def load_haiku(
         if isinstance(tree, Flat):
             params, state = _spellings.read(tree)
         else:
-            params, state = pair(tree)
+            params, state = pair(tree, place.path)
         return (
             put(params, ("params",), None, dtype),
             put(state, ("state",), None, dtype),
         )
 
 
-def pair(tree: Any) -> tuple[Any, Any]:
+def pair(tree: Any, path: pathlib.Path) -> tuple[Any, Any]:
     """`(params, state)` of what was saved: the two, or params alone."""
-    if isinstance(tree, (list, tuple)):
+    given = tree
+    if isinstance(tree, (list, tuple)) and tree:
         tree = dict(zip(("params", "state", *range(len(tree))), tree, strict=False))
     elif isinstance(tree, Mapping) and tree and set(tree) <= {"0", "1"}:
         tree = {"params": tree.get("0"), "state": tree.get("1")}  # a tuple, in msgpack
     if not isinstance(tree, Mapping):
-        raise TypeError(f"it holds a {type(tree).__name__}, not Haiku's params")
+        raise CheckpointError(f"{path} is no checkpoint of Haiku's. {_wrong(given)}")
     both = set(tree) <= {"params", "state"} and all(
         map(_layout.are_bundles, tree.values())
     )
@@ -96,19 +99,19 @@ def pair(tree: Any) -> tuple[Any, Any]:
     state = {} if state is None else state
     for which, bundles in (("params", params), ("state", state)):
         if not _layout.are_bundles(bundles):
-            raise not_haikus(which, bundles)
+            told = _wrong(bundles, which)
+            raise CheckpointError(f"{path} is no checkpoint of Haiku's. {told}")
     return dict(params), dict(state)
 
 
-def not_haikus(which: str, tree: Any) -> CheckpointError:
+def _wrong(tree: Any, which: str = "params") -> str:
     has = f"a {type(tree).__name__}"
     if isinstance(tree, Mapping):
         names = ", ".join(map(repr, list(tree)[:4]))
         has = f"a dict with {names} on top" if names else "an empty dict"
-    return CheckpointError(
-        f"This is no checkpoint of Haiku's: for its {which}, {{module name: {{name: "
-        f"array}}}} was expected, but it has {has}. If it is one of Flax's, write "
-        "hk_bridge.migrate.load(path)."
+    return (
+        f"For {which}, {{module name: {{name: array}}}} was expected, but got {has}. If "
+        "this is Flax's, use hk_bridge.migrate.load and save."
     )
 
 
@@ -149,7 +152,7 @@ def save_haiku(
     tree = {"params": params, "state": {} if state is None else state}
     for which, bundles in tree.items():
         if not _layout.are_bundles(bundles):
-            raise not_haikus(which, bundles)
+            raise _errors.VariablesError(_wrong(bundles, which))
     tree = {k: {m: dict(b) for m, b in part.items()} for k, part in tree.items()}
     with _remote.from_hand(path) as local:
         kind = for_saving(local)

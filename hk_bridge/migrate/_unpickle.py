@@ -128,6 +128,7 @@ KNOWN: dict[tuple[str, str], Any] = {
     **{("jax._src.dtypes", name): _Name(name) for name in _ML_DTYPES},
     ("jaxlib.xla_extension", "bfloat16"): _Name("bfloat16"),
     ("_codecs", "encode"): lambda text, encoding: _encoded(text, encoding),
+    ("builtins", "bytes"): lambda: b"",  # as protocol 2 has none
     ("builtins", "dict"): _mapping,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("collections", "defaultdict"): lambda *args: {},
@@ -158,6 +159,7 @@ class Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
             return Wrapper
+        module = "builtins" if module == "__builtin__" else module  # in Python 2
         if (module, name) not in KNOWN:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is no array")
         return KNOWN[module, name]

@@ -1,5 +1,8 @@
 """Orbax, a directory, of which each device reads and writes its own shards."""
 
+from collections.abc import Iterator
+import contextlib
+import logging
 import math
 import pathlib
 from typing import Any
@@ -30,9 +33,9 @@ def read(path: pathlib.Path, ask: Ask) -> Any:
     ocp = extra("orbax.checkpoint")
     wanted = ask.collections
 
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         metadata = checkpointer.metadata(path.absolute()).item_metadata
-        if metadata is None:  # Orbax logs why
+        if metadata is None:  # Orbax logs why, at length
             raise ValueError("its files do not fit together, or one is cut short")
         tree = metadata.tree
         above: _layout.Path = ()  # the collection that the whole tree is
@@ -62,6 +65,21 @@ def read(path: pathlib.Path, ask: Ask) -> Any:
         return checkpointer.restore(path.absolute(), args=args)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back what Orbax logs of errors that it raises as well: their tracebacks."""
+    logger = logging.getLogger("absl")
+    logger.addFilter(_is_no_trace)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_no_trace)
+
+
+def _is_no_trace(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname or record.levelno < logging.ERROR
+
+
 def check(tree: Tree) -> None:
     files: dict[str, _layout.Path] = {}
     for where, leaf in every_leaf(tree):
@@ -78,7 +96,7 @@ def check(tree: Tree) -> None:
 
 def write(path: pathlib.Path, tree: Tree) -> None:
     ocp = extra("orbax.checkpoint")
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(tree))
 
 
