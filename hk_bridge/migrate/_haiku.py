@@ -110,8 +110,8 @@ def _wrong(tree: Any, which: str = "params") -> str:
         names = ", ".join(map(repr, list(tree)[:4]))
         has = f"a dict with {names} on top" if names else "an empty dict"
     return (
-        f"For {which}, {{module name: {{name: array}}}} was expected, but got {has}. If "
-        "this is Flax's, use hk_bridge.migrate.load and save."
+        f"For {which}, {{module name: {{name: array}}}} was expected, but got {has}. "
+        "If this is Flax's, use hk_bridge.migrate.load and save."
     )
 
 
