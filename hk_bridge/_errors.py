@@ -25,10 +25,10 @@ class VariablesError(ValueError):
 
     >>> import hk_bridge
     >>> try:
-    ...     hk_bridge.to_haiku({"kernel": 1.0}, name="net")
+    ...     hk_bridge.to_haiku({"params": 1.0}, name="net")
     ... except hk_bridge.VariablesError as error:
     ...     print(str(error).partition(". ")[0])
-    The collection 'kernel' must be a dict with string keys, but is builtins.float
+    The collection 'params' must be a dict with string keys, but is builtins.float
     """
 
 

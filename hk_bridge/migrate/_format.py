@@ -1,6 +1,7 @@
 """What a format of checkpoints is: what it can hold, and who reads and writes it."""
 
 from collections.abc import Callable
+import functools
 import pathlib
 from typing import Any
 from typing import NamedTuple
@@ -107,6 +108,7 @@ def nothing(tree: Tree) -> None:
     """The `check` of a format that has nothing more to refuse."""
 
 
+@functools.cache
 def is_number(dtype: Any) -> bool:
     """Whether `dtype` is one of JAX's, bool too, in the byte order of the machine."""
     number = any(jnp.issubdtype(dtype, kind) for kind in (np.number, np.bool_))

@@ -60,8 +60,7 @@ def load_haiku(
       CheckpointError: what is there is no whole checkpoint, or not of Haiku's.
       ModuleNotFoundError: the format's library is not installed.
 
-    >>> from hk_bridge import migrate
-    >>> import tempfile
+    >>> import numpy as np, tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> np.savez(f"{folder.name}/net.npz", **{"mlp/~/linear/w": np.ones(2)})
     >>> load_haiku(f"{folder.name}/net.npz")
@@ -141,7 +140,7 @@ def save_haiku(
         which `"alphafold"` and `"plain"` have no place for.
       FileExistsError, OSError, CheckpointError, ModuleNotFoundError: as `save`.
 
-    >>> import tempfile
+    >>> import numpy as np, tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> path = f"{folder.name}/net.npz"
     >>> save_haiku(path, {"mlp/~/linear": {"w": np.ones(2)}}, names="alphafold")

@@ -79,7 +79,7 @@ def found(path: pathlib.Path, step: int | None) -> Place:
         raise _no_steps(path, step, steps)
     if steps:
         return _step(steps[max(steps) if step is None else step])
-    if _items(path):
+    if (path / "_CHECKPOINT_METADATA").is_file() and _items(path):  # a step
         return _step(path)
     for name in _IN_FOLDER:
         inner = path / name

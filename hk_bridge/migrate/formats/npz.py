@@ -1,5 +1,7 @@
 """NumPy's archive of arrays, one flat file."""
 
+import functools
+import io
 import math
 import pathlib
 import struct
@@ -27,6 +29,7 @@ _END_64 = struct.Struct("<4sQ2H2L4Q")
 _PLACE_64 = struct.Struct("<4sLQL")
 _HEADER = struct.Struct("<4s5H3L2H")
 
+_SMALL = 2**16  # bytes: a member that is read at once
 _BFLOAT16 = np.dtype("V2")  # as NumPy writes it; JAX has no other dtype of 2 bytes
 
 
@@ -71,27 +74,64 @@ def _check_header(file: BinaryIO, member: zipfile.ZipInfo) -> None:
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
     """The array in a member, which is read to its end: there its checksum is."""
+    if member.file_size <= _SMALL:
+        return _small_array(archive.read(member), member)
     with archive.open(member) as file:
         try:
-            major, _ = np.lib.format.read_magic(file)
+            shape, _, dtype, start = _header(file)
         except ValueError as error:
-            raise TypeError(f"its member {member.filename!r} is no array") from error
-        header = {
-            1: np.lib.format.read_array_header_1_0,
-            2: np.lib.format.read_array_header_2_0,
-        }[major]
-        shape, _, dtype = header(file)
-        start = file.tell()
-    if dtype.hasobject:
-        raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
-    if min(shape, default=0) < 0 or member.file_size != (
-        start + math.prod(shape) * dtype.itemsize
-    ):
-        raise ValueError(f"its member {member.filename!r} is no array of shape {shape}")
+            raise TypeError(
+                f"its member {member.filename!r} is no array: {error}"
+            ) from error
+    _check_size(member, shape, dtype, start)
     with archive.open(member) as file:
         array: Any = np.lib.format.read_array(file, allow_pickle=False)
         if file.read(1):
             raise ValueError(f"its member {member.filename!r} holds more than an array")
+    return _native(array)
+
+
+def _small_array(data: bytes, member: zipfile.ZipInfo) -> Any:
+    """The same of all the bytes of a member, ten times as fast: headers are alike."""
+    start = 10 + int.from_bytes(data[8:10], "little")  # of version 1
+    header = data[: start if data[:7] == b"\x93NUMPY\x01" else None]
+    try:
+        shape, fortran, dtype, start = _parsed(header)
+    except ValueError as error:
+        raise TypeError(
+            f"its member {member.filename!r} is no array: {error}"
+        ) from error
+    _check_size(member, shape, dtype, start)
+    if not math.prod(shape) * dtype.itemsize:
+        return _native(np.zeros(shape, dtype))
+    array = np.frombuffer(data, dtype, offset=start)
+    return _native(array.reshape(shape, order="F" if fortran else "C"))
+
+
+def _header(file: Any) -> tuple[Any, bool, Any, int]:
+    """What the header of an array says: shape, order and dtype; and where it ends."""
+    major, _ = np.lib.format.read_magic(file)
+    headers = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+    if major > len(headers):  # it has names of other than ASCII, of a compound dtype
+        raise ValueError("its dtype is compound")
+    shape, fortran, dtype = headers[major - 1](file)
+    return shape, fortran, dtype, file.tell()
+
+
+@functools.lru_cache(1024)
+def _parsed(header: bytes) -> tuple[Any, bool, Any, int]:
+    return _header(io.BytesIO(header))
+
+
+def _check_size(member: zipfile.ZipInfo, shape: Any, dtype: Any, start: int) -> None:
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
+    size = start + math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or member.file_size != size:
+        raise ValueError(f"its member {member.filename!r} is no array of shape {shape}")
+
+
+def _native(array: Any) -> Any:
     if array.dtype == _BFLOAT16:
         return array.view(jnp.bfloat16)
     return array.astype(array.dtype.newbyteorder("="), copy=False)

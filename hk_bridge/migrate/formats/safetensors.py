@@ -15,7 +15,6 @@ from hk_bridge.migrate._format import Ask
 from hk_bridge.migrate._format import Flat
 from hk_bridge.migrate._format import Format
 from hk_bridge.migrate._format import Tree
-from hk_bridge.migrate._format import add_once
 from hk_bridge.migrate._format import has_suffix
 from hk_bridge.migrate._format import nothing
 
@@ -61,9 +60,11 @@ def _array(data: Any, start: int, entry: Tree) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Tree:
-    level: Tree = {}
-    for name, value in pairs:
-        add_once(level, name, value)
+    level = dict(pairs)
+    if len(level) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has the name {twice!r} twice")
     return level
 
 
