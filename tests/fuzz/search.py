@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 from typing import NamedTuple
@@ -48,16 +49,18 @@ def search(
         command = [sys.executable, "-m", "tests.fuzz.worker"]
         command += map(str, (seed, start, left, count, only))
         environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-        with subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        with (
+            tempfile.TemporaryFile("w+") as said,  # a pipe that nobody reads gets full
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+            ) as process,
+        ):
             assert process.stdout is not None
-            assert process.stderr is not None
             for text in process.stdout:
                 line = json.loads(text)
                 start = line["number"] + 1
@@ -65,10 +68,12 @@ def search(
                 counter[line["outcome"]] += 1
                 if line["outcome"] not in GOOD:
                     faults.append(line)
-            said = process.stderr.read()
+            process.wait()
+            said.seek(0)
+            last = said.read()[-600:]
         if process.returncode == 0:
             break
-        told = f"exit {process.returncode}: {said[-600:]}"
+        told = f"exit {process.returncode}: {last}"
         faults.append({"number": start, "outcome": "died", "told": told})
         counts.setdefault("any", collections.Counter())["died"] += 1
         start += 1

@@ -131,6 +131,10 @@ def _check_size(member: zipfile.ZipInfo, shape: Any, dtype: Any, start: int) -> 
         raise ValueError(f"its member {member.filename!r} is no array of shape {shape}")
 
 
+def _no_array(member: zipfile.ZipInfo, error: ValueError) -> TypeError:
+    return TypeError(f"its member {member.filename!r} is no array: {error}")
+
+
 def _native(array: Any) -> Any:
     if array.dtype == _BFLOAT16:
         return array.view(jnp.bfloat16)
