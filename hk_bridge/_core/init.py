@@ -13,6 +13,7 @@ from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
 from hk_bridge._core.given import Given
+from hk_bridge._core.given import check_used
 from hk_bridge._core.side import Changes
 from hk_bridge._core.side import Options
 from hk_bridge._core.side import Side
@@ -40,6 +41,8 @@ class Init(Side):
         self.made: set[Where] = set()
         self._started: dict[Where, Any] = {}
         self._changed: Changes = {}
+        if net._made is None and self.given.leaves:
+            _haiku.at_end(functools.partial(check_used, net))
         self._made_ever: set[Where] = set(net._made or ())
         net._made = self._made_ever
 
@@ -174,6 +177,7 @@ class Init(Side):
           made here, or the user gave one inside a lifted transform.
         """
         variables = self._kept(outcome)
+        self._note_used(outcome)
         _boxes.note_boxes(self.ledger.name, self.net.module, outcome.variables)
         _boxes.remember(self.net.module, outcome.variables)
         self.given.check(variables)
@@ -193,6 +197,13 @@ class Init(Side):
                 sower = record.sown[where.collection]
                 sowers.setdefault(type(self.net.module), {})[where.collection] = sower
         return {c: v for c, v in outcome.variables.items() if c not in transient}
+
+    def _note_used(self, outcome: _flax.Outcome) -> None:
+        """Notes which of the variables that were given the module has."""
+        if self.given.leaves:
+            has = (where for where, _ in _layout.leaves(outcome.variables))
+            self.net._has.update(has, self.made)
+            self.net._passing.update(self.net._transient, outcome.record.sown)
 
     def _write(self, where: Where, value: Any, record: _flax.Record) -> None:
         """Writes a leaf that Haiku has, if the module wrote it."""
@@ -239,6 +250,7 @@ class Init(Side):
 
     def settle_again(self, outcome: _flax.Outcome) -> None:
         """Writes what the second run made of the leaves for which it ran."""
+        self._note_used(outcome)
         for where, start in self._changed.items():
             value = _layout.find(outcome.variables, where, start)
             if value is not start and self.writes(where.collection):

@@ -5,6 +5,7 @@ import haiku
 from hk_bridge import _layout
 from hk_bridge._haiku import private as private
 from hk_bridge._haiku.apart import apart as apart
+from hk_bridge._haiku.context import at_end as at_end
 from hk_bridge._haiku.context import camel_to_snake as camel_to_snake
 from hk_bridge._haiku.context import depth as depth
 from hk_bridge._haiku.context import has_creators as has_creators

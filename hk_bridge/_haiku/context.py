@@ -2,6 +2,8 @@
 
 Private in Haiku (since dm-haiku 0.0.16), and used here since there is no public way:
 
+* `haiku._src.base.HaikuContext.add_teardown_callback`: nothing public is called when
+  a transform has run;
 * `haiku._src.base.get_lift_prefix`: only creators and getters are told it;
 * `haiku._src.base.context_stack`, `frame_stack`, `haiku._src.typing.LiftingModuleType`:
   nothing public tells whether a transform runs inside another, and whether lifted;
@@ -47,6 +49,11 @@ def next_key() -> jax.Array:
 def key_source() -> Callable[[], jax.Array] | None:
     """What draws the next Haiku key, or None if Haiku has none to give."""
     return None if hk.maybe_get_rng_sequence_state() is None else hk.next_rng_key
+
+
+def at_end(callback: Callable[[], None]) -> None:
+    """Calls `callback` when the transform has run, if nothing was raised."""
+    base.context_stack.peek().add_teardown_callback(callback)
 
 
 def has_creators() -> bool:
