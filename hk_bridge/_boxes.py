@@ -1,4 +1,7 @@
-"""Who wants to know of the boxes that init makes, and what these say of each leaf."""
+"""Who wants to know of the boxes that init makes, and what these say of each leaf.
+
+Axes that are named without a box count as well.
+"""
 
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -75,17 +78,34 @@ def put_back(module: Any, variables: dict[str, Any]) -> None:
         _layout.box_in_place(variables, boxes)
 
 
-def note_boxes(name: str, variables: Mapping[str, Any]) -> None:
-    """At init: tells who listens what the boxes in `variables` of module `name` say."""
+def note_boxes(name: str, module: Any, variables: dict[str, Any]) -> None:
+    """At init: tells who listens what the boxes in `variables` of `module` say.
+
+    Args:
+      name: the name of the module in Haiku.
+    """
     if _listener.annotations is None or _haiku.depth() != _listener.depth:
         return  # the params of a transform that is not lifted go nowhere
     name = _haiku.lift_prefix() + name
-    for collection, tree in variables.items():
-        for path, spec, leaf in _annotated(tree, (), None):
+    boxed = _flax.annotated(module, variables)
+    for collection, tree in boxed.items():
+        axes = _flax.axes_of(variables, collection)
+        for path, spec, leaf in (*_named(tree, axes, ()), *_annotated(tree, (), None)):
             address = _layout.address(name, _layout.Where(collection, path))
             _listener.annotations[collection == _layout.PARAMS, *address] = [
                 Annotation(spec, np.shape(array)) for array in jax.tree.leaves(leaf)
             ]
+
+
+def _named(
+    tree: Any, axes: Any, path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], PartitionSpec, Any]]:
+    """The path, spec and value of each leaf of `tree` that `axes` name the axes of."""
+    for key, value in axes.items() if _layout.is_level(tree) else ():
+        if _layout.is_level(value):
+            yield from _named(tree.get(key, {}), value, (*path, key))
+        elif (found := _flax.named(key, value)) and found[0] in tree:
+            yield from _annotated(tree[found[0]], (*path, found[0]), found[1])
 
 
 def _annotated(

@@ -25,10 +25,10 @@ class VariablesError(ValueError):
 
     >>> import hk_bridge
     >>> try:
-    ...     hk_bridge.to_haiku({"kernel": 1.0}, name="net")
+    ...     hk_bridge.to_haiku({"params": 1.0}, name="net")
     ... except hk_bridge.VariablesError as error:
     ...     print(str(error).partition(". ")[0])
-    The collection 'kernel' must be a dict with string keys, but is builtins.float
+    The collection 'params' must be a dict with string keys, but is builtins.float
     """
 
 
@@ -190,6 +190,59 @@ def collection_type(collection: str, value: Any) -> VariablesError:
     )
 
 
+def _listed(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > 4 else ""
+    return ", ".join(map(repr, names[:4])) + more
+
+
+def no_collections(unknown: Sequence[str], all_names: Sequence[str]) -> VariablesError:
+    some = [*all_names[:4], *["..."] * (len(all_names) > 4)]
+    return VariablesError(
+        f"The variables have {_listed(unknown)} on top, which is none of Flax's own "
+        "collections, and no 'params'. If they are the parameters alone, write "
+        '{"params": variables}, or load(path, collection="params"). If these are '
+        "collections of a module without parameters, write to_haiku(variables, "
+        f"name=..., collections={some})."
+    )
+
+
+def training_state(found: Sequence[str], rest: Sequence[str]) -> VariablesError:
+    all_rest = list(rest)
+    one = rest[0] if len(rest) == 1 else all_rest
+    return VariablesError(
+        f"The variables have {_listed(found)} beside 'params', as a saved state of "
+        "training has. Take the collections alone: write load(path, "
+        f"collection={one!r}), or to_haiku(variables, name=..., "
+        f"collections={all_rest})."
+    )
+
+
+def lacks_collection(collection: str, held: Sequence[str]) -> VariablesError:
+    has = f"it has {_listed(held)}" if held else "it is empty"
+    return VariablesError(
+        f"The tree has no collection {collection!r} on top: {has}. Name some of these, "
+        'or write {"params": tree} if it is the parameters alone.'
+    )
+
+
+def no_such_module(
+    name: str, held: Sequence[str], nearest: str | None
+) -> VariablesError:
+    own = [module for module in held if module.startswith(f"{name}/")]
+    if own:
+        what = f"only modules of Haiku's own below it, like {own[0]!r}: convert those"
+        line = "as Haiku's trees, or give the name of a FlaxModule."
+    elif nearest is not None:
+        what, line = f"{nearest!r} is the nearest name", f"Write name={nearest!r}."
+    else:
+        what = f"there is {_listed(held)}"
+        line = "Write name= as the module has it in Haiku."
+    return VariablesError(
+        f"Neither params nor state has anything of a Flax module {name!r}; {what}. "
+        f"{line} If it has no variables, write to_flax(..., like={{}})."
+    )
+
+
 def leaf_and_module(path: Sequence[Any]) -> VariablesError:
     collection, *rest = path
     return VariablesError(
@@ -272,6 +325,19 @@ def leaf_shape(
         "same "
         "configuration as the one that made them, or leave the leaf out to have it "
         "initialised."
+    )
+
+
+def unused_leaf(
+    owner: str, collection: str, path: Sequence[str], near: Sequence[str], more: int
+) -> VariablesError:
+    others = f" (and {more} more)" if more else ""
+    nearest = f" The nearest that it makes is {near[0]!r}." if near else ""
+    return VariablesError(
+        f"The variables given to {owner} hold a leaf at {_path(collection, path)}"
+        f"{others}, which the module never made during init, so it would be lost."
+        f"{nearest} Rename it, or leave it out of variables=; "
+        "hk_bridge.migrate.diff(variables, module, x) shows all that do not fit."
     )
 
 
@@ -366,6 +432,30 @@ def lifted_stream(stream: str, path: str) -> str:
         "nn.jit, ...), where no Haiku key can be drawn. Give keys to the call, "
         f"net(..., rngs={{{stream!r}: hk.next_rng_key(), ...}}), of this stream and of "
         "the others that it uses."
+    )
+
+
+# Private symbols of other libraries that are gone.
+
+
+def wrong_without(
+    symbol: str, name: str, oldest: str, newest: str, version: str
+) -> ImportError:
+    return ImportError(
+        f"hk_bridge cannot do without {symbol}, a private part that {name} {version} "
+        f"does not have. It works with {name} {oldest} to {newest}. Write pip install "
+        f"'{name}=={newest}', or take a newer hk_bridge."
+    )
+
+
+def slower_without(
+    symbol: str, cost: str, name: str, oldest: str, newest: str, version: str
+) -> str:
+    return (
+        f"hk_bridge does without {symbol}, a private part that {name} {version} does "
+        f"not have: all results are as ever, but this takes longer: {cost}. Write pip "
+        f"install '{name}=={newest}', or take a newer hk_bridge. It is fast with "
+        f"{name} {oldest} to {newest}."
     )
 
 

@@ -14,9 +14,22 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     ----  ----
     bias  3
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     head, *body = rows
     return "\n".join(_lines([head, ["-" * width for width in widths], *body], widths))
+
+
+def printable(text: str) -> str:
+    """`text` with what a terminal would not show as itself spelled out.
+
+    >>> print(printable("a\\x1b[31m"), printable("é"))
+    a\\x1b[31m é
+    """
+    if text.isprintable():
+        return text
+    spelled = (c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(spelled)
 
 
 def _lines(rows: Iterable[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:

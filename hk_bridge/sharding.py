@@ -28,7 +28,8 @@ def partition_specs(
 
     After `flax.linen.get_partition_spec`. The specs are read from the metadata of the
     Flax modules: `nn.with_partitioning`, `nn.with_logical_partitioning`, the axes that
-    `nn.scan` and `nn.vmap` add by `metadata_params`, and sharding annotations of NNX.
+    `nn.scan` and `nn.vmap` add by `metadata_params`, sharding annotations of NNX, and
+    what `flax.linen.partitioning` sows (`param_with_axes`, `scan_with_axes`, as T5X).
     Logical names become axes of the mesh by the rules of the box, else by the
     `nn.logical_axis_rules` in force; where there are none, they stay as they are.
     Axes that Haiku or `jax.vmap` adds (by `hk.experimental.layer_stack`, or `hk.lift`

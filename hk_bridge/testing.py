@@ -19,6 +19,7 @@ from hk_bridge import _haiku
 from hk_bridge import _layout
 from hk_bridge import _tables
 from hk_bridge._core.module import FlaxModule
+from hk_bridge._layout.leaf import Leaf
 from hk_bridge._proof.laws import apply_programs as apply_programs
 from hk_bridge._proof.laws import assert_identical as assert_identical
 from hk_bridge._proof.laws import assert_same as assert_same
@@ -62,14 +63,12 @@ class Result:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Row(Leaf):
     """A leaf, in Flax and in Haiku.
 
     Attributes:
-      collection: of the leaf in Flax.
-      path: of the leaf in Flax.
-      haiku_module: the name of its module in Haiku.
-      haiku_name: its name there.
+      collection, path: where it is in Flax.
+      haiku_module, haiku_name: where it is in Haiku.
       shape: None if it is no array.
       dtype: in words, likewise.
 
@@ -79,10 +78,6 @@ class Row:
     (('bias',), 'net', 'bias', (3,), 'float32')
     """
 
-    collection: str
-    path: tuple[str, ...]
-    haiku_module: str
-    haiku_name: str
     shape: tuple[int, ...] | None
     dtype: str | None
 
@@ -134,10 +129,8 @@ class Report:
     def _leaf_rows(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [("Flax", "Haiku", "shape", "dtype")]
         for row in self.rows:
-            flax = _layout.spelled(_layout.Where(row.collection, row.path))
-            haiku = f"{row.haiku_module}/{row.haiku_name}"
             shape = "-" if row.shape is None else str(list(row.shape))
-            rows.append((flax, haiku, shape, row.dtype or "-"))
+            rows.append((*row._cells(), shape, row.dtype or "-"))
         return rows
 
 

@@ -79,7 +79,7 @@ class Sides:
 
     def run(self, tree: Tree, rngs: Any) -> tuple[Tree, Tree]:
         """One call in training, from variables to variables."""
-        trees = hk_bridge.to_haiku(tree, name=NAME)
+        trees = hk_bridge.to_haiku(tree, name=NAME, collections=tree)
         output, state = transform(self.case).apply(*trees, None, self.case.train, rngs)
         return output, variables({}, state)
 
@@ -208,7 +208,9 @@ def round_trip(case: Case) -> None:
     """`to_flax` and `to_haiku` are inverses, and carry boxes with `like=`."""
     params, state = pairs(case)[0].haiku_spec
     tree = variables(params, state)
-    assert_same_leaves(hk_bridge.to_haiku(tree, name=NAME), (params, state))
+    assert_same_leaves(
+        hk_bridge.to_haiku(tree, name=NAME, collections=tree), (params, state)
+    )
 
     def init(rngs: Any) -> Any:
         return case.make().init(rngs, *case.args, method=case.method, **case.train)
@@ -217,9 +219,11 @@ def round_trip(case: Case) -> None:
     boxed = {c: v for c, v in boxed.items() if c not in case.sown}
     reboxed = hk_bridge.to_flax(params, state, name=NAME, like=boxed)
     assert jax.tree.structure(reboxed) == jax.tree.structure(boxed)
-    assert_same_leaves(hk_bridge.to_haiku(reboxed, name=NAME), (params, state))
+    again = hk_bridge.to_haiku(reboxed, name=NAME, collections=reboxed)
+    assert_same_leaves(again, (params, state))
     other = {"linear": {"w": jnp.ones([1])}, f"{NAME}_1": {"w": jnp.ones([1])}}
-    assert_same_leaves(variables({**params, **other}, {**state, **other}), tree)
+    more = ({**params, **other}, {**state, **other})
+    assert_same_leaves(hk_bridge.to_flax(*more, name=NAME, like=boxed), reboxed)
 
 
 def two_level(case: Case) -> None:
@@ -382,10 +386,10 @@ def placement_does_not_matter(case: Case) -> None:
 
         def init(rngs: Any, f: Any = f, name: str = name) -> Tree:
             tree = hk_bridge.to_flax(*f.init(None, kwargs, rngs), name=name)
-            return hk_bridge.to_haiku(tree, name=NAME)
+            return hk_bridge.to_haiku(tree, name=NAME, collections=tree)
 
         def apply(tree: Tree, rngs: Any, f: Any = f, name: str = name) -> Tree:
-            trees = hk_bridge.to_haiku(tree, name=name)
+            trees = hk_bridge.to_haiku(tree, name=name, collections=tree)
             output, state = f.apply(*trees, None, kwargs, rngs)
             return output, hk_bridge.to_flax({}, state, name=name)
 
@@ -408,7 +412,9 @@ def remat_does_not_matter(case: Case) -> None:
     assert_same_program(traced, own.init, transparent=REMAT)
 
     def apply(tree: Tree, rngs: Any) -> Tree:
-        output, state = f.apply(*hk_bridge.to_haiku(tree, name=NAME), None, rngs)
+        output, state = f.apply(
+            *hk_bridge.to_haiku(tree, name=NAME, collections=tree), None, rngs
+        )
         return output, variables({}, state)
 
     # Remat makes arrays of numbers, so it is on both sides.

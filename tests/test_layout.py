@@ -5,7 +5,9 @@ import copy
 import types
 from typing import Any
 
+from boxes import Box
 import chex
+from flax import nnx
 import flax.core
 import flax.linen as nn
 import haiku as hk
@@ -82,7 +84,7 @@ def test_a_spelling_that_is_none_is_refused(part):
 @example({"params": {"a/b": 1, "a": {"b": 2}}}, "net")
 @example({"params": {"~": {"~": 1}}, "~": {"~x": 2}}, "a/~/b")
 def test_variables_survive(variables, name):
-    params, state = hk_bridge.to_haiku(variables, name=name)
+    params, state = hk_bridge.to_haiku(variables, name=name, collections=variables)
     assert hk_bridge.to_flax(params, state, name=name) == variables
     for tree in (params, state):
         for module_name, bundle in tree.items():
@@ -92,11 +94,11 @@ def test_variables_survive(variables, name):
 
 @given(VARIABLES, VARIABLES)
 def test_two_modules_do_not_mix(one, two):
-    params, state = hk_bridge.to_haiku(one, name="net")
-    more_params, more_state = hk_bridge.to_haiku(two, name="net_1")
-    everything = ({**params, **more_params}, {**state, **more_state})
-    assert hk_bridge.to_flax(*everything, name="net") == one
-    assert hk_bridge.to_flax(*everything, name="net_1") == two
+    params, state = hk_bridge.to_haiku(one, name="net", collections=one)
+    more = hk_bridge.to_haiku(two, name="net_1", collections=two)
+    everything = ({**params, **more[0]}, {**state, **more[1]})
+    assert hk_bridge.to_flax(*everything, name="net", like=one) == one
+    assert hk_bridge.to_flax(*everything, name="net_1", like=two) == two
 
 
 def test_leaves_are_handed_over_untouched():
@@ -126,26 +128,15 @@ def test_haikus_own_modules_below_the_name_are_ignored():
     params = {"net": {"w": 1}, "net/~/linear": {"w": 2}, "net/~run/linear": {"w": 3}}
     assert hk_bridge.to_flax(params, None, name="net") == {"params": {"w": 1}}
     state = {"net": {"haiku_counter": 1}}
-    assert hk_bridge.to_flax({}, state, name="net") == {}
+    assert hk_bridge.to_flax({}, state, name="net", like={}) == {}
+    with pytest.raises(hk_bridge.VariablesError, match="nothing|anything of a Flax"):
+        hk_bridge.to_flax({}, state, name="net")
 
 
-class Scaled(flax.struct.PyTreeNode, flax.core.meta.AxisMetadata):
+class Scaled(Box):
     """A box of the user's own."""
 
-    value: Any
     note: str = flax.struct.field(pytree_node=False)
-
-    def unbox(self):
-        return self.value
-
-    def replace_boxed(self, val):
-        return self.replace(value=val)
-
-    def add_axis(self, index, params):
-        return self
-
-    def remove_axis(self, index, params):
-        return self
 
 
 def test_boxes_are_opened_and_put_back():
@@ -250,10 +241,111 @@ def test_variables_that_are_no_dict_are_refused(variables):
 
 @pytest.mark.parametrize("tree", [[1], None, np.ones(3), {0.5: 1}])
 def test_a_collection_that_is_no_dict_is_refused(tree):
-    with pytest.raises(
-        hk_bridge.VariablesError, match="'kernel' must be a dict.*{...}"
-    ):
-        hk_bridge.to_haiku({"kernel": tree}, name="net")
+    with pytest.raises(hk_bridge.VariablesError, match="'cache' must be a dict.*{...}"):
+        hk_bridge.to_haiku({"cache": tree}, name="net")
+
+
+# What is no variables, though it is a tree, and names that are of nothing.
+
+BARE = {"Dense_0": {"kernel": 1}, "bias": 2}
+
+
+@pytest.mark.parametrize("tree", [BARE, {**BARE, "batch_stats": {}}])
+def test_a_tree_without_params_is_refused_with_both_lines_that_mend_it(tree):
+    with pytest.raises(hk_bridge.VariablesError) as caught:
+        hk_bridge.to_haiku(tree, name="net")
+    assert str(caught.value) == (
+        "The variables have 'Dense_0', 'bias' on top, which is none of Flax's own "
+        "collections, and no 'params'. If they are the parameters alone, write "
+        '{"params": variables}, or load(path, collection="params"). If these are '
+        "collections of a module without parameters, write to_haiku(variables, "
+        f"name=..., collections={list(tree)})."
+    )
+
+
+def test_the_lines_that_mend_a_tree_without_params():
+    params, state = hk_bridge.to_haiku({"params": BARE}, name="net")
+    assert (sorted(params), state) == (["net", "net/Dense_0"], {})
+    memo = {"memo": {"w": 1}}
+    for names_on_top in ("memo", ["memo"], memo):
+        trees = hk_bridge.to_haiku(memo, name="net", collections=names_on_top)
+        assert trees == ({}, {"net/memo": {"w": 1}})
+
+
+@pytest.mark.parametrize("collection", sorted(_layout.FLAXS_OWN - {"params"}))
+def test_flaxs_own_collections_need_no_params(collection):
+    tree = {collection: {"w": 1}}
+    assert hk_bridge.to_haiku(tree, name="net")[1] == {f"net/{collection}": {"w": 1}}
+
+
+def test_flaxs_own_collections_are_those_that_flax_names():
+    names = nnx.variablelib.VariableTypeCache
+    own = {name for name, cls in names.items() if cls.__module__.startswith("flax.")}
+    assert own <= _layout.FLAXS_OWN, own - _layout.FLAXS_OWN
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({"step": 3, "opt_state": {}}, "'opt_state', 'step'"),
+        ({"opt": {"mu": {"w": 1}}}, "'opt'"),
+    ],
+)
+def test_a_state_of_training_is_refused_with_a_way_to_pick(more, found):
+    tree = {"params": {"w": 1}, "batch_stats": {"m": 2}, **more}
+    with pytest.raises(hk_bridge.VariablesError) as caught:
+        hk_bridge.to_haiku(tree, name="net")
+    names = ["params", "batch_stats"]
+    assert str(caught.value) == (
+        f"The variables have {found} beside 'params', as a saved state of training "
+        f"has. Take the collections alone: write load(path, collection={names}), or "
+        f"to_haiku(variables, name=..., collections={names})."
+    )
+    trees = hk_bridge.to_haiku(tree, name="net", collections=names)
+    assert trees == ({"net": {"w": 1}}, {"net/batch_stats": {"m": 2}})
+
+
+def test_a_collection_that_is_not_there_is_refused():
+    with pytest.raises(hk_bridge.VariablesError) as caught:
+        hk_bridge.to_haiku({"params": {}}, name="net", collections=["memo"])
+    assert str(caught.value) == (
+        "The tree has no collection 'memo' on top: it has 'params'. Name some of "
+        'these, or write {"params": tree} if it is the parameters alone.'
+    )
+    with pytest.raises(hk_bridge.VariablesError, match="on top: it is empty"):
+        hk_bridge.to_haiku({}, name="net", collections=["memo"])
+
+
+HELD = {"outer/~/resnet/Conv_0": {"w": 1}, "linear": {"w": 2}, "mlp/~/a": {"w": 1}}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("outer/resnet", "'outer/~/resnet' is the nearest name. Write name='outer/~"),
+        ("resnet", "'outer/~/resnet' is the nearest name"),
+        ("liner", "'linear' is the nearest name. Write name='linear'."),
+        ("quux", "there is 'outer/~/resnet/Conv_0', 'linear', 'mlp/~/a'. Write name="),
+        ("mlp", "only modules of Haiku's own below it, like 'mlp/~/a': convert"),
+    ],
+)
+@pytest.mark.parametrize("like", [None, {"params": {"w": 1}}])
+def test_a_name_of_nothing_is_refused(name, said, like):
+    for trees in ((HELD, {}), ({}, HELD), (HELD, None), (None, HELD)):
+        with pytest.raises(hk_bridge.VariablesError) as caught:
+            hk_bridge.to_flax(*trees, name=name, like=like)
+        start = f"Neither params nor state has anything of a Flax module {name!r}; "
+        assert str(caught.value).startswith(start + said)
+        assert "no variables, write to_flax(..., like={})." in str(caught.value)
+    assert hk_bridge.to_flax(HELD, {}, name=name, like={}) == {}
+
+
+def test_a_name_of_nothing_in_nothing_is_of_a_module_without_variables():
+    for trees in (({}, {}), (None, None), ({}, None)):
+        assert hk_bridge.to_flax(*trees, name="net") == {}
+    assert hk_bridge.to_flax({"net": {}, "a": {"w": 1}}, {}, name="net") == {
+        "params": {}
+    }
 
 
 def test_two_trees_mixed_are_refused():

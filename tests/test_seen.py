@@ -4,6 +4,7 @@ import gc
 from typing import Any
 import weakref
 
+from both_phases import in_haiku
 from catalogue import Norm
 from catalogue import array
 import flax.linen as nn
@@ -17,14 +18,6 @@ import hk_bridge
 from hk_bridge import FlaxModule
 
 KEY, X = jax.random.key(0), array(2, 4)
-
-
-def in_haiku(forward, *args):
-    """What `forward` gives at init and at apply."""
-    found = []
-    f = hk.transform_with_state(lambda *args: found.append(forward(*args)))
-    f.apply(*f.init(KEY, *args), KEY, *args)
-    return found
 
 
 # Holders.

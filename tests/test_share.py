@@ -29,7 +29,7 @@ import pytest
 import hk_bridge
 from hk_bridge import FlaxModule
 from hk_bridge import _abstract
-from hk_bridge import _haiku
+from hk_bridge._flax import private
 from hk_bridge._proof import program as _program
 from hk_bridge.testing import assert_identical
 
@@ -148,8 +148,8 @@ def test_sharing_steps_aside_outside_of_jit():
     assert runs(lambda x: [FlaxModule(Counted())(x) for _ in range(3)], jit=False) == 3
 
 
-def test_without_a_closed_transform_nothing_is_shared(monkeypatch):
-    monkeypatch.setattr(_haiku, "can_close", False)
+def test_where_nothing_tells_what_is_traced_nothing_is_shared(monkeypatch):
+    monkeypatch.setattr(private, "_Staged", None)
     assert runs(lambda x: [FlaxModule(Counted())(x) for _ in range(3)]) == 3
 
 

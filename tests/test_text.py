@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from typing import Any
 
+from both_phases import in_haiku
 from catalogue import Norm
 from catalogue import array
 from flax import nnx
@@ -19,14 +20,6 @@ from hk_bridge import FlaxModule
 from hk_bridge._flax import text as _text
 
 KEY, X = jax.random.key(0), array(2, 4)
-
-
-def in_haiku(forward, *args):
-    """What `forward` gives at init and at apply."""
-    found = []
-    f = hk.transform_with_state(lambda *args: found.append(forward(*args)))
-    f.apply(*f.init(KEY, *args), KEY, *args)
-    return found
 
 
 class Odd:

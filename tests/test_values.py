@@ -10,6 +10,7 @@ from typing import Any
 from typing import NamedTuple
 import weakref
 
+from boxes import Box
 import flax
 from flax.core import FrozenDict
 import flax.linen as nn
@@ -255,6 +256,16 @@ def test_classes_that_python_makes_are_values(value):
     assert key_of(value) == key_of(value) is not None
 
 
+def asserts(x):
+    assert x.shape == (2, 4), "and pytest writes its own code for that"
+    return x
+
+
+def test_code_that_asserts_is_a_value_under_pytest():
+    assert any(name.startswith("@py") for name in asserts.__code__.co_names)
+    assert key_of(asserts) == key_of(asserts) is not None
+
+
 class Raising:
     def __getattribute__(self, name):
         raise ValueError(name)
@@ -446,14 +457,14 @@ def test_a_shape_is_never_that_of_before(method):
                     f.apply(params, state, None)
 
 
-def count_specs(monkeypatch, f, *args):
+def count_specs(monkeypatch, run, *args):
     """How often an initialiser is evaluated for its shapes, by us or by Flax."""
     count = []
     eval_shape = jax.eval_shape
     with monkeypatch.context() as patch:
         counted = lambda *args: count.append(1) or eval_shape(*args)
         patch.setattr(jax, "eval_shape", counted)
-        f.apply(*args)
+        run(*args)
     return len(count)
 
 
@@ -474,9 +485,57 @@ def test_shapes_are_remembered_of_initialisers_that_are_made_anew(monkeypatch):
     f = hk.transform(lambda x: FlaxModule(Fresh(), name="net")(x))
     params = f.init(KEY, X)
     shapes._known.clear()
-    first = count_specs(monkeypatch, f, params, None, X)
+    first = count_specs(monkeypatch, f.apply, params, None, X)
     assert first > 0
-    assert count_specs(monkeypatch, f, params, None, X) == 0
+    assert count_specs(monkeypatch, f.apply, params, None, X) == 0
+
+
+class Closes(nn.Module):
+    """Makes parameters of the shape of what its initialisers close over."""
+
+    @nn.compact
+    def __call__(self, x):
+        w = x * 2
+        y = self.param("w", lambda key: w[0])
+        return x + y[None] + self.param("v", lambda key, like: like[0], w)[None]
+
+
+class Noted(Box):
+    """A box that holds an array beside its value."""
+
+    note: Any = flax.struct.field(pytree_node=False)
+
+
+def test_shapes_are_remembered_of_initialisers_that_close_over_arrays(monkeypatch):
+    f = hk.transform(lambda x: FlaxModule(Closes(), name="net")(x))
+    narrow, wide = jnp.ones([2, 4]), jnp.ones([2, 5])
+    made = {x.shape: f.init(KEY, x) for x in (narrow, wide)}
+    trace = lambda x: jax.make_jaxpr(lambda p, x: f.apply(p, None, x))(made[x.shape], x)
+    for x in (narrow, wide):
+        trace(x)
+
+    for x in (narrow, wide):
+        assert count_specs(monkeypatch, trace, x) == 0
+    with pytest.raises(flax.errors.ScopeParamShapeError):
+        jax.make_jaxpr(lambda p, x: f.apply(p, None, x))(made[narrow.shape], wide)
+    f.apply(made[narrow.shape], None, narrow)  # its arrays may be read: no types alone
+    with pytest.raises(flax.errors.ScopeParamShapeError):
+        f.apply(made[wide.shape], None, narrow)
+
+
+def test_a_box_that_holds_an_array_is_not_remembered():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            w = x * 2
+            self.param("w", lambda key: Noted(w[0], Plain(w)))
+            assert self.variables["params"]["w"].note.a is w
+            return x
+
+    f = hk.transform(lambda x: FlaxModule(Net(), name="net")(x))
+    params = f.init(KEY, X)
+    for _ in range(2):
+        jax.make_jaxpr(lambda p, x: f.apply(p, None, x))(params, X)
 
 
 def test_what_initialisers_hold_is_not_kept_alive():

@@ -30,7 +30,6 @@ class Apply(Side):
         self.elsewhere: set[Where] = set()  # state that creators gave, and not Haiku
 
     def may_share(self) -> bool:
-        """Whether another call may have done all that this one will do."""
         if self.options.asked is not None or self.options.capture:
             return False
         return not (self.observes or _haiku.has_creators())

@@ -1,6 +1,7 @@
 """The variables that a user gives: `FlaxModule(module, variables=...)`."""
 
 from collections.abc import Mapping
+import difflib
 from typing import Any
 
 import jax
@@ -8,16 +9,37 @@ import numpy as np
 
 from hk_bridge import _errors
 from hk_bridge import _layout
+from hk_bridge._core.side import owner
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
 
 
 def check_form(variables: Mapping[str, Any], owner: str) -> None:
     """Refuses variables of a wrong form, before anything runs."""
-    _layout.to_haiku(variables, name="given")
+    _layout.bundles(variables, name="given")
     for where, leaf in _layout.leaves(variables):
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise _errors.abstract_leaf(owner, *where)
+
+
+def check_used(net: Any) -> None:
+    """Refuses, when init is over, what was given and the module has not made.
+
+    Not before: another call of the same `init` may make it."""
+    unused = [
+        where
+        for where, _ in _layout.leaves(net._given)
+        if where not in net._has and where.collection not in net._passing
+    ]
+    if unused:
+        spelled = _layout.spelled(unused[0])
+        free = net._has - {where for where, _ in _layout.leaves(net._given)}
+        near: list[str] = []
+        for names in (free, net._has):
+            near = near or difflib.get_close_matches(
+                spelled, sorted(map(_layout.spelled, names)), n=1, cutoff=0.5
+            )
+        raise _errors.unused_leaf(owner(net), *unused[0], near, len(unused) - 1)
 
 
 class Given:

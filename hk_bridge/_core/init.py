@@ -13,6 +13,7 @@ from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
 from hk_bridge._core.given import Given
+from hk_bridge._core.given import check_used
 from hk_bridge._core.side import Changes
 from hk_bridge._core.side import Options
 from hk_bridge._core.side import Side
@@ -40,6 +41,8 @@ class Init(Side):
         self.made: set[Where] = set()
         self._started: dict[Where, Any] = {}
         self._changed: Changes = {}
+        if net._made is None and self.given.leaves:
+            _haiku.at_end(functools.partial(check_used, net))
         self._made_ever: set[Where] = set(net._made or ())
         net._made = self._made_ever
 
@@ -48,7 +51,6 @@ class Init(Side):
 
     @property
     def mutable(self) -> Any:
-        """What Flax may change."""
         mutable = _flax.mutable_at_init(self.options.asked)
         return _flax.with_intermediates(mutable) if self.options.capture else mutable
 
@@ -91,7 +93,7 @@ class Init(Side):
         lazy = (stored or _haiku.has_creators()) and not drawn
         lazy &= where.collection == PARAMS
         like = recipe.spec() if lazy else draw()
-        if any(getattr(x, "weak_type", False) for x in jax.tree.leaves(like)):
+        if lazy and any(map(_is_weak, jax.tree.leaves(like))):
             like = draw()  # a Python number has no shape
         made = self._make_tree(where, like, draw, recipe.with_shape)
         if not drawn:
@@ -175,7 +177,8 @@ class Init(Side):
           made here, or the user gave one inside a lifted transform.
         """
         variables = self._kept(outcome)
-        _boxes.note_boxes(self.ledger.name, outcome.variables)
+        self._note_used(outcome)
+        _boxes.note_boxes(self.ledger.name, self.net.module, outcome.variables)
         _boxes.remember(self.net.module, outcome.variables)
         self.given.check(variables)
         for where, value in _layout.leaves(variables):
@@ -194,6 +197,13 @@ class Init(Side):
                 sower = record.sown[where.collection]
                 sowers.setdefault(type(self.net.module), {})[where.collection] = sower
         return {c: v for c, v in outcome.variables.items() if c not in transient}
+
+    def _note_used(self, outcome: _flax.Outcome) -> None:
+        """Notes which of the variables that were given the module has."""
+        if self.given.leaves:
+            has = (where for where, _ in _layout.leaves(outcome.variables))
+            self.net._has.update(has, self.made)
+            self.net._passing.update(self.net._transient, outcome.record.sown)
 
     def _write(self, where: Where, value: Any, record: _flax.Record) -> None:
         """Writes a leaf that Haiku has, if the module wrote it."""
@@ -240,7 +250,12 @@ class Init(Side):
 
     def settle_again(self, outcome: _flax.Outcome) -> None:
         """Writes what the second run made of the leaves for which it ran."""
+        self._note_used(outcome)
         for where, start in self._changed.items():
             value = _layout.find(outcome.variables, where, start)
             if value is not start and self.writes(where.collection):
                 self.set_state(where, value, start)
+
+
+def _is_weak(leaf: Any) -> bool:
+    return bool(getattr(leaf, "weak_type", False))

@@ -16,6 +16,7 @@ from hk_bridge._layout import Where
 # What a FlaxModule has, but its class has not.
 INSTANCE = (
     *("module", "name", "module_name", "_given", "_transient", "_made", "_others"),
+    *("_has", "_passing"),
     *("_text", "_arguments", "_module", "_unbuilt", "_keep_rngs", "_kind", "_title"),
     *_haiku.INSTANCE,
 )
@@ -98,6 +99,8 @@ class Bridged(_haiku.Module):
         self._keep_rngs = keep_rngs
         self._made: set[Where] | None = None  # what is Flax's, once it was called
         self._others: set[tuple[str, str]] = set()  # what is known not to be
+        self._has: set[Where] = set()  # the leaves that it has, if some are given
+        self._passing: set[str] = set()  # and the collections that do not last
         if self._given is not None:
             given.check_form(self._given, call.owner(self))
 

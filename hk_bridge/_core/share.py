@@ -11,7 +11,6 @@ from typing import Any
 from typing import NamedTuple
 
 import jax
-from jax.interpreters import partial_eval
 
 from hk_bridge import _flax
 from hk_bridge import _haiku
@@ -150,7 +149,7 @@ def run(
     kwargs: Mapping[str, Any],
 ) -> _flax.Outcome:
     """What `_flax.run` does, by a trace that is there, if sharing is on."""
-    entries = _table.entries if _haiku.can_close else None
+    entries = _table.entries
 
     def as_ever() -> _flax.Outcome:
         return _flax.run(plan, variables, side, args, kwargs, side.begin)
@@ -165,7 +164,8 @@ def run(
     streams = (tuple(given), side.streams.offers("?"))
     avals = tuple(map(jax.typeof, arrays))
     context = _flax.context()
-    key = _flax.key_of((*plan, form.static, avals, streams, context))
+    parts = (*_flax.parts(plan), form.static, avals, streams, context)
+    key = _flax.key_of(parts)
     if key is None:
         return as_ever()
     if key not in entries:
@@ -196,7 +196,7 @@ def run(
 
 def _are_staged(arrays: Sequence[Any]) -> bool:
     """Whether all `arrays` are inputs of a program that is being traced."""
-    return all(isinstance(x, partial_eval.DynamicJaxprTracer) for x in arrays)
+    return all(map(_flax.is_staged, arrays))
 
 
 def _shared(entry: _Entry) -> Callable[..., _Results]:

@@ -1,5 +1,6 @@
 """One call of a bridged module: what the calls at init and at apply have in common."""
 
+import abc
 import contextlib
 from typing import TYPE_CHECKING
 from typing import Any
@@ -49,7 +50,7 @@ def owner(net: "Bridged") -> str:
     return f"{type(net).__name__} {net.module_name!r} ({net._kind} {net._title})"
 
 
-class Side:
+class Side(abc.ABC):
     """Answers the Scopes of one call from Haiku."""
 
     initializing: bool
@@ -69,6 +70,23 @@ class Side:
         self.hooked = self.initializing or _haiku.sees_state()
         self.so_far: tuple[Variables, _flax.Record] | None = None
         self.touched: set[Where] = set()  # what was made or written in Haiku
+
+    @property
+    @abc.abstractmethod
+    def mutable(self) -> Any:
+        """What Flax may change."""
+
+    @abc.abstractmethod
+    def may_share(self) -> bool:
+        """Whether another call may have done all that this one will do."""
+
+    @abc.abstractmethod
+    def param(self, recipe: _flax.Recipe) -> Any:
+        """A parameter that is not among the variables, or MISSING: Flax decides."""
+
+    @abc.abstractmethod
+    def start(self, where: Where, made: Any) -> Any:
+        """What a variable, no parameter, starts from; `made` by its initialiser."""
 
     def variables(self) -> Variables:
         """What Haiku held before the call, as Flax takes it."""
@@ -114,9 +132,9 @@ class Side:
         self.ledger.set_state(where, value)
         self.touched.add(where)
 
+    @abc.abstractmethod
     def settle(self, outcome: _flax.Outcome) -> bool:
-        """Has Haiku hold what the module made and wrote."""
-        raise NotImplementedError
+        """Has Haiku hold what the module made and wrote; whether it runs again."""
 
     def flush(self) -> None:
         """Has Haiku hold what the module made and wrote so far."""

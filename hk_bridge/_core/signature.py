@@ -11,6 +11,8 @@ from hk_bridge import _flax
 def constructor(cls: Any) -> inspect.Signature:
     """The signature of the Haiku class: Flax's, with `name` and without `parent`."""
     signature = inspect.signature(cls.__init__)
+    if cls.__init__ is object.__init__:
+        signature = inspect.Signature()
     dropped = ("self", "parent", "name", "rngs")
     try:  # as seen from Flax's file: annotations that are strings mean nothing here
         hints = typing.get_type_hints(

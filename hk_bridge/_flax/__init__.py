@@ -3,6 +3,9 @@
 from flax import linen as linen
 from flax import serialization as serialization
 
+from hk_bridge._flax import private as private
+from hk_bridge._flax.axes import axes_of as axes_of
+from hk_bridge._flax.axes import named as named
 from hk_bridge._flax.host import MISSING as MISSING
 from hk_bridge._flax.host import Alone as Alone
 from hk_bridge._flax.host import Host as Host
@@ -10,9 +13,11 @@ from hk_bridge._flax.host import Recipe as Recipe
 from hk_bridge._flax.host import Record as Record
 from hk_bridge._flax.keys import Key as Key
 from hk_bridge._flax.keys import Streams as Streams
+from hk_bridge._flax.kinds import annotated as annotated
 from hk_bridge._flax.kinds import build_nnx as build_nnx
 from hk_bridge._flax.kinds import is_nnx as is_nnx
 from hk_bridge._flax.kinds import outline_nnx as outline_nnx
+from hk_bridge._flax.kinds import parts as parts
 from hk_bridge._flax.kinds import resolve as resolve
 from hk_bridge._flax.kinds import run as run
 from hk_bridge._flax.kinds import specs as specs
@@ -45,4 +50,5 @@ from hk_bridge._flax.plan import Plan as Plan
 from hk_bridge._flax.plan import in_filter as in_filter
 from hk_bridge._flax.plan import mutable_at_init as mutable_at_init
 from hk_bridge._flax.plan import with_intermediates as with_intermediates
+from hk_bridge._flax.private import is_staged as is_staged
 from hk_bridge._flax.run import init as init

@@ -12,6 +12,8 @@ from typing import Any
 from flax import core
 import flax.linen as nn
 
+from hk_bridge._flax import private
+
 
 def bind(module: nn.Module, scope: core.Scope) -> nn.Module:
     """`module` with this scope, as `module.clone(parent=scope, _deep_clone=True)` is.
@@ -19,7 +21,8 @@ def bind(module: nn.Module, scope: core.Scope) -> nn.Module:
     Flax looks for modules in each field, which takes the most of the time of binding a
     layer whose fields have no place for them."""
     simple = type(module).__post_init__ is nn.Module.__post_init__
-    if not (simple and _is_flat(fields(module))):
+    known = private.module_state is not None
+    if not (known and simple and _is_flat(fields(module))):
         return module.clone(parent=scope, _deep_clone=True)
     bound: nn.Module = module.clone(parent=None)
     bound.parent = bound.scope = scope  # type: ignore[assignment]  # a Scope may be

@@ -62,6 +62,21 @@ def specs(plan: Plan, args: Any, kwargs: Any) -> dict[str, Any]:
     return found
 
 
+def annotated(module: Any, variables: dict[str, Any]) -> dict[str, Any]:
+    """`variables` as init made them, in the boxes that say how they are sharded."""
+    if not is_nnx(module):
+        return variables
+    boxed: dict[str, Any] = _nnx().annotated(module, variables)
+    return boxed
+
+
+def parts(plan: Plan) -> tuple[Any, ...]:
+    """The parts of `plan`, for a key: of an NNX module its graph, without values."""
+    if not is_nnx(plan.module):
+        return plan
+    return (_nnx().Graph(plan.module, plan.keep_rngs).parts, *plan[1:])
+
+
 def streams(
     module: Any, rngs: Any, draw: Callable[[], jax.Array] | None, initializing: bool
 ) -> Streams:

@@ -24,9 +24,9 @@ import weakref
 from flax import core
 from flax.core import scope as core_scope
 import flax.linen as nn
-from flax.linen import module as linen_module
 import jax
 
+from hk_bridge._flax import private
 from hk_bridge._flax.bind import fields
 from hk_bridge._flax.host import Record
 from hk_bridge._flax.pack import Pack
@@ -64,8 +64,8 @@ class Watch:
         self._start()
 
     def _start(self) -> None:
-        if self._stop is None:
-            interceptors = linen_module._global_interceptor_stack._storage
+        interceptors = private.interceptors()
+        if self._stop is None and interceptors is not None:
             interceptors.insert(0, self._interceptor)
             self._stop = lambda: interceptors.remove(self._interceptor)
 
@@ -107,10 +107,13 @@ class Watch:
     @contextlib.contextmanager
     def until_end(self) -> Iterator[None]:
         """Ends watching with the block."""
-        try:
-            yield
-        finally:
-            self._end()
+        with contextlib.ExitStack() as always:
+            if private.interceptors() is None:
+                always.enter_context(nn.intercept_methods(self._interceptor))
+            try:
+                yield
+            finally:
+                self._end()
 
 
 def _scopes(value: Any) -> Iterator[core.Scope]:

@@ -2,8 +2,8 @@
 
 Private in Flax, and used here since there is no public way:
 
-* `nn.Module._module_checks` and `flax.linen.module._get_unbound_fn`: what `apply` does
-  before it runs a method, whose errors have to be Flax's own;
+* `nn.Module._module_checks`: what `apply` does before it runs a method, whose errors
+  have to be Flax's own;
 * `flax.linen.module._global_interceptor_stack`: nothing public tells whether somebody
   intercepts methods.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import functools
+import inspect
 import re
 import sys
 import types
@@ -22,11 +23,11 @@ from flax import config
 from flax import core
 from flax import errors
 import flax.linen as nn
-from flax.linen import module as linen_module
 from flax.linen import spmd
 import jax
 
 from hk_bridge import _errors
+from hk_bridge._flax import private
 from hk_bridge._flax import text
 
 # What `flax.typing.CollectionFilter` refers to by its name, and does not import.
@@ -148,7 +149,10 @@ def resolve(module: nn.Module, method: Any) -> Callable[..., Any]:
 
     Raises Flax's own errors for a module or a method that cannot be run.
     """
-    nn.Module._module_checks(module)
+    if private.module_checks is None:
+        nn.Module.apply(module, {}, method=_nothing)
+    else:
+        private.module_checks(module)
     if method is None:
         method = module.__call__
     elif isinstance(method, str):
@@ -164,17 +168,18 @@ def resolve(module: nn.Module, method: Any) -> Callable[..., Any]:
                 return getattr(bound, name)(*args, **kwargs)
 
     if isinstance(getattr(method, "__self__", None), nn.Module):
-        method = getattr(method, "__func__", method)  # as in _get_unbound_fn
+        method = getattr(method, "__func__", method)
     is_function = isinstance(method, types.FunctionType)  # and can be hashed
     if not is_function or method not in _CALLABLE:
-        linen_module._get_unbound_fn(method)
+        if not callable(method) or not inspect.signature(method).parameters:
+            raise errors.ApplyModuleInvalidMethodError(method)
         if is_function:
             _CALLABLE.add(method)
     function: Callable[..., Any] = method
     return function
 
 
-# Functions that have an argument. Flax looks at their signature, which takes long.
+# Functions that have an argument. To look at their signature takes long.
 _CALLABLE: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -186,7 +191,12 @@ def context() -> Any:
 
 def is_intercepted() -> bool:
     """Whether `nn.intercept_methods` is in force."""
-    return len(linen_module._global_interceptor_stack) > 0
+    interceptors = private.interceptors()
+    return interceptors is None or bool(interceptors)
+
+
+def _nothing(_: Any) -> None:
+    """Run by Flax in place of a module, so that it only checks."""
 
 
 def partition_spec(box: Any) -> jax.sharding.PartitionSpec | None:

@@ -26,8 +26,12 @@ class Initial(NamedTuple):
 
 def initial(recipe: Recipe) -> Initial:
     """What the initialiser of a parameter makes, by shapes alone."""
-    key = key_of((recipe.init_fn, recipe.args, recipe.kwargs))
-    return _evaluated(recipe.spec) if key is None else _remembered(key, recipe.spec)
+    asked = (recipe.init_fn, recipe.args, recipe.kwargs)
+    key = key_of(asked, by_type=True)
+    if key is None:
+        return _evaluated(recipe.spec)
+    # A box may hold what the initialiser reads, so for one its type is not enough.
+    return _remembered(key, recipe.spec, lambda: key_of(asked) is not None)
 
 
 def initial_box(init_fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -56,12 +60,17 @@ def initial_box(init_fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         return None  # it looks at the values of arrays
 
 
-def _remembered(key: Any, spec: Callable[[], Any]) -> Initial:
-    if key not in _known:
+def _remembered(
+    key: Any, spec: Callable[[], Any], with_box: Callable[[], bool] = lambda: True
+) -> Initial:
+    if key in _known:
+        return _known[key]
+    made = _evaluated(spec)
+    if made.boxed is None or with_box():
         if len(_known) >= _MOST:
             _known.clear()
-        _known[key] = _evaluated(spec)
-    return _known[key]
+        _known[key] = made
+    return made
 
 
 def _evaluated(spec: Callable[[], Any]) -> Initial:

@@ -3,8 +3,9 @@
 import haiku
 
 from hk_bridge import _layout
+from hk_bridge._haiku import private as private
 from hk_bridge._haiku.apart import apart as apart
-from hk_bridge._haiku.apart import can_close as can_close
+from hk_bridge._haiku.context import at_end as at_end
 from hk_bridge._haiku.context import camel_to_snake as camel_to_snake
 from hk_bridge._haiku.context import depth as depth
 from hk_bridge._haiku.context import has_creators as has_creators
@@ -15,9 +16,9 @@ from hk_bridge._haiku.context import lift_prefix as lift_prefix
 from hk_bridge._haiku.context import next_key as next_key
 from hk_bridge._haiku.context import running_init as running_init
 from hk_bridge._haiku.context import sees_state as sees_state
+from hk_bridge._haiku.hooks import MISSING as MISSING
 from hk_bridge._haiku.hooks import cast as cast
 from hk_bridge._haiku.hooks import check_usage as check_usage
-from hk_bridge._haiku.ledger import MISSING as MISSING
 from hk_bridge._haiku.ledger import Ledger as Ledger
 from hk_bridge._haiku.seen import announce as announce
 from hk_bridge._haiku.seen import haiku_inside as haiku_inside

@@ -5,7 +5,6 @@ code run where it is an error to ask.
 """
 
 from collections.abc import Callable
-import contextlib
 from typing import Any
 
 from haiku._src import base
@@ -29,20 +28,14 @@ class _Closed:
         raise HaikuAsked(f"There is no {name} here.")
 
 
-# Private in Haiku: what is pushed there is the transform that code is in. Without them
-# nothing can be shared, which costs time alone.
-_STACKS = [getattr(base, name, None) for name in ("frame_stack", "context_stack")]
-can_close = all(callable(stack) for stack in _STACKS)
-
-
 def apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, where it is an error to ask Haiku for anything."""
 
     def run(*args: Any) -> Any:
         closed = _Closed()
-        with contextlib.ExitStack() as opened:
-            for stack in _STACKS:
-                opened.enter_context(stack(closed))  # type: ignore[misc]
+        frame: Any = closed
+        context: Any = closed
+        with base.frame_stack(frame), base.context_stack(context):
             result = function(*args)
         if closed.asked:
             raise HaikuAsked("The code asked, and went on.")

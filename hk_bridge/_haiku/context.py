@@ -2,6 +2,8 @@
 
 Private in Haiku (since dm-haiku 0.0.16), and used here since there is no public way:
 
+* `haiku._src.base.HaikuContext.add_teardown_callback`: nothing public is called when
+  a transform has run;
 * `haiku._src.base.get_lift_prefix`: only creators and getters are told it;
 * `haiku._src.base.context_stack`, `frame_stack`, `haiku._src.typing.LiftingModuleType`:
   nothing public tells whether a transform runs inside another, and whether lifted;
@@ -17,10 +19,21 @@ from typing import Any
 import haiku as hk
 from haiku._src import base
 from haiku._src import typing
-from haiku._src import utils
 import jax
 
-camel_to_snake: Callable[[str], str] = functools.cache(utils.camel_to_snake)
+from hk_bridge._haiku import private
+
+
+@functools.cache
+def camel_to_snake(name: str) -> str:
+    """How Haiku names a module after its class `name`."""
+    if private.camel_to_snake is not None:
+        return str(private.camel_to_snake(name))
+    names: list[str] = []
+    metaclass: Any = type(hk.Module)
+    cls = metaclass(name, (hk.Module,), {})
+    hk.transform(lambda: names.append(cls().name)).init(None)
+    return names[0]
 
 
 def running_init() -> bool:
@@ -38,9 +51,14 @@ def key_source() -> Callable[[], jax.Array] | None:
     return None if hk.maybe_get_rng_sequence_state() is None else hk.next_rng_key
 
 
+def at_end(callback: Callable[[], None]) -> None:
+    """Calls `callback` when the transform has run, if nothing was raised."""
+    base.context_stack.peek().add_teardown_callback(callback)
+
+
 def has_creators() -> bool:
     """Whether `hk.custom_creator` is in force for parameters."""
-    return bool(base.param_creator_stack)
+    return private.param_creator_stack is None or bool(private.param_creator_stack)
 
 
 def has_state_creators() -> bool:

@@ -25,6 +25,7 @@ from hk_bridge import _abstract
 from hk_bridge import _layout
 from hk_bridge._haiku import hooks
 from hk_bridge._haiku import seen
+from hk_bridge._haiku.hooks import MISSING
 from hk_bridge._haiku.hooks import Hooks
 from hk_bridge._haiku.hooks import cast
 from hk_bridge._haiku.names import below
@@ -33,7 +34,6 @@ from hk_bridge._layout import Where
 from hk_bridge._layout import names
 
 Initializer = Callable[..., Any]
-MISSING: Any = object()
 
 
 class Ledger:
@@ -183,7 +183,7 @@ class Ledger:
         if not self._hooks.others:
             return
         for where in [*self.values, *self._late]:
-            if _layout.address(self.name, where) in self._hooks.others:
+            if self._hooks.address(where) in self._hooks.others:
                 self.values.pop(where, None)
                 self._late.pop(where, None)
 
@@ -191,12 +191,12 @@ class Ledger:
 
     def has_param(self, where: Where) -> bool:
         """Whether Haiku holds this parameter, whoever made it."""
-        module_name, name = _layout.address(self.name, where)
+        module_name, name = self._hooks.address(where)
         return name in base.current_frame().params.get(module_name, {})
 
     def has_state(self, where: Where) -> bool:
         """Whether Haiku holds this leaf of state, whoever made it."""
-        module_name, name = _layout.address(self.name, where)
+        module_name, name = self._hooks.address(where)
         return name in self._state.get(module_name, {})
 
     def make_param(self, where: Where, value: Any, init: Initializer) -> Any:
@@ -205,7 +205,7 @@ class Ledger:
         `init(shape, dtype)` is what creators see; it gives `value` for `value`'s shape
         and dtype."""
         if value is None:
-            module_name, name = _layout.address(self.name, where)
+            module_name, name = self._hooks.address(where)
             params: Any = base.current_frame().params
             params[module_name].setdefault(name, None)
         made = self._hooks.param(where, value, init, True)
@@ -218,18 +218,7 @@ class Ledger:
         Args:
           draw: gives the initial value, or raises; Haiku will not store it.
         """
-        drawn: list[Any] = []
-
-        def init(shape: Any, dtype: Any) -> Any:
-            drawn.append(None)
-            return cast(draw(), dtype)
-
-        try:
-            return self._hooks.param(where, spec, init, True)
-        except Exception:
-            if not drawn:
-                raise
-            return MISSING  # nobody but its initialiser has it
+        return self._hooks.elsewhere(where, spec, draw)
 
     def fetch_state(self, where: Where, made: Any) -> Any:
         """State that creators and getters keep elsewhere; `made` by its initialiser."""
@@ -273,11 +262,11 @@ class Ledger:
         elif put is not None:
             del bundle[name], self.values[where]
             if not bundle:
-                del self._state[_layout.address(self.name, where)[0]]
+                del self._state[self._hooks.address(where)[0]]
 
     def _bundle(self, where: Where) -> tuple[dict[str, Any], str]:
         """Haiku's dict that has a leaf of state, and its name there."""
-        module_name, name = _layout.address(self.name, where)
+        module_name, name = self._hooks.address(where)
         return self._state[module_name], name
 
     @property

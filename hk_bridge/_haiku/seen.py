@@ -21,12 +21,10 @@ from typing import Any
 
 import haiku as hk
 from haiku._src import base
-from haiku._src import config
-from haiku._src import mixed_precision
-from haiku._src import module as haiku_module
 
 from hk_bridge import _errors
 from hk_bridge._haiku import names
+from hk_bridge._haiku import private
 
 
 class _StandIn(hk.Module):
@@ -73,7 +71,7 @@ def name_in_force(owner: hk.Module) -> str:
     interceptor may have put there (`hk.name_scope`)."""
     stack = base.current_frame().module_stack
     if any(entry.module is owner for entry in stack):
-        return base.current_name()
+        return hk.experimental.current_name()
     name: str = owner.module_name
     return name
 
@@ -84,7 +82,7 @@ def haiku_inside(
     """Where Haiku modules go that Flax code builds, and leaves that it makes itself.
 
     A name that begins with `~` is none of Flax, so they are not among its variables."""
-    return inside(owner, f"{name}{_IN_FLAX}")
+    return inside(module_named(owner, f"{name}{_IN_FLAX}"))
 
 
 _IN_FLAX = "/~flax"
@@ -104,12 +102,14 @@ def _outside() -> Iterator[None]:
         stack.push(hidden)
 
 
-def inside(
-    owner: hk.Module, module_name: str
-) -> contextlib.AbstractContextManager[None]:
-    """Where leaves are named after `module_name`: `owner` or a Flax submodule of it."""
+def module_named(owner: hk.Module, module_name: str) -> hk.Module:
+    """What Haiku's hooks see as `module_name`: `owner` or a Flax submodule of it."""
     own = module_name == owner.module_name
-    module = owner if own else _stand_in(owner, module_name)
+    return owner if own else _stand_in(owner, module_name)
+
+
+def inside(module: hk.Module) -> contextlib.AbstractContextManager[None]:
+    """Where leaves are named after `module`."""
     return base.current_frame().module_stack(base.ModuleState(module, "__call__"))
 
 
@@ -117,13 +117,14 @@ def is_observed() -> bool:
     """Whether `hk.intercept_methods` is in force, or a table is being made."""
     # Once a policy was set, Haiku never takes its interceptor away; it looks at modules
     # of the classes that have a policy, which a stand-in's cannot.
-    policies = mixed_precision._mixed_precision_interceptor
-    return any(other is not policies for other in haiku_module.interceptor_stack)
+    if private.interceptor_stack is None:
+        return True
+    return any(other is not private.policies for other in private.interceptor_stack)
 
 
 def texts_wanted() -> bool:
     """Whether modules that are made now have a text, by `module_auto_repr`."""
-    return bool(config.get_config().module_auto_repr)
+    return private.get_config is None or bool(private.get_config().module_auto_repr)
 
 
 def observe(

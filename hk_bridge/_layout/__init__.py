@@ -5,11 +5,17 @@ walks over variables and `convert` makes Haiku's trees of them, and back. None o
 needs a framework.
 """
 
+from hk_bridge._layout.convert import FLAXS_OWN as FLAXS_OWN
+from hk_bridge._layout.convert import TRAINING as TRAINING
 from hk_bridge._layout.convert import Bundles as Bundles
 from hk_bridge._layout.convert import are_bundles as are_bundles
+from hk_bridge._layout.convert import bundles as bundles
+from hk_bridge._layout.convert import check_collections as check_collections
+from hk_bridge._layout.convert import chosen as chosen
 from hk_bridge._layout.convert import empty_bundles as empty_bundles
 from hk_bridge._layout.convert import to_flax as to_flax
 from hk_bridge._layout.convert import to_haiku as to_haiku
+from hk_bridge._layout.convert import variables_of as variables_of
 from hk_bridge._layout.names import Path as Path
 from hk_bridge._layout.tree import Variables as Variables
 from hk_bridge._layout.tree import are_variables as are_variables

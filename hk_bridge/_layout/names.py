@@ -47,6 +47,8 @@ def unescape(part: str) -> Part:
     >>> unescape("a%2Fb"), unescape("%"), unescape("%i0")
     ('a/b', '', 0)
     """
+    if part and "%" not in part and part[0] != "~":
+        return part
     number = _NUMBER.fullmatch(part)
     plain: Part
     if number is not None:

@@ -169,7 +169,7 @@ class Bridged:
         return self.to_flax(*self.haiku_init(inputs))
 
     def apply(self, inputs: Inputs, variables: Tree) -> tuple[Tree, Tree]:
-        params, state = _layout.to_haiku(variables, name=self._pair.name)
+        params, state = _layout.bundles(variables, name=self._pair.name)
         output, state = self.haiku_apply(inputs, params, state)
         return output, self.to_flax(params, state)
 
@@ -192,8 +192,8 @@ class Bridged:
     def to_flax(self, params: Tree, state: Tree) -> Tree:
         """The variables that Haiku holds, which are to be all that it holds."""
         name = self._pair.name
-        variables = _layout.to_flax(params, state, name=name)
-        own = _layout.to_haiku(variables, name=name)
+        variables = _layout.variables_of(params, state, name=name)
+        own = _layout.bundles(variables, name=name)
         whole = {"params": params, "state": state}
         for (which, held), tree in zip(whole.items(), own, strict=True):
             extra = ", ".join(sorted(_addresses(held) - _addresses(tree)))

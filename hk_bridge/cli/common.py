@@ -1,5 +1,8 @@
 """What several commands need: checkpoints, sizes, and errors in one line."""
 
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -8,18 +11,36 @@ from typing import Any
 import jax
 
 from hk_bridge import migrate
+from hk_bridge.migrate._place import found
+from hk_bridge.migrate._remote import is_remote
 
 
 class CannotStart(Exception):
     """A command has what it needs, but not as it needs it: told in one line."""
 
 
-def load(path: str) -> Any:
+def load(path: str, collections: Sequence[str] = (), step: int | None = None) -> Any:
     """The tree in a checkpoint that the user named."""
+    with told():
+        return migrate.load(path, collection=tuple(collections) or None, step=step)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """In one line what is wrong with a file."""
     try:
-        return migrate.load(Path(path))
+        yield
     except (OSError, ValueError) as error:
         raise CannotStart(str(error)) from error
+
+
+def seen(path: str, step: int | None = None) -> str:
+    """The format of a checkpoint, and which of several it is."""
+    if is_remote(path):
+        return "copied from there"
+    place = found(Path(path), step)
+    inner = "" if place.path == Path(path) else f", {place.path}"
+    return place.kind.name + inner
 
 
 def says(error: BaseException) -> str:

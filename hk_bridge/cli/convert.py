@@ -1,6 +1,7 @@
 """`python -m hk_bridge convert`: a checkpoint in the other layout."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,63 +13,85 @@ from hk_bridge.cli.common import counted
 from hk_bridge.cli.common import load
 from hk_bridge.cli.common import print_json
 from hk_bridge.cli.common import readable
+from hk_bridge.cli.common import seen
 from hk_bridge.cli.common import size_of
+from hk_bridge.cli.common import told
+from hk_bridge.migrate._remote import is_remote
+from hk_bridge.migrate.formats import WRITTEN
+from hk_bridge.migrate.formats import for_saving
 
 
 def convert(args: argparse.Namespace) -> int:
     """Writes a checkpoint in the other layout."""
-    tree = load(args.src)
-    converted = _to_haiku(tree, args) if args.to == "haiku" else _to_flax(tree, args)
-    try:
-        migrate.save(args.dst, converted)
-    except (OSError, ValueError) as error:
-        raise CannotStart(str(error)) from error
+    _check_target(args.src, args.dst)
+    converted: dict[str, Any]
+    if args.to == "haiku":
+        params, state = _to_haiku(load(args.src, args.collection, args.step), args)
+        converted = {"params": params, "state": state}
+        with told():
+            migrate.save_haiku(args.dst, params, state)
+    else:
+        converted = _to_flax(args)
+        with told():
+            migrate.save(args.dst, converted)
     count, size = len(jax.tree.leaves(converted)), size_of(converted)
+    source, target = seen(args.src, args.step), for_saving(Path(args.dst)).name
     if args.json:
         done = {"src": args.src, "dst": args.dst, "to": args.to, "name": args.name}
+        done |= {"read": source, "written": target}
         print_json({**done, "leaves": count, "bytes": size})
     else:
         layout = "Haiku" if args.to == "haiku" else "Flax"
-        print(f"{args.dst}: {counted(count)}, {readable(size)}, as {layout} has them")
+        print(f"{args.src}: {source}")
+        line = f"{counted(count)}, {readable(size)}, as {layout} has them"
+        print(f"{args.dst}: {target}, {line}")
     return 0
 
 
-def _to_haiku(variables: Any, args: argparse.Namespace) -> dict[str, Any]:
-    if _is_haikus(variables) and len(variables) == 2:  # `convert` writes both
-        names = [name for part in variables.values() for name in part if "/" in name]
-        if names:
-            raise CannotStart(
-                f"{args.src} is in Haiku's layout already: it has {names[0]!r}. Write "
-                "--to flax to convert it back."
-            )
-    try:
-        params, state = _layout.to_haiku(variables, name=args.name)
-    except ValueError as error:
-        raise CannotStart(f"{args.src} holds no variables. {error}") from None
-    return {"params": params, "state": state}
-
-
-def _to_flax(tree: Any, args: argparse.Namespace) -> dict[str, Any]:
-    if not _is_haikus(tree):
+def _check_target(src: str, dst: str) -> None:
+    """Refuses a target that is the source, or of no format."""
+    if is_remote(dst):
+        return
+    target = Path(dst)
+    source = None if is_remote(src) else Path(src).resolve()
+    if source is not None and source in (target.resolve(), *target.resolve().parents):
+        raise CannotStart(f"{dst} is the source, or in it. Choose a new name.")
+    if target.suffix and not for_saving(target).suffixes:
         raise CannotStart(
-            f"{args.src} is no Haiku checkpoint: params and state, each "
-            "{module name: {name: array}}, were expected. Give one that "
-            "'convert --to haiku' wrote."
+            f"{dst} has the suffix {target.suffix!r}, which tells no format. Give it "
+            f"one of {', '.join(WRITTEN)}, or none for an Orbax directory."
+        )
+
+
+def _to_haiku(variables: Any, args: argparse.Namespace) -> Any:
+    both = set(variables) == {"params", "state"}  # `convert` writes both
+    if both and _are_haikus(variables) and not args.collection:
+        names = [name for part in variables.values() for name in part]
+        held = f"it has {names[0]!r}" if names else "it is empty"
+        raise CannotStart(
+            f"{args.src} is in Haiku's layout already: {held}. Write --to flax to "
+            "convert it back, or, if it is Flax's, --collection params --collection "
+            "state."
         )
     try:
-        variables = _layout.to_flax(
-            tree.get("params"), tree.get("state"), name=args.name
-        )
+        picked = args.collection or None
+        return _layout.to_haiku(variables, name=args.name, collections=picked)
     except ValueError as error:
-        raise CannotStart(str(error)) from None
-    if not variables:
-        names = sorted({name.split("/")[0] for part in tree.values() for name in part})
-        has = f"It has {', '.join(names[:8])}" if names else "It is empty"
-        raise CannotStart(f"{args.src} has nothing of the name {args.name!r}. {has}.")
-    return variables
+        raise CannotStart(f"{args.src} holds no variables. {error} {_HINT}") from None
 
 
-def _is_haikus(tree: Any) -> bool:
+_HINT = "On the command line, write --collection params."
+
+
+def _to_flax(args: argparse.Namespace) -> dict[str, Any]:
+    with told():
+        params, state = migrate.load_haiku(args.src, step=args.step)
+    try:
+        return _layout.to_flax(params, state, name=args.name)
+    except ValueError as error:
+        raise CannotStart(f"{args.src} has nothing of that name. {error}") from None
+
+
+def _are_haikus(tree: Any) -> bool:
     """Whether `tree` is `{"params": {module name: {name: array}}, "state": ...}`."""
-    parts = tree.values()
-    return set(tree) <= {"params", "state"} and all(map(_layout.are_bundles, parts))
+    return all(map(_layout.are_bundles, tree.values()))

@@ -10,6 +10,7 @@ from typing import Any
 from typing import TypeAlias
 
 from hk_bridge import _errors
+from hk_bridge import _tables
 from hk_bridge.cli import demo
 from hk_bridge.cli.common import CannotStart
 from hk_bridge.cli.convert import convert
@@ -78,17 +79,27 @@ def _add_command(
     return parser.add_argument
 
 
+def _add_source(add: Any) -> None:
+    text = "what to take; a tree without it is the whole of it (params, say)"
+    pick = {"metavar": "NAME", "action": "append", "default": []}
+    add("--collection", help=text, **pick)
+    add("--step", type=_whole(0, 2**63), help="of a folder of steps; the newest")
+
+
 def _add_show(commands: Commands) -> None:
     add = _add_command(commands, show, "show a checkpoint and where it goes in Haiku")
-    add("ckpt", metavar="CKPT", help="a file or an Orbax directory")
+    add("ckpt", metavar="CKPT", help="a file or a directory")
     add("--name", type=_haiku_name, default="net", help="in Haiku (%(default)s)")
+    _add_source(add)
+    add("--haiku", action="store_true", help="it is one of a Haiku code base")
 
 
 def _add_convert(commands: Commands) -> None:
     text = "convert a checkpoint from Flax's layout to Haiku's, or back"
     add = _add_command(commands, convert, text)
-    add("src", metavar="SRC", help="a file or an Orbax directory")
-    add("dst", metavar="DST", help="likewise; its suffix tells the format")
+    add("src", metavar="SRC", help="a file or a directory")
+    add("dst", metavar="DST", help="its suffix tells the format; without one, Orbax")
+    _add_source(add)
     add("--name", type=_haiku_name, required=True, help="of the module in Haiku")
     add("--to", choices=("haiku", "flax"), default="haiku", help="default: %(default)s")
 
@@ -103,6 +114,7 @@ def _add_verify(commands: Commands) -> None:
     array = {"metavar": "ARRAY", "type": parse_input, "action": "append"}
     add("--input", default=[], help="an input, like 'f32[2,224,224,3]'", **array)
     add("--variables", metavar="CKPT", help="initial values")
+    _add_source(add)
     add("--steps", type=_whole(1, 10_000), help="default: 3")
     add("--name", type=_haiku_name, help="in Haiku")
 
@@ -142,7 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(nowhere, sys.stdout.fileno())  # for what is flushed at exit
         return 141
     except CannotStart as error:
-        print(f"{args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        line = _tables.printable(" ".join(str(error).split()))
+        print(f"{args.command}: {line}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

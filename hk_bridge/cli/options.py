@@ -17,6 +17,9 @@ _SHORT = {
     "s": "int",
     "u": "uint",
 }
+# What other languages write, and a text that is true would be.
+_NEARLY = {"true": "True", "false": "False", "null": "None", "none": "None"}
+_NEARLY |= {word.upper(): value for word, value in _NEARLY.items()}
 _INPUT = re.compile(r"(?P<dtype>\w+)\[(?P<shape>(\d+(,\d+)*)?)\]")
 
 
@@ -65,6 +68,13 @@ def parse_setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
+    if value in _NEARLY:
+        other = _NEARLY[value]
+        message = (
+            f'{value!r} is no Python value: write {key}={other}, or {key}="{value!r}" '
+            "for the text"
+        )
+        raise argparse.ArgumentTypeError(message)
     try:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):

@@ -28,11 +28,14 @@ from hk_bridge.migrate._diff import Diff
 
 def verify(args: argparse.Namespace) -> int:
     """Checks that a module is the same in Haiku as in Flax."""
+    # Before the user's folder can be looked in for modules.
+    variables = None
+    if args.variables is not None:
+        variables = load(args.variables, args.collection, args.step)
     module = _build(args.module, dict(args.config))
     rng = np.random.default_rng(0)
     inputs = [_random(rng, spec) for spec in args.input]
     kwargs = dict(args.kwarg)
-    variables = None if args.variables is None else load(args.variables)
     if variables is not None:
         with _told():
             found = migrate.diff(variables, module, *inputs, name=args.name, **kwargs)
@@ -60,7 +63,7 @@ def _told() -> Iterator[None]:
     """In one line what Flax says about the inputs, or the module about itself."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # code that exits has checked nothing
         raise CannotStart(says(error)) from error
 
 
@@ -90,7 +93,7 @@ def _build(target: str, config: Mapping[str, Any]) -> Any:
             is_class = isinstance(made, type)
             made = _flax.build(made, (), config) if is_class else made(**config)
         module, _ = _flax.unbound(made)
-    except Exception as error:  # whatever the user's code does
+    except (Exception, SystemExit) as error:  # whatever the user's code does
         raise CannotStart(f"{target} gives no module. {says(error)}") from error
     if instance and config:
         raise CannotStart(

@@ -2,17 +2,27 @@
 
 `load(path)` gives Flax variables, `save(path, variables)` keeps them, `diff` tells what
 a checkpoint lacks or has too much, and `twin` gives Haiku's own layer with the weights
-of a layer of Flax. The format of a checkpoint follows from its path:
+of a layer of Flax. `load_haiku` and `save_haiku` do the same for the `(params, state)`
+of Haiku's own code bases. The format of a checkpoint follows from its path:
 
-* `.msgpack`: Flax's own (`flax.serialization`);
-* `.safetensors`: flat names, `params/Dense_0/kernel`;
-* `.npz`: NumPy's archive, with the same names;
-* else, or if it is a directory: an Orbax checkpoint.
+* `.msgpack`, and a file like `checkpoint_100`: Flax's own (`flax.serialization`);
+* `.safetensors`: flat names, `params/Dense_0/kernel`; arrays lie in the mapped file;
+* `.npz`: NumPy's archive, with the same names; bfloat16 as its 2 bytes;
+* `.msgpack.index.json`, `.safetensors.index.json`: parts, as Hugging Face splits them;
+* a directory, or no suffix at all: an Orbax checkpoint;
+* read, and not written: pickles and joblib's dumps (`.pkl`, `.pickle`, `.joblib`), a
+  folder with `arrays.npy` and `tree.pkl`, one with Acme's `array_nest`.
+
+Of a folder of steps the newest is read, of a folder of Hugging Face its Flax weights.
+Remote paths (`gs://bucket/net.npz`) are copied by fsspec, if it is installed.
 
 The flat names are spelled as in Haiku (`a%2Fb` for the Flax name `a/b`), and a name
 that ends in `/` is an empty dict. A round trip is exact: structure, names, dtypes and
-bits; what a format cannot hold is refused before anything is written. Pickles are never
-read. `pip install 'hk_bridge[checkpoint]'` brings the libraries that are not Flax's.
+bits; what a format cannot hold is refused before anything is written. What is damaged
+is refused where the format can tell: `.npz` has a checksum of each array, Orbax of each
+file; msgpack, safetensors and pickles have none. Pickles are read without running what
+they name: arrays, dicts and the mappings of Haiku and Flax are known, and nothing else.
+`pip install 'hk_bridge[checkpoint]'` brings the libraries that are not Flax's.
 
 A twin is a layer of Haiku with the weights of a layer of Flax. "Exact" means that both
 run the same arithmetic: outputs are equal to the last bit where XLA compiles them alike
@@ -50,6 +60,8 @@ refused.
 
 from hk_bridge.migrate._diff import diff as diff
 from hk_bridge.migrate._format import CheckpointError as CheckpointError
+from hk_bridge.migrate._haiku import load_haiku as load_haiku
+from hk_bridge.migrate._haiku import save_haiku as save_haiku
 from hk_bridge.migrate._load import load as load
 from hk_bridge.migrate._save import save as save
 from hk_bridge.migrate._twins import Twin as Twin
@@ -62,6 +74,8 @@ __all__ = [
     "TwinError",
     "diff",
     "load",
+    "load_haiku",
     "save",
+    "save_haiku",
     "twin",
 ]

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
 import difflib
 import itertools
 import math
@@ -18,86 +17,11 @@ from hk_bridge import _abstract
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
-from hk_bridge import _tables
 from hk_bridge._layout import Where
+from hk_bridge.migrate._entries import Diff as Diff
+from hk_bridge.migrate._entries import Entry as Entry
 
 Leaves = dict[Where, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One leaf in which a checkpoint and a module differ.
-
-    Attributes:
-      collection: of the leaf in Flax.
-      path: of the leaf in Flax.
-      haiku_module: the name of its module in Haiku.
-      haiku_name: its name there.
-      expected: what the module makes, as `float32[4,3]`; None if nothing.
-      given: what the checkpoint holds, likewise.
-      suggestion: for a missing or an unexpected leaf the nearest name on the other
-        side, `collection/path`; for a mismatched one how to make it fit, as far as the
-        shapes tell (see `diff`). None if there is none.
-    """
-
-    collection: str
-    path: tuple[str, ...]
-    haiku_module: str
-    haiku_name: str
-    expected: str | None
-    given: str | None
-    suggestion: str | None = None
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Diff:
-    """How a checkpoint differs from what a module makes.
-
-    Attributes:
-      name: the Haiku name in the entries.
-      count: how many leaves the module makes, empty dicts among them.
-      missing: what the module makes and the checkpoint lacks.
-      unexpected: what only the checkpoint has.
-      mismatched: what both have, in another shape, dtype or structure.
-    """
-
-    name: str
-    count: int
-    missing: tuple[Entry, ...]
-    unexpected: tuple[Entry, ...]
-    mismatched: tuple[Entry, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether the checkpoint fits."""
-        return not (self.missing or self.unexpected or self.mismatched)
-
-    def __repr__(self) -> str:
-        if self.ok:
-            return self._summary()
-        return f"{self._summary()}\n{_tables.table(self._rows())}"
-
-    def _repr_html_(self) -> str:
-        rows = () if self.ok else self._rows()
-        return _tables.html_table(self._summary(), rows)
-
-    def _summary(self) -> str:
-        if self.ok:
-            return f"{self.name!r} fits: {self.count} of {self.count} leaves"
-        kinds = ("missing", "unexpected", "mismatched")
-        counts = ", ".join(f"{len(getattr(self, kind))} {kind}" for kind in kinds)
-        return f"{self.name!r} differs: {counts}; the module makes {self.count} leaves"
-
-    def _rows(self) -> list[tuple[str, ...]]:
-        rows: list[tuple[str, ...]]
-        rows = [("", "Flax", "Haiku", "expected", "given", "suggestion")]
-        for kind in ("missing", "unexpected", "mismatched"):
-            for entry in getattr(self, kind):
-                flax = _layout.spelled(Where(entry.collection, entry.path))
-                haiku = f"{entry.haiku_module}/{entry.haiku_name}"
-                last = (entry.expected, entry.given, entry.suggestion)
-                rows.append((kind, flax, haiku, *(cell or "-" for cell in last)))
-        return rows
 
 
 def diff(
@@ -138,7 +62,8 @@ def diff(
       a table, in a notebook in HTML.
 
     Raises:
-      VariablesError: `variables` is not a dict of dicts.
+      VariablesError: `variables` is not a dict of dicts, or has a name on top that is
+        no collection: neither one of Flax's own nor one that the module makes.
       ModuleTypeError: `module` is no linen module instance.
       Whatever Flax raises if the inputs do not suit the module.
 
@@ -153,8 +78,10 @@ def diff(
     """
     module, _ = _flax.unbound(module)
     name = haiku_name(module) if name is None else name
-    _layout.to_haiku(variables, name=name)  # refuses a wrong form
+    _layout.bundles(variables, name=name)  # refuses a wrong form
     specs, transient = abstract_init(module, args, kwargs, method, rngs)
+    made = {where.collection for where in specs}
+    _layout.check_collections(variables, _layout.FLAXS_OWN | transient | made)
     needed = {at: _abstract.describe(leaf) for at, leaf in specs.items()}
     skip = transient | {"intermediates"}
     held = {

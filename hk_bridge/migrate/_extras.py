@@ -3,6 +3,9 @@
 import importlib
 from typing import Any
 
+_EXTRA = "'hk_bridge[checkpoint]'"
+_LINES = {"fsspec": "fsspec"}  # and what it says itself, for gs:// and the like
+
 
 def extra(name: str) -> Any:
     try:
@@ -10,6 +13,6 @@ def extra(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"hk_bridge.migrate needs {name.partition('.')[0]} for this, which is "
-            "not installed. Write pip install 'hk_bridge[checkpoint]'.",
+            f"not installed. Write pip install {_LINES.get(name, _EXTRA)}.",
             name=error.name,
         ) from error

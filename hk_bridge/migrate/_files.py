@@ -3,12 +3,19 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
+import errno
 import glob
+import mmap
 import os
 import pathlib
 import secrets
+import shutil
 import threading
 from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
 
 from hk_bridge.migrate._extras import extra
 
@@ -39,6 +46,82 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def arriving(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A new path beside `path` for a directory, which gets that name after the block.
+
+    All processes of `jax.distributed` get one path, and the first one renames."""
+    path = path.absolute()
+    token = secrets.token_hex(4)
+    several = jax.process_count() > 1
+    if several:
+        token = _shared(token)
+    new = path.with_name(f".{path.name[:50]}.{token}.tmp")
+    try:
+        yield new
+        if jax.process_index() == 0:
+            _rename(new, path)
+    except BaseException:
+        for rest in new.parent.glob(glob.escape(new.name) + "*"):
+            shutil.rmtree(rest, ignore_errors=True)
+        raise
+    if several:
+        multihost_utils.sync_global_devices(f"{path} has its name")
+
+
+def _shared(token: str) -> str:
+    """The token of the first process."""
+    number = np.asarray(int(token, 16), np.uint32)
+    return f"{int(multihost_utils.broadcast_one_to_all(number)):08x}"
+
+
+def _rename(new: pathlib.Path, path: pathlib.Path) -> None:
+    """Gives a directory its name, unless another has it: then it was a race."""
+    try:
+        if path.is_symlink() or path.exists():
+            raise FileExistsError(errno.EEXIST, "exists")
+        new.rename(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise FileExistsError(
+                f"{path} was written by somebody else meanwhile, and stands. Choose a "
+                "new name."
+            ) from None
+        raise
+
+
+@contextlib.contextmanager
+def arriving_parts(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file in a new directory, whose neighbours get their places beside `path`
+    after the block, and that file last."""
+    folder = path.absolute().with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.tmp")
+    try:
+        folder.mkdir()
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    try:
+        yield folder / path.name
+        for part in sorted(folder.iterdir(), key=lambda part: part.name == path.name):
+            with part.open("rb+") as file:
+                os.fsync(file)
+            part.replace(path.with_name(part.name))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def mapped(path: pathlib.Path, keep: bool = False) -> Iterator[Any]:
+    """The bytes of a file, mapped into memory; with `keep` for as long as they are
+    used, so that arrays can lie there."""
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            raise ValueError("it is empty")
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with contextlib.nullcontext(data) if keep else data:
+        yield data
 
 
 def size_of(path: pathlib.Path) -> int:

@@ -1,6 +1,7 @@
 """What a format of checkpoints is: what it can hold, and who reads and writes it."""
 
 from collections.abc import Callable
+import functools
 import pathlib
 from typing import Any
 from typing import NamedTuple
@@ -44,28 +45,70 @@ class CheckpointError(ValueError):
     """
 
 
+class Ask(NamedTuple):
+    """What is asked of `read`, as far as a format can do something about it.
+
+    Attributes:
+      shardings: where the leaves go, as `load` was told; None: to NumPy.
+      collections: which ones are wanted; None: all.
+      done: is told how many bytes more were read.
+    """
+
+    shardings: Any = None
+    collections: tuple[str, ...] | None = None
+    done: Done = lambda count: None
+
+
+class Flat(dict[str, Any]):
+    """The arrays of a file by their names there, which are yet to be split.
+
+    Attributes:
+      separator: between the parts of the names, if the file itself tells.
+    """
+
+    separator: str | None = None
+
+
 class Format(NamedTuple):
-    """What a format can hold, and how it is read and written.
+    """What a format can hold, and the four functions that are the format.
 
     Attributes:
       name: in messages.
+      suffixes: of its files; none of a directory.
       dtypes: the names of those that survive; None for all.
       scalars: the types of what else survives.
       forbidden: what no name may have in it.
       numbers: whether a name may be one.
-      read: gives whatever tree is at a path, given shardings; `load` checks it.
-      write: is given a tree that `save` has checked.
+      flat: whether `write` is given a `Flat`, and not a tree.
+      knows: whether what is at a path is of this format, as far as its name tells.
+      read: gives whatever tree is at a path, or a `Flat`; `load` checks it.
+      check: refuses a tree that it cannot hold, for another reason than those above.
+      write: writes, to a path where nothing is, what has been checked; None: it cannot.
     """
 
     name: str
+    suffixes: tuple[str, ...]
     dtypes: set[str] | None
     scalars: tuple[type, ...]
     forbidden: str
     numbers: bool
-    read: Callable[[pathlib.Path, Any, Done], Any]
-    write: Callable[[pathlib.Path, Tree], None]
+    flat: bool
+    knows: Callable[[pathlib.Path], bool]
+    read: Callable[[pathlib.Path, Ask], Any]
+    check: Callable[[Tree], None]
+    write: Callable[[pathlib.Path, Tree], None] | None
 
 
+def has_suffix(*suffixes: str) -> Callable[[pathlib.Path], bool]:
+    """What tells that a path is a file with one of `suffixes`."""
+    return lambda path: path.name.lower().endswith(suffixes) and not path.is_dir()
+
+
+def nothing(tree: Tree) -> None:
+    """The `check` of a format that has nothing more to refuse."""
+
+
+@functools.cache
 def is_number(dtype: Any) -> bool:
     """Whether `dtype` is one of JAX's, bool too, in the byte order of the machine."""
     number = any(jnp.issubdtype(dtype, kind) for kind in (np.number, np.bool_))
@@ -79,6 +122,13 @@ def check_unpacked(count: int, path: pathlib.Path) -> None:
             f"it would unpack to {count} bytes, over 100 times its size; if you trust "
             "it, load it with its own library"
         )
+
+
+def add_once(tree: dict[Any, Any], name: Any, value: Any) -> None:
+    """Puts a value into a tree that is read, whose names are there once."""
+    if name in tree:
+        raise ValueError(f"it has the name {name!r} twice")
+    tree[name] = value
 
 
 def where_is(path: _layout.Path) -> str:

@@ -1,44 +1,55 @@
 """`load`: Flax variables out of a checkpoint."""
 
-import pathlib
+from collections.abc import Collection
 from typing import Any
 
-import jax
-import numpy as np
-
-from hk_bridge import _errors
 from hk_bridge import _layout
+from hk_bridge.migrate import _remote
 from hk_bridge.migrate._files import Path
-from hk_bridge.migrate._files import progress_bar
-from hk_bridge.migrate._files import size_of
-from hk_bridge.migrate._format import PLAIN
-from hk_bridge.migrate._format import CheckpointError
+from hk_bridge.migrate._flat import nested
+from hk_bridge.migrate._format import Ask
+from hk_bridge.migrate._format import Flat
 from hk_bridge.migrate._format import Tree
-from hk_bridge.migrate._format import is_number
-from hk_bridge.migrate._formats import FORMATS
-from hk_bridge.migrate._formats import ORBAX
-from hk_bridge.migrate._formats import failed
-from hk_bridge.migrate._formats import format_of
-from hk_bridge.migrate._formats import no_format
-from hk_bridge.migrate._shardings import sharding_of
+from hk_bridge.migrate._place import reading
+from hk_bridge.migrate._put import put
 
 
-def load(path: Path, *, shardings: Any = None, progress: bool | None = None) -> Tree:
+def load(
+    path: Path,
+    *,
+    collection: str | Collection[str] | None = None,
+    step: int | None = None,
+    separator: str | None = None,
+    dtype: Any = None,
+    shardings: Any = None,
+    progress: bool | None = None,
+) -> Tree:
     """The variables in a checkpoint, as `hk_bridge.to_haiku` and `module.apply` take.
 
     Leaves are NumPy arrays in the byte order of the machine, whatever they were saved
-    from, maybe read-only; with `shardings`, JAX arrays. `to_haiku` hands them on
-    untouched, so a sharded load lands in Haiku's layout as it is, and out of an Orbax
-    directory each device reads its shards alone:
+    from, maybe read-only; with `shardings`, JAX arrays. Those of safetensors lie in the
+    file, which is not to be overwritten while they are used (`save` never does).
+    `to_haiku` hands them on untouched, so a sharded load lands in Haiku's layout as it
+    is, and out of an Orbax directory each device reads its shards alone:
 
         shardings = nn.get_sharding(jax.eval_shape(module.init, key, x), mesh)
         params, state = to_haiku(load(path, shardings=shardings), name="net")
 
-    A tree that others saved comes as it stands: the `params` of a saved `TrainState`
-    are `load(path)["params"]`.
+    A tree that others saved comes as it stands, but for the level `value` that an
+    `nnx.State` has below each name. `collection` makes variables of parameters alone,
+    and takes collections out of a saved `TrainState`.
 
     Args:
-      path: a file or an Orbax directory on a local disk; see the module for formats.
+      path: a file or a directory; see the module for formats. Of a folder of steps, as
+        Orbax's CheckpointManager has them, the newest is taken; of one of Hugging Face
+        Flax's weights, else the safetensors. `gs://...` and the like need fsspec.
+      collection: the collections that are taken, by name; one that is not there is the
+        whole tree: `"params"` for a file that has parameters alone.
+      step: which one of a folder of steps.
+      separator: what the parts of flat names are joined by, `.` or `/`, if the file
+        does not tell. Names that `save` did not write may have `%` and `~` in them,
+        which it spells in its own way: then `/` is to be given.
+      dtype: what floating-point leaves are cast to.
       shardings: a `jax.sharding.Sharding`, or a nested dict of them like the variables,
         in which one stands for all that is below it.
       progress: whether to show a bar on stderr (tqdm); by default only in a terminal,
@@ -50,58 +61,66 @@ def load(path: Path, *, shardings: Any = None, progress: bool | None = None) -> 
     Raises:
       FileNotFoundError: nothing is at `path`.
       CheckpointError: what is there is no whole, safe checkpoint of its format.
-      VariablesError: `shardings` lacks a leaf or cannot split it, or a leaf would lose
-        its 64 bits.
+      VariablesError: `shardings` lacks a leaf or cannot split it, a leaf would lose its
+        64 bits, or a collection is not there.
       ModuleNotFoundError: the format's library is not installed.
 
     >>> from hk_bridge import migrate
     >>> import tempfile
+    >>> import numpy as np
     >>> folder = tempfile.TemporaryDirectory()
-    >>> migrate.save(f"{folder.name}/net.npz", {"params": {"bias": np.zeros(2)}})
-    >>> migrate.load(f"{folder.name}/net.npz")
+    >>> migrate.save(f"{folder.name}/net.npz", {"bias": np.zeros(2)})
+    >>> migrate.load(f"{folder.name}/net.npz", collection="params")
     {'params': {'bias': array([0., 0.])}}
     >>> folder.cleanup()
     """
-    path = pathlib.Path(path)
-    kind = format_of(path)
-    if not path.is_dir():
-        path.open("rb").close()  # what the system says of it comes as it is
-        if kind is ORBAX:
-            raise _unknown_suffix(path)
-    try:
-        with progress_bar(path, size_of(path), progress) as done:
-            tree = kind.read(path, shardings, done)
-            if not _layout.are_variables(tree):
-                what = type(tree).__name__
-                raise TypeError(f"it holds a {what}, not a dict of collections")
-            return {k: _loaded(v, (k,), shardings) for k, v in tree.items()}
-    except (CheckpointError, _errors.VariablesError, ModuleNotFoundError):
-        raise
-    except Exception as error:
-        raise failed(path, kind, "read", error) from error
+    with _remote.at_hand(path) as local, reading(local, step) as place:
+        ask = Ask(shardings, None if collection is None else names_of(collection))
+        tree = place.read(ask, progress)
+        if isinstance(tree, Flat):
+            tree = nested(tree, separator)
+        if not _layout.are_variables(tree):
+            what = type(tree).__name__
+            raise TypeError(f"it holds a {what}, not a dict of collections")
+        tree = _without_value_level(tree)
+        if ask.collections is not None:
+            tree = _collections(tree, ask.collections)
+        return {k: put(v, (k,), shardings, dtype) for k, v in tree.items()}
 
 
-def _loaded(tree: Any, path: _layout.Path, shardings: Any) -> Any:
-    """`tree` with its arrays where `shardings` wants them."""
-    if _layout.is_level(tree):
-        return {k: _loaded(v, (*path, k), shardings) for k, v in tree.items()}
-    leaf = np.asarray(tree) if isinstance(tree, np.generic) else tree
-    if isinstance(leaf, np.ndarray) and is_number(leaf.dtype):
-        if shardings is None:
-            return leaf
-        return jax.device_put(leaf, sharding_of(shardings, path, leaf))
-    if isinstance(leaf, (jax.Array, list, *PLAIN)):
-        return leaf
-    what = (
-        f"{leaf.dtype} array" if isinstance(leaf, np.ndarray) else _errors._type(leaf)
-    )
-    where = "/".join(map(str, path))
-    raise TypeError(f"it holds a {what} at {where!r}, which is no leaf")
+def names_of(collection: str | Collection[str]) -> tuple[str, ...]:
+    return (collection,) if isinstance(collection, str) else tuple(collection)
 
 
-def _unknown_suffix(path: pathlib.Path) -> CheckpointError:
-    copy = f"shutil.copy({str(path)!r}, {str(path) + '.msgpack'!r})"
-    return CheckpointError(
-        f"{no_format(path)}. Expected {', '.join(FORMATS)} or a directory. What "
-        f"flax.training.checkpoints wrote is msgpack: {copy}. Pickles are never read."
-    )
+def _collections(tree: Tree, wanted: tuple[str, ...]) -> Tree:
+    """The collections that are wanted: those on top, or the whole tree as one.
+
+    A tree with one of Flax's own collections on top is no collection itself."""
+    if len(wanted) > 1 or wanted[0] in tree or _layout.FLAXS_OWN.intersection(tree):
+        return _layout.chosen(tree, wanted)
+    return {wanted[0]: tree}
+
+
+def _without_value_level(tree: Tree) -> Tree:
+    """A tree without the level `value` that an `nnx.State` has, if it is one: each leaf
+    is below that name alone, and nothing on top is a collection."""
+    if not tree or _layout.FLAXS_OWN.intersection(tree):
+        return tree
+    kept = {key: _value(inner) for key, inner in tree.items()}
+    return tree if any(v is _NO_VALUE for v in kept.values()) else kept
+
+
+class _NoValue:
+    """Stands for a leaf that is not below `value`; compared by identity."""
+
+
+_NO_VALUE: Any = _NoValue()
+
+
+def _value(tree: Any) -> Any:
+    if not _layout.is_level(tree):
+        return _NO_VALUE
+    if set(tree) == {"value"} and not _layout.is_level(tree["value"]):
+        return tree["value"]
+    kept = {key: _value(inner) for key, inner in tree.items()}
+    return _NO_VALUE if any(v is _NO_VALUE for v in kept.values()) else kept

@@ -77,14 +77,15 @@ def test_what_is_in_the_other_layout_already_is_refused(capsys, path, tmp_path):
     assert code == 2
     assert err == (
         f"convert: {haiku} is in Haiku's layout already: it has 'net/layers_0'. Write "
-        "--to flax to convert it back.\n"
+        "--to flax to convert it back, or, if it is Flax's, --collection params "
+        "--collection state.\n"
     )
     nested = {"params": {"net": {"Dense_0": {"bias": np.ones(2)}}}}
     migrate.save(tmp_path / "flax.npz", nested)
     argv = ("convert", tmp_path / "flax.npz", out, "--name", "net")
     code, _, err = run(capsys, *argv, "--to", "flax")
     assert code == 2
-    assert "is no Haiku checkpoint" in err
+    assert "its names are those of Flax variables" in err
     assert not out.exists()
     assert run(capsys, *argv)[0] == 0
 
@@ -286,3 +287,189 @@ def test_a_missing_extra(capsys, path, tmp_path, monkeypatch):
     assert code == 2
     assert one_line(err)
     assert "pip install 'hk_bridge[checkpoint]'" in err
+
+
+# No silent loss.
+
+
+@pytest.fixture
+def bare(tmp_path, variables):
+    migrate.save(tmp_path / "bare.msgpack", variables["params"])
+    return tmp_path / "bare.msgpack"
+
+
+@pytest.mark.parametrize("command", ["show", "convert"])
+def test_a_tree_without_params(capsys, bare, tmp_path, command):
+    out = tmp_path / "out.npz"
+    argv = [command, bare, *([out] if command == "convert" else []), "--name", "net"]
+    code, shown, err = run(capsys, *argv)
+    assert (code, shown, out.exists()) == (2, "", False)
+    assert one_line(err)
+    assert "'layers_0', 'layers_1' on top, which is none of Flax's own" in err
+    assert "write --collection params" in err
+    code, shown, _ = run(capsys, *argv, "--collection", "params")
+    assert code == 0
+    assert "Flax msgpack" in shown
+    if command == "convert":
+        assert f"{out}: NumPy .npz, 4 leaves, 84 B, as Haiku has them" in shown
+        assert sorted(migrate.load_haiku(out)[0]) == ["net/layers_0", "net/layers_1"]
+
+
+def test_verify_takes_a_collection(capsys, tmp_path):
+    kernel = np.ones([4, 3], np.float32)
+    migrate.save(tmp_path / "a.npz", {"kernel": kernel, "bias": kernel[0]})
+    argv = (*DENSE, "--variables", tmp_path / "a.npz")
+    assert run(capsys, *argv)[0] == 2
+    assert run(capsys, *argv, "--collection", "params")[0] == 0
+
+
+def test_a_state_of_training(capsys, tmp_path, variables):
+    path = tmp_path / "state.msgpack"
+    migrate.save(path, {**variables, "opt_state": {"0": {}}, "step": {"n": np.ones(1)}})
+    code, _, err = run(capsys, "show", path)
+    assert code == 2
+    assert "load(path, collection=" in err
+    picked = [part for name in variables for part in ("--collection", name)]
+    code, out, _ = run(capsys, "show", path, *picked)
+    assert code == 0
+    assert "6 leaves" in out
+
+
+def test_show_spells_out_what_a_terminal_would_obey(capsys, tmp_path):
+    path = tmp_path / "a.msgpack"
+    evil = "a\x1b[2J\x1b]0;x\x07\u202eb\n"
+    migrate.save(path, {"params": {evil: {"w": np.ones(1)}}})
+    _, out, err = run(capsys, "show", path)
+    assert "\x1b" not in out + err
+    assert "a\\x1b[2J\\x1b]0;x\\x07\\u202eb\\n" in out
+    assert all(line.isprintable() for line in out.splitlines())
+    migrate.save(tmp_path / "b.msgpack", {evil: {"w": np.ones(1)}})
+    _, out, err = run(capsys, "show", tmp_path / "b.msgpack")
+    assert not out
+    assert "\x1b" not in err
+
+
+def test_converting_what_was_converted(capsys, tmp_path):
+    """A module without submodules has no slash in its names."""
+    path, haiku = tmp_path / "flax.npz", tmp_path / "haiku.npz"
+    migrate.save(path, {"params": {"kernel": np.ones([2, 3])}})
+    assert run(capsys, "convert", path, haiku, "--name", "net")[0] == 0
+    argv = ("convert", haiku, tmp_path / "again.npz", "--name", "net")
+    code, _, err = run(capsys, *argv)
+    assert code == 2
+    assert "is in Haiku's layout already: it has 'net'." in err
+    both = ("--collection", "params", "--collection", "state")
+    assert run(capsys, *argv, *both)[0] == 0
+
+
+@pytest.mark.parametrize("how", ["same", "dots", "link"])
+def test_a_source_is_not_overwritten(capsys, path, tmp_path, how):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link.msgpack").symlink_to(path)
+    target = {
+        "same": path,
+        "dots": tmp_path / "sub" / ".." / path.name,
+        "link": tmp_path / "link.msgpack",
+    }[how]
+    before = path.read_bytes()
+    code, _, err = run(capsys, "convert", path, target, "--name", "net")
+    assert code == 2
+    assert "is the source, or in it. Choose a new name." in err
+    assert path.read_bytes() == before
+
+
+def test_a_target_inside_the_source_is_refused(capsys, tmp_path, variables):
+    migrate.save(tmp_path / "net", variables)
+    inside = tmp_path / "net" / "out.npz"
+    code, _, _ = run(capsys, "convert", tmp_path / "net", inside, "--name", "net")
+    assert (code, inside.exists()) == (2, False)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pkl", ".h5", ".json"])
+def test_a_target_of_unknown_suffix_is_refused(capsys, path, tmp_path, suffix):
+    out = tmp_path / f"out{suffix}"
+    code, _, err = run(capsys, "convert", path, out, "--name", "net")
+    assert (code, out.exists()) == (2, False)
+    assert ".msgpack, .safetensors, .npz" in err
+
+
+@pytest.mark.parametrize("value", ["false", "true", "none", "null", "FALSE"])
+def test_a_value_that_is_nearly_pythons_is_refused(capsys, value):
+    code, _, err = run(capsys, *DENSE, "--kwarg", f"deterministic={value}")
+    assert code == 2
+    assert f"'{value}' is no Python value: write deterministic=" in err
+    assert f"""deterministic="'{value}'" for the text""" in err
+
+
+EXITS = """
+import sys
+import flax.linen as nn
+
+class Exits(nn.Module):
+    def __call__(self, x):
+        sys.exit(0)
+
+def build():
+    sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize("target", ["exits:Exits", "exits:build", "exits_at_once:Net"])
+def test_a_module_that_exits_is_not_verified(capsys, tmp_path, monkeypatch, target):
+    (tmp_path / "exits.py").write_text(EXITS)
+    (tmp_path / "exits_at_once.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    code, out, err = run(capsys, "verify", target, "--input", "f32[2]")
+    assert (code, out) == (2, "")
+    assert "SystemExit: 0" in err
+
+
+@pytest.mark.parametrize("name", ["safetensors", "flax", "numpy", "tqdm"])
+def test_a_module_beside_the_weights_does_not_run(tmp_path, name):
+    path = tmp_path / "a.safetensors"
+    migrate.save(path, {"params": {"w": np.ones(1)}})
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('it ran')")
+    command = [sys.executable, "-m", "hk_bridge", "show", path.name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "params['net']['w']" in done.stdout
+
+
+def test_verify_finds_the_module_in_the_folder(tmp_path):
+    (tmp_path / "mine.py").write_text("from flax.linen import Dense")
+    command = [sys.executable, "-m", "hk_bridge", "verify", "mine:Dense"]
+    command += ["--config", "features=2", "--input", "f32[2,3]"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# Haiku's own, and folders of steps.
+
+
+def test_show_of_haikus_own(capsys, tmp_path):
+    path = tmp_path / "params.npz"
+    np.savez(path, **{"mlp/~/linear//w": np.ones([2, 3], np.float32)})
+    code, out, _ = run(capsys, "show", path, "--haiku")
+    assert code == 0
+    assert "NumPy .npz" in out
+    assert "params['mlp/~/linear']['w']  float32[2,3]  24 B" in out
+    code, out, _ = run(capsys, "show", path, "--haiku", "--json")
+    shown = json.loads(out)
+    assert (shown["format"], shown["bytes"]) == ("NumPy .npz", 24)
+    assert shown["leaves"][0]["haiku_module"] == "mlp/~/linear"
+    assert run(capsys, "show", path)[0] == 2
+
+
+def test_a_step(capsys, tmp_path, variables):
+    for step in (1, 2):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        migrate.save(tmp_path / "run" / str(step), variables)
+    code, out, _ = run(capsys, "show", tmp_path / "run")
+    assert code == 0
+    assert f"(Orbax, {tmp_path / 'run' / '2'})" in out
+    code, out, _ = run(capsys, "show", tmp_path / "run", "--step", "1")
+    assert f"(Orbax, {tmp_path / 'run' / '1'})" in out
+    code, _, err = run(capsys, "show", tmp_path / "run", "--step", "3")
+    assert code == 2
+    assert "has no step 3. It has 1, 2." in err

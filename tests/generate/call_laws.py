@@ -27,7 +27,7 @@ def same_call(case: Case, method: Any, capture: Any, mutable: Any) -> None:
         options["mutable"] = mutable
 
     def ours(variables: Any, rngs: Any) -> Any:
-        params, state = hk_bridge.to_haiku(variables, name="net")
+        params, state = hk_bridge.to_haiku(variables, name="net", collections=variables)
 
         def forward(rngs: Any) -> Any:
             net = built(case)

@@ -60,7 +60,7 @@ def runs(case: Case, train: bool = True, mutable: Any = None) -> tuple[Run, Run]
     kept = tuple(c for c in case.specs if c != "params")
 
     def ours(variables: Any, rngs: Any) -> Any:
-        params, state = hk_bridge.to_haiku(variables, name="net")
+        params, state = hk_bridge.to_haiku(variables, name="net", collections=variables)
         watched = Watched((params, state))
         options = {} if mutable is None else {"mutable": mutable}
         f = bridged(case, train, **options)
@@ -125,7 +125,7 @@ def same_grad(case: Case, train: bool = True) -> None:
     kept = [c for c in case.specs if c != "params"]
 
     def ours(variables: Any, rngs: Any) -> Any:
-        params, state = hk_bridge.to_haiku(variables, name="net")
+        params, state = hk_bridge.to_haiku(variables, name="net", collections=variables)
         f = bridged(case, train)
         run = lambda params: f.apply(params, state, None, rngs)[0]
         return hk_bridge.to_flax(gradient(run, params), {}, name="net")
@@ -149,7 +149,7 @@ def keys_of_haiku(case: Case, train: bool = True) -> None:
     And what is random natively is random by that key."""
 
     def ours(variables: Any, key: Any) -> Any:
-        params, state = hk_bridge.to_haiku(variables, name="net")
+        params, state = hk_bridge.to_haiku(variables, name="net", collections=variables)
         f = bridged(case, train)
         return f.apply(params, state, key, None)[0]
 

@@ -206,7 +206,7 @@ def hooked_values(case: Case, hook: Any, train: bool = True) -> None:
     )
 
     def ours(variables: Any, rngs: Any) -> Any:
-        params, state = hk_bridge.to_haiku(variables, name="net")
+        params, state = hk_bridge.to_haiku(variables, name="net", collections=variables)
 
         def forward(rngs: Any) -> Any:
             with hook(hk_bridge.FlaxModule):

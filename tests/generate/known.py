@@ -100,13 +100,4 @@ FAULTS: tuple[Fault, ...] = (
         "a program that holds a Scope, for `nn.custom_vjp`, keeps the module alive",
         has(of("nothing_is_kept", "what an initialiser holds lives"), "custom_vjp"),
     ),
-    Fault(
-        "names never made",
-        "`variables=` with a name that the module never makes is accepted",
-        of(
-            "given_wrong",
-            "in variables= is accepted",
-            wrong="unknown_name|unknown_level|missing_level",
-        ),
-    ),
 )

@@ -62,7 +62,7 @@ def wrapped_cell(case: Case, run: Any, train: bool = True) -> None:
         return result[::-1] if run is None else result
 
     def ours(variables: Any, rngs: Any) -> Any:
-        params, state = hk_bridge.to_haiku(variables, name="net")
+        params, state = hk_bridge.to_haiku(variables, name="net", collections=variables)
 
         def forward(rngs: Any) -> Any:
             net: Any = hk_bridge.wrap(Cell)(case.make(train), name="net")

@@ -8,7 +8,6 @@ import os
 import pathlib
 import pickle
 import resource
-import shutil
 import signal
 import struct
 import subprocess
@@ -60,7 +59,7 @@ RARE = ["float8_e4m3", "uint2", "uint4"]
 DTYPES = {
     "msgpack": [*NUMPY, "complex128", "bfloat16", *FLOAT8, *TENSORSTORE, *RARE],
     "safetensors": [*NUMPY, "bfloat16", *FLOAT8],
-    "npz": [*NUMPY, "complex128"],
+    "npz": [*NUMPY, "complex128", "bfloat16"],
     "orbax": [*NUMPY, "complex128", "bfloat16", *FLOAT8, *TENSORSTORE],
 }
 EVERY_FORMAT = pytest.mark.parametrize("kind", SUFFIXES)
@@ -554,7 +553,7 @@ class Evil:
         return (os.mkdir, ("evil",))
 
 
-def test_pickles_are_never_loaded(tmp_path, monkeypatch):
+def test_the_code_of_pickles_is_never_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     objects = np.array([Evil()], object)
     np.savez(tmp_path / "a.npz", **{"params/w": objects})
@@ -563,7 +562,7 @@ def test_pickles_are_never_loaded(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(pickle.dumps(Evil()))
         unreadable(tmp_path / name, "could not be read")
     (tmp_path / "b.pkl").write_bytes(pickle.dumps(Evil()))
-    unreadable(tmp_path / "b.pkl", "suffix '.pkl'.*Pickles are never read")
+    unreadable(tmp_path / "b.pkl", "it names posix.mkdir, which is no array")
     assert not (tmp_path / "evil").exists()
 
 
@@ -585,8 +584,8 @@ def test_hostile_archives_are_refused(tmp_path, monkeypatch):
     np.lib.format.write_array_header_1_0(buffer, header)
     archive("params/w.npy", buffer.getvalue())
     unreadable(path, "could not be read")
-    np.savez(path, **{"params/w": array("bfloat16", (2,))})
-    unreadable(path, r"V2 array at 'params/w', which is no leaf")
+    np.savez(path, **{"params/w": array("float8_e5m2", (2,))})
+    unreadable(path, "descr is not a valid dtype descriptor")
     with path.open("wb") as file:
         np.save(file, np.ones(2))
     unreadable(path, "BadZipFile: File is not a zip file")
@@ -673,12 +672,11 @@ def test_hostile_msgpack_is_refused(tmp_path):
 
 
 def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path):
-    unreadable(tmp_path, "a file _METADATA was expected in it. It has none")
-    with ocp.CheckpointManager(tmp_path / "run") as manager:
-        manager.save(7, args=ocp.args.StandardSave(VARIABLES))
-    step = str(tmp_path / "run" / "7" / "default")
-    unreadable(tmp_path / "run", f"some inside. Load one of '{step}'")
-    assert_same(migrate.load(step), VARIABLES)
+    unreadable(tmp_path, "a file _METADATA was expected in it, or one of .*It has none")
+    migrate.save(tmp_path / "run" / "net", VARIABLES)
+    inside = str(tmp_path / "run" / "net")
+    unreadable(tmp_path / "run", f"some inside. Load one of '{inside}'")
+    assert_same(migrate.load(inside), VARIABLES)
 
 
 @pytest.mark.parametrize("damaged", ["_METADATA", "manifest.ocdbt", "d/*", "*/d/*"])
@@ -708,7 +706,7 @@ def test_a_file_of_unknown_suffix_is_refused(tmp_path):
     path = tmp_path / "net.ckpt"
     path.write_bytes(b"")
     unreadable(
-        path, "'.ckpt', which tells no format.*.msgpack, .safetensors, .npz or a"
+        path, "'.ckpt', which tells no format.*.msgpack, .safetensors, .npz, .pkl or a"
     )
     with pytest.raises(FileExistsError) as caught:
         migrate.save(path, VARIABLES)
@@ -718,16 +716,6 @@ def test_a_file_of_unknown_suffix_is_refused(tmp_path):
         ".npz, or choose a new name."
     )
     assert path.read_bytes() == b""
-
-
-def test_what_flax_training_checkpoints_wrote_is_read_by_the_line_given(tmp_path):
-    path = tmp_path / "checkpoint_1"
-    path.write_bytes(flax.serialization.to_bytes(VARIABLES))
-    error = unreadable(path, "'', which tells no format")
-    line = f"shutil.copy('{path}', '{path}.msgpack')"
-    assert f"What flax.training.checkpoints wrote is msgpack: {line}." in str(error)
-    exec(line, {"shutil": shutil})
-    assert_same(migrate.load(f"{path}.msgpack"), VARIABLES)
 
 
 # Whole, or not at all.

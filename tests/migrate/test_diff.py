@@ -130,10 +130,53 @@ def test_a_renamed_module_is_suggested(variables):
     assert {e.haiku_module for e in found.missing} == {"net/Dense_0"}
 
 
-def test_a_level_too_few_is_suggested(variables):
-    found = diff(variables["params"], Net(), SPEC)
-    kernel = next(e for e in found.missing if e.path == ("Dense_0", "kernel"))
-    assert kernel.suggestion == "Dense_0/kernel"
+def test_a_level_too_few_is_refused_with_the_line_that_mends_it(variables):
+    with pytest.raises(hk_bridge.VariablesError, match='{"params": variables}'):
+        diff(variables["params"], Net(), SPEC)
+    assert diff(variables | {"memo": {}}, Net(), SPEC).ok
+
+
+def test_a_module_tells_its_own_collections():
+    class Memo(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            self.variable("memo", "seen", jnp.zeros, (2,))
+            self.sow("heard", "x", x)
+
+    x = jnp.ones(2)
+    variables = {"memo": {"seen": jnp.zeros(2)}}
+    assert diff(variables, Memo(), x).ok
+    assert diff({**variables, "heard": {"x": (x,)}}, Memo(), x).ok
+    with pytest.raises(hk_bridge.VariablesError, match="'mem' on top"):
+        diff({"mem": {"seen": jnp.zeros(2)}}, Memo(), x)
+
+
+@pytest.mark.parametrize("given", ["float16", "bfloat16"])
+def test_another_dtype_throughout_is_told_once(variables, given):
+    found = diff(jax.tree.map(lambda leaf: leaf.astype(given), variables), Net(), SPEC)
+    count = len(found.mismatched)
+    assert count > 4
+    assert found.dtypes == ("float32", given)
+    assert repr(found) == (
+        f"'net' differs: 0 missing, 0 unexpected, {count} mismatched; the module makes "
+        f"{count} leaves. The {count} mismatched leaves are all {given}: load(..., "
+        "dtype='float32') makes them float32, as the module does"
+    )
+    del variables["batch_stats"]
+    mixed = jax.tree.map(lambda leaf: leaf.astype(given), variables)
+    text = repr(diff(mixed, Net(), SPEC))
+    assert text.count(given) == 1
+    assert text.count("missing  ") >= 2
+
+
+def test_dtypes_that_differ_in_two_ways_are_told_by_leaf(variables):
+    kernel = variables["params"]["Dense_0"]["kernel"]
+    bias = variables["params"]["Dense_0"]["bias"]
+    variables["params"]["Dense_0"]["kernel"] = kernel.astype("float16")
+    variables["params"]["Dense_0"]["bias"] = bias.astype("bfloat16")
+    found = diff(variables, Net(), SPEC)
+    assert found.dtypes is None
+    assert "params/Dense_0/kernel" in repr(found)
 
 
 @pytest.mark.parametrize(

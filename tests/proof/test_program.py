@@ -253,7 +253,7 @@ def lowered(case):
     pair = fresh_pairs(case)[0]
 
     def ours(tree, inputs):
-        trees = hk_bridge.to_haiku(tree, name=NAME)
+        trees = hk_bridge.to_haiku(tree, name=NAME, collections=tree)
         output, state = pair.bridged.haiku_apply(inputs, *trees)
         return arrays(output, hk_bridge.to_flax({}, state, name=NAME))
 

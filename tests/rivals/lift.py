@@ -89,7 +89,8 @@ def respelled(lifts: hk.TransformedWithState) -> hk.TransformedWithState:
 def _from_lift(params: Bundles, state: Bundles) -> tuple[Bundles, Bundles]:
     name = _name(params, state)
     trees = map(_escaped, (params, state))  # lift keeps a slash in the name of a leaf
-    return hk_bridge.to_haiku(hk_bridge.to_flax(*trees, name=name), name=name)
+    variables = hk_bridge.to_flax(*trees, name=name, like={})
+    return hk_bridge.to_haiku(variables, name=name, collections=variables)
 
 
 def _escaped(bundles: Bundles) -> Bundles:

@@ -8,8 +8,8 @@ import typing
 from typing import Any
 
 import flax.linen as nn
-from flax.linen import module as linen_module
 
+from hk_bridge._flax import private
 from hk_bridge._flax.known.library import Ask
 from hk_bridge._flax.known.library import Unknown
 from hk_bridge._flax.known.library import is_official
@@ -37,6 +37,7 @@ _DESCRIPTORS = (
     types.ClassMethodDescriptorType,
 )
 _NNX_FIELDS = "_pytree__nodes"  # which attributes hold data, by their annotations
+_WRAPPER: Any = private.DescriptorWrapper
 _CODE = (types.FunctionType, property, staticmethod, classmethod)
 _MADE_BY_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 _PLAIN_BASES: tuple[Any, ...] = (object, abc.ABC, typing.Generic, typing.Protocol)
@@ -46,6 +47,8 @@ def class_(cls: type, ask: Ask) -> Any:
     """A class by what it and its bases hold now."""
     if is_official(cls):
         return official_key(cls)
+    if not cls.__flags__ & _MADE_BY_PYTHON:
+        return ref(cls)  # of C: nobody can write into it
     if not is_official(type(cls)):
         raise Unknown  # a metaclass may find attributes elsewhere
     if id(cls) in ask.seen:
@@ -76,7 +79,7 @@ def _member(name: str, value: Any, ask: Ask) -> Any:
         return property, *[ask.key(part) for part in parts]
     if isinstance(value, functools.cached_property):
         return functools.cached_property, ask.key(value.func)
-    if isinstance(value, linen_module.DescriptorWrapper):
+    if _WRAPPER is not None and isinstance(value, _WRAPPER):
         wrapped: Any = value
         return "wrapped", _member(name, wrapped.wrapped, ask)
     if name == _NNX_FIELDS:

@@ -13,6 +13,7 @@ _STABLE = frozenset([
     "types", "typing", "warnings", "chex", "distrax", "einops", "flax", "haiku",
     "hk_bridge", "jax", "jaxlib", "jmp", "ml_dtypes", "numpy", "optax", "scipy",
     "tensorflow_probability",
+    "_pytest",  # which it writes into code that asserts
 ])  # fmt: skip
 # Their functions tell of the thread, or of the calls before.
 CHANGING = ("haiku._src.mixed_precision",)

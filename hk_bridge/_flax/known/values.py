@@ -34,10 +34,15 @@ from hk_bridge._flax.known.library import is_stable
 from hk_bridge._flax.known.library import named
 from hk_bridge._flax.known.library import official_key
 from hk_bridge._flax.known.library import ref
+from hk_bridge._flax.private import is_staged
 
 
-def key_of(value: Any) -> Hashable | None:
+def key_of(value: Any, *, by_type: bool = False) -> Hashable | None:
     """What is equal for equal values, or None if `value` is not known to be one.
+
+    Args:
+      by_type: arrays that are being traced are equal if their types are. They have no
+        values yet, so code makes arrays of the same shapes of both.
 
     >>> key_of((1, 0.0)) == key_of((1, 0.0)), key_of((1, 0.0)) == key_of((1, -0.0))
     (True, False)
@@ -45,7 +50,7 @@ def key_of(value: Any) -> Hashable | None:
     True
     """
     try:
-        key: Hashable = Asking().key(value)
+        key: Hashable = Asking(by_type).key(value)
     except Exception:  # to look at an object may run code of its own
         return None
     return key
@@ -54,9 +59,10 @@ def key_of(value: Any) -> Hashable | None:
 class Asking:
     """One asking for a key."""
 
-    __slots__ = ("seen",)
+    __slots__ = ("by_type", "seen")
 
-    def __init__(self) -> None:
+    def __init__(self, by_type: bool) -> None:
+        self.by_type = by_type
         self.seen: dict[int, int] = {}
 
     def key(self, value: Any) -> Any:
@@ -104,8 +110,10 @@ def _itself(value: Any, ask: Asking) -> Any:
     return value
 
 
-def _unknown(value: Any, ask: Asking) -> Any:
-    raise Unknown
+def _array(value: Any, ask: Asking) -> Any:
+    if ask.by_type and is_staged(value):
+        return "staged", jax.typeof(value)
+    raise Unknown  # it may be written, or is not to be read
 
 
 def _tagged(value: Any, ask: Asking) -> Any:
@@ -176,7 +184,7 @@ _FIXED: tuple[Any, ...] = (
 _BY_KIND: tuple[tuple[Any, Callable[[Any, Any], Any]], ...] = (
     (type, classes.class_),
     (nn.Module, classes.module),
-    ((jax.Array, np.ndarray), _unknown),
+    ((jax.Array, np.ndarray), _array),
     ((np.dtype, jax.sharding.Sharding), _tagged),
     ((np.bool_, np.number), _number),
     (enum.Enum, classes.member_of_enum),

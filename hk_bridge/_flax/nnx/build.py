@@ -31,6 +31,8 @@ def build(
 
 def takes_rngs(cls: Any, args: Any, kwargs: Any) -> bool:
     """Whether the class takes `rngs`, and was not given any."""
+    if cls.__init__ is object.__init__:
+        return False
     signature = inspect.signature(cls.__init__)
     kinds = [p.kind for p in signature.parameters.values()]
     named = "rngs" in signature.parameters

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import weakref
 
 from flax import nnx
+from flax import typing
 from flax.nnx import graph as nnx_graph
 from flax.nnx import variablelib
 import jax
@@ -25,6 +26,7 @@ from hk_bridge._layout import names
 
 _STATE = "_pytree__state"  # of each object of NNX
 _CONSTANT = (tuple, type(None))
+_OF_NODES = ("type", "index", "num_attributes", "metadata")  # of nodes of a GraphDef
 
 
 class Kind(enum.Enum):
@@ -74,6 +76,20 @@ class Graph:
         kind, collection = self._kinds[cls]
         where = where_of(collection, path) if kind is Kind.VARIABLE else None
         return Leaf(path, where, value, kind)
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """All that the module is but for the values of Variables, in plain parts."""
+        nodes = [
+            (type(node).__name__, *[_plain(getattr(node, n, None)) for n in _OF_NODES])
+            for node in self._graphdef.nodes
+        ]
+        attributes = [
+            (key, type(value).__name__, _plain(getattr(value, "value", None)))
+            for key, value in self._graphdef.attributes
+        ]
+        arrays = [leaf.value for leaf in self.leaves if leaf.kind is Kind.ARRAY]
+        return tuple(nodes), tuple(attributes), tuple(arrays)
 
     @functools.cached_property
     def types(self) -> set[type]:
@@ -162,6 +178,10 @@ class Bound:
         known = {leaf.path: held for leaf, _, held in before}
         for leaf in self.graph.leaves_of(self.module):
             yield leaf, known.get(leaf.path, MISSING)
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, typing.HashableMapping) else value
 
 
 def where_of(collection: str, path: names.Path) -> Where:

@@ -5,9 +5,11 @@ import inspect
 from typing import Any
 
 from flax import nnx
+from flax.nnx.bridge import variables as variable_boxes
 
 from hk_bridge import _layout
 from hk_bridge._flax.nnx import graph
+from hk_bridge._layout import Where
 
 
 def resolve(module: Any, method: Any) -> Callable[..., Any]:
@@ -64,6 +66,24 @@ def _bound(module: Any, method: Any) -> Callable[..., Any]:
         return function(graph.at(module, paths[0]), *args, **kwargs)
 
     return run
+
+
+def annotated(module: Any, variables: dict[str, Any]) -> dict[str, Any]:
+    """`variables` in boxes that say how they are to be sharded."""
+    boxes: dict[Where, Any] = {
+        leaf.where: variable_boxes.NNXMeta(
+            type(leaf.value),
+            _layout.find(variables, leaf.where),
+            leaf.value.get_metadata(),
+        )
+        for leaf in graph.Graph(module, False).kept
+        if leaf.where and any(map(leaf.value.has_metadata, _SHARDING))
+    }
+    return _layout.replace(variables, boxes)
+
+
+# The metadata for it, also in older versions.
+_SHARDING = ("out_sharding", "sharding_names", "sharding")
 
 
 def unused_streams(module: Any, found: graph.Graph) -> set[int]:

@@ -84,6 +84,7 @@ def run(
         seen.sowing(plan, bound) as sown,
     ):
         output = plan.function(bound.module, *args, **kwargs)
+    fed.end()
     _collect(bound, fed, plan, variables, record, host)
     for where, value in sown:
         _layout.place(variables, where, value)

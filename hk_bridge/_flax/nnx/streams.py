@@ -205,6 +205,7 @@ class Fed:
     ):
         self._streams = streams
         self._unused = unused
+        self._ended = False
         self._typed: dict[str, Key] = {}
         self._counts: dict[str, list[jax.Array]] = {}
         self._names = [streams.answering(tag) for tag in tags]
@@ -228,6 +229,8 @@ class Fed:
         return _lazy(_Pending(draw, tag_of(like), instead), like)
 
     def _draw(self, index: int, shape: tuple[int, ...]) -> Key | None:
+        if self._ended:
+            return None
         name = self._names[index]
         if index in self._unused:
             return unused_key(shape)
@@ -241,6 +244,10 @@ class Fed:
             counts.append(counts[-1] + 1)  # as a stream of NNX counts
         key = jax.random.fold_in(self._typed[name], counts[self._numbers[index]])
         return jax.random.split(key, shape) if shape else key
+
+    def end(self) -> None:
+        """From now on no key is drawn."""
+        self._ended = True
 
     def check(self, index: int, count: Any, before: Any) -> None:
         """Refuses that a stream without a key was used inside a transform of NNX.

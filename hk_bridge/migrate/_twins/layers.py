@@ -161,7 +161,7 @@ def twin(
     _errors.check_name(name)
     if not isinstance(linen_module, _linen.Module):
         raise not_a_layer(linen_module)
-    _layout.to_haiku(variables, name=name)  # refuses what has not the form of variables
+    _layout.bundles(variables, name=name)  # refuses what has not the form of variables
     leaves = Leaves(linen_module, variables)
     row = row_of(linen_module)
     check_fields(linen_module, row, leaves)

@@ -133,7 +133,7 @@ def _apply(
         net = hk_bridge.FlaxModule(self, name=NAME)
         return net(*args, mutable=mutable, **kwargs)
 
-    params, state = hk_bridge.to_haiku(variables, name=NAME)
+    params, state = hk_bridge.to_haiku(variables, name=NAME, collections=variables)
     run = hk.transform_with_state(forward).apply
     outcome, new_state = run(params, state, None)
     if not _returns_variables(mutable, kwargs):
@@ -141,7 +141,7 @@ def _apply(
         return outcome
     output, mutated = outcome
     # Haiku never writes params; what became of them is in `mutated` alone.
-    new_params, _ = hk_bridge.to_haiku(mutated, name=NAME)
+    new_params, _ = hk_bridge.to_haiku(mutated, name=NAME, collections=mutated)
     held = hk_bridge.to_flax(new_params, new_state, name=NAME, like=variables)
     return output, _as_flax_returns(_updated(mutated, held))
 
