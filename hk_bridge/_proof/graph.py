@@ -3,19 +3,16 @@
 That is how a call is replayed in Flax alone. Nothing here is shared with the bridge.
 """
 
-import collections
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
-import functools
 import sys
 from typing import Any
 import warnings
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from hk_bridge import _layout
 from hk_bridge._layout import Where
@@ -101,37 +98,21 @@ class Graph:
 def _feed(module: Any, rngs: Mapping[str, Any]) -> None:
     """Sets the streams of `module`: each by its name, or by the key of `default`.
 
-    That is what `nnx.reseed(module, policy="match_shape", **rngs)` does, less the
-    equations that count; those that `default` answers for come after its own. Where
-    there is no key, a constant is in its place, as it is for no one to use."""
+    Those that `default` answers for are numbered together, after its own. A stream
+    that has no key keeps what it has, for no one to use, and counts from zero."""
     nnx = _nnx()
     streams = [s for _, s in nnx.iter_graph(module) if isinstance(s, nnx.RngStream)]
-    names = {stream.key.tag for stream in streams} & rngs.keys()
-    counts: collections.Counter[str] = collections.Counter()
-    for stream in sorted(streams, key=lambda s: s.key.tag not in names):
-        name = stream.key.tag if stream.key.tag in names else "default"
+    tags = [stream.key.tag for stream in streams]
+    nnx.reseed(module, policy="match_shape", **{t: rngs[t] for t in tags if t in rngs})
+    seeds = nnx.Rngs(rngs.get("default"))
+    for _ in range(tags.count("default") if "default" in rngs else 0):
+        seeds()
+    for stream in (s for s in streams if s.key.tag not in rngs):
         shape = stream.key.get_raw_value().shape
-        with jax.ensure_compile_time_eval():
-            key = jnp.broadcast_to(jax.random.key(0), shape)
-            count = jnp.zeros(shape, jnp.uint32)
-        if name in rngs:
-            key = jax.random.fold_in(rngs[name], np.uint32(counts[name]))
-            key = jax.random.split(key, shape) if shape else key
-            counts[name] += 1
-        stream.key.set_value(key)
-        metadata = stream.count.get_metadata()
-        stream.count = _count_class().from_metadata(count, metadata)
-
-
-@functools.cache
-def _count_class() -> Any:
-    """Counts that are set as wholes: `count[...] += 1` scatters, under a trace."""
-
-    class Count(_nnx().RngCount):  # type: ignore[misc]
-        def set_value(self, value: Any, **index: Any) -> None:
-            super().set_value(value)
-
-    return Count
+        if "default" in rngs:
+            key = seeds()
+            stream.key.set_value(jax.random.split(key, shape) if shape else key)
+        stream.count.set_value(jnp.zeros(shape, jnp.uint32))
 
 
 def _function(method: Any) -> Callable[..., Any]:
