@@ -73,7 +73,9 @@ def remember(module: Any, variables: Mapping[str, Any]) -> None:
 
 def put_back(module: Any, variables: dict[str, Any]) -> None:
     """Puts `variables` into the boxes that init gave them, in place, if it ran here."""
-    boxes = _known.get(_flax.key_of(module)) if _known else None
+    # A Variable of NNX says itself how it is sharded.
+    asked = _known and not _flax.is_nnx(module)
+    boxes = _known.get(_flax.key_of(module)) if asked else None
     if boxes:
         _layout.box_in_place(variables, boxes)
 

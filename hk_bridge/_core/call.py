@@ -54,7 +54,9 @@ def _run(
     initializing = _haiku.running_init()
     streams = net._streams(options.rngs)
     function = _flax.resolve(net._build(streams, options.rngs), method)
-    plan = _flax.Plan(net.module, function, False, options.capture, net._keep_rngs)
+    plan = _flax.Plan(
+        *(net.module, function, False, options.capture, net._keep_rngs, net._memory)
+    )
     made = _made_by_flax(net, plan, args, kwargs)
     ledger = _haiku.Ledger(net, net._others, made)
     side: Any = (Init if initializing else Apply)(net, ledger, options, streams)

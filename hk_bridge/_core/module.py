@@ -17,7 +17,16 @@ from hk_bridge._layout import Where
 INSTANCE = (
     *("module", "name", "module_name", "_given", "_transient", "_made", "_others"),
     *("_has", "_passing"),
-    *("_text", "_arguments", "_module", "_unbuilt", "_keep_rngs", "_kind", "_title"),
+    *(
+        "_text",
+        "_arguments",
+        "_module",
+        "_unbuilt",
+        "_keep_rngs",
+        "_kind",
+        "_title",
+        "_memory",
+    ),
     *_haiku.INSTANCE,
 )
 
@@ -97,6 +106,7 @@ class Bridged(_haiku.Module):
             [transient] if isinstance(transient, str) else transient or ()
         )
         self._keep_rngs = keep_rngs
+        self._memory: dict[str, Any] = {}  # what is known of the module, call by call
         self._made: set[Where] | None = None  # what is Flax's, once it was called
         self._others: set[tuple[str, str]] = set()  # what is known not to be
         self._has: set[Where] = set()  # the leaves that it has, if some are given
@@ -126,7 +136,10 @@ class Bridged(_haiku.Module):
                 given = rngs is not None
                 self._module = _flax.build_nnx(*self._unbuilt, streams, given)
             else:
-                self._module = _flax.outline_nnx(*self._unbuilt)
+                memory = self._memory
+                self._module = _flax.outline_nnx(
+                    *self._unbuilt, self._keep_rngs, memory
+                )
         return self._module
 
     @property

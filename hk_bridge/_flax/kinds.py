@@ -72,9 +72,10 @@ def annotated(module: Any, variables: dict[str, Any]) -> dict[str, Any]:
 
 def parts(plan: Plan) -> tuple[Any, ...]:
     """The parts of `plan`, for a key: of an NNX module its graph, without values."""
-    if not is_nnx(plan.module):
-        return plan
-    return (_nnx().Graph(plan.module, plan.keep_rngs).parts, *plan[1:])
+    module = plan.module
+    if is_nnx(module):
+        module = _nnx().remembered(module, plan.keep_rngs, plan.memory).parts
+    return (module, plan.function, plan.mutable, plan.capture, plan.keep_rngs)
 
 
 def streams(
@@ -94,9 +95,11 @@ def build_nnx(cls: Any, args: Any, kwargs: Any, keys: Streams, given: bool) -> A
     return _nnx().build(cls, args, kwargs, keys, given)
 
 
-def outline_nnx(cls: Any, args: Any, kwargs: Any) -> Any:
-    """The module of an NNX class, by shapes alone."""
-    return _nnx().outline(cls, args, kwargs)
+def outline_nnx(
+    cls: Any, args: Any, kwargs: Any, keep_rngs: bool, memory: dict[str, Any]
+) -> Any:
+    """The module of an NNX class, by shapes alone; its graph is remembered."""
+    return _nnx().outline(cls, args, kwargs, keep_rngs, memory)
 
 
 def run(

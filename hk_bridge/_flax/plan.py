@@ -40,6 +40,7 @@ class Plan(NamedTuple):
       mutable: the collections that may change.
       capture: as `capture_intermediates` of `nn.Module.apply`.
       keep_rngs: whether the streams of an NNX module keep keys and counts of their own.
+      memory: what is remembered of the module from call to call of one net.
     """
 
     module: Any
@@ -47,6 +48,7 @@ class Plan(NamedTuple):
     mutable: Filter
     capture: bool | Callable[[Any, str], bool] = False
     keep_rngs: bool = False
+    memory: dict[str, Any] = {}
 
 
 class Outcome(NamedTuple):

@@ -30,7 +30,12 @@ def is_level(value: Any) -> bool:
     """
     if type(value) is not dict and type(value) is not _frozen_dict():
         return False
+    if _KEYS.issuperset(map(type, value)):
+        return True
     return all(isinstance(key, str) or type(key) is int for key in value)
+
+
+_KEYS = frozenset([str, int])
 
 
 def _frozen_dict() -> Any:

@@ -7,7 +7,7 @@ written.
 
 from hk_bridge._flax.nnx.build import build as build
 from hk_bridge._flax.nnx.build import outline as outline
-from hk_bridge._flax.nnx.graph import Graph as Graph
+from hk_bridge._flax.nnx.graph import remembered as remembered
 from hk_bridge._flax.nnx.modules import annotated as annotated
 from hk_bridge._flax.nnx.modules import resolve as resolve
 from hk_bridge._flax.nnx.modules import specs as specs

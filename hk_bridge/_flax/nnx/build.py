@@ -8,6 +8,7 @@ import jax
 from jax.interpreters import partial_eval
 import numpy as np
 
+from hk_bridge import _abstract
 from hk_bridge import _errors
 from hk_bridge._flax.known import key_of
 from hk_bridge._flax.nnx import graph
@@ -25,8 +26,21 @@ def build(
       given: whether the caller gave keys.
     """
     if not takes_rngs(cls, args, kwargs):
-        return cls(*args, **kwargs)
-    return cls(*args, rngs=streams.rngs_for(keys, given), **kwargs)
+        return _with_data(cls(*args, **kwargs))
+    return _with_data(cls(*args, rngs=streams.rngs_for(keys, given), **kwargs))
+
+
+def _with_data(module: Any) -> Any:
+    """`module` as it would be, had it been built outside of a trace.
+
+    There NNX takes arrays in attributes for data; inside (flax 0.12.8) it takes tracers
+    for what is static."""
+    for _, part in nnx.iter_graph(module):
+        if isinstance(part, nnx.Pytree):
+            for name, value in list(vars(part).items()):
+                if isinstance(value, jax.core.Tracer):
+                    part.__setattr__(name, nnx.data(value))
+    return module
 
 
 def takes_rngs(cls: Any, args: Any, kwargs: Any) -> bool:
@@ -45,28 +59,35 @@ def takes_rngs(cls: Any, args: Any, kwargs: Any) -> bool:
     return "rngs" not in bound.arguments and "rngs" not in kwargs
 
 
-def outline(cls: Any, args: Any, kwargs: Any) -> Any:
+def outline(
+    cls: Any, args: Any, kwargs: Any, keep_rngs: bool, memory: dict[str, Any]
+) -> Any:
     """`cls(*args, **kwargs)` by shapes alone: no initialiser is in any program.
 
     Arrays in attributes, which are no Variables, have their values. Of classes and
-    arguments that are known to be values it is remembered, and each time a new copy."""
+    arguments that are known to be values it is remembered, and each time a new copy.
+
+    Args:
+      memory: gets the graph of the copy.
+    """
     known = dict(kwargs)
     names = sorted(known.pop("rngs", ())) if _has_streams(kwargs) else None
-    key = key_of((cls, args, known, names))
-    if key is None:
-        found, values = _outline(cls, args, kwargs)
-    elif key in _outlines:
-        found, values = _outlines[key]
-    else:
+    key = key_of((cls, args, known, names, keep_rngs))
+    found = None if key is None else _outlines.get(key)
+    if found is None:
+        found = _outline(cls, args, kwargs, keep_rngs)
+    if key is not None:
         if len(_outlines) >= _MOST:
             _outlines.clear()
-        found, values = _outlines[key] = _outline(cls, args, kwargs)
-    copies = [_copy(value) for value in values]
-    return found.bind(copies, copies).module
+        _outlines[key] = found
+    copies = [_copy(leaf.value) for leaf in found.leaves]
+    bound = found.bind(copies, copies)
+    memory["graph"] = found, bound.snapshot
+    return bound.module
 
 
 # The graphs of classes that were built before, by what is known to be a value.
-_outlines: dict[Any, tuple[graph.Graph, list[Any]]] = {}
+_outlines: dict[Any, graph.Graph] = {}
 _MOST = 256
 
 
@@ -78,7 +99,7 @@ def _copy(value: Any) -> Any:
     return value.copy() if isinstance(value, nnx.Variable) else value
 
 
-def _outline(cls: Any, args: Any, kwargs: Any) -> tuple[graph.Graph, list[Any]]:
+def _outline(cls: Any, args: Any, kwargs: Any, keep_rngs: bool) -> graph.Graph:
     def make(key: Any) -> Any:
         if _has_streams(kwargs):
             return cls(*args, **{**kwargs, "rngs": nnx.clone(kwargs["rngs"])})
@@ -90,16 +111,29 @@ def _outline(cls: Any, args: Any, kwargs: Any) -> tuple[graph.Graph, list[Any]]:
             stream.count.set_value(np.zeros((), np.uint32))  # counts without a trace
         return cls(*args, rngs=rngs, **kwargs)
 
-    def arrays(key: Any) -> list[Any]:
-        leaves = graph.Graph(make(key), True).leaves
-        return [leaf.value for leaf in leaves if leaf.kind is Kind.ARRAY]
+    graphs: list[graph.Graph] = []
 
-    found = graph.Graph(nnx.eval_shape(make, streams.stand_in()), True)
-    held = [leaf for leaf in found.leaves if leaf.kind is Kind.ARRAY]
-    values = iter(_constants(arrays, cls) if held else ())
-    return found, [
-        next(values) if leaf.kind is Kind.ARRAY else leaf.value for leaf in found.leaves
-    ]
+    def values(key: Any) -> list[Any]:
+        graphs[:] = [graph.Graph(_with_data(make(key)), keep_rngs)]
+        held = [leaf.value for leaf in graphs[0].leaves]
+        return [v.get_raw_value() if isinstance(v, nnx.Variable) else v for v in held]
+
+    def arrays(key: Any) -> list[Any]:
+        of_all = zip(values(key), graphs[0].leaves, strict=True)
+        return [value for value, leaf in of_all if leaf.kind is Kind.ARRAY]
+
+    specs = _abstract.evaluate(values, streams.stand_in())
+    leaves = graphs[0].leaves
+    is_array = [leaf.kind is Kind.ARRAY for leaf in leaves]
+    constants = iter(_constants(arrays, cls) if any(is_array) else ())
+    return graphs[0].of_values(
+        [
+            next(constants)
+            if leaf.kind is Kind.ARRAY
+            else type(leaf.value).from_metadata(spec, leaf.value.get_metadata())
+            for leaf, spec in zip(leaves, specs, strict=True)
+        ]
+    )
 
 
 def _constants(arrays: Any, cls: Any) -> list[Any]:

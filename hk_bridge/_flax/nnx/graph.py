@@ -5,8 +5,10 @@ knows the nodes of what it makes, and `NodeDef`; `nnx.split` and `merge` are the
 without it.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
+import copy
 import enum
 import functools
 from typing import Any
@@ -64,7 +66,9 @@ class Graph:
     """
 
     def __init__(self, module: Any, keep_rngs: bool):
-        self._graphdef, flat = nnx_graph.flatten(module)
+        objects = nnx_graph.RefMap()
+        self._graphdef, flat = nnx_graph.flatten(module, ref_index=objects)
+        self._objects = list(objects)
         self._keep_rngs = keep_rngs
         self._kinds: dict[type, tuple[Kind, str]] = {}
         self.leaves = [self._leaf(path, value) for path, value in flat]
@@ -119,9 +123,23 @@ class Graph:
         """
         index = nnx_graph.IndexMap()
         module = nnx_graph.unflatten(self._graphdef, list(values), index_ref=index)
-        nodes = [n for n in index.values() if type(n) in self.types]
-        known = None if self._may_change(nodes) else nodes
-        return Bound(module, self, values, held, known)
+        return Bound(module, self, values, held, self.snapshot(index.values()))
+
+    def of_values(self, values: Sequence[Any]) -> "Graph":
+        """The graph with these Variables and arrays, of no objects yet."""
+        other = copy.copy(self)
+        other._objects = []
+        other.leaves = [
+            leaf._replace(value=value)
+            for leaf, value in zip(self.leaves, values, strict=True)
+        ]
+        return other
+
+    def snapshot(self, objects: Iterable[Any] | None = None) -> "Snapshot":
+        """What the objects of the graph hold, or those of a copy."""
+        found = self._objects if objects is None else objects
+        nodes = [node for node in found if type(node) in self.types]
+        return Snapshot(nodes, self._may_change(nodes))
 
     def leaves_of(self, module: Any) -> list[Leaf]:
         """The leaves of a copy that has changed."""
@@ -138,14 +156,43 @@ class Graph:
         return not len(others) == generic == states
 
 
+class Snapshot:
+    """What the objects of a graph hold at one time.
+
+    Args:
+      hidden: whether there is more, lists and dicts, that may change without a trace.
+    """
+
+    def __init__(self, nodes: Sequence[Any], hidden: bool):
+        self._nodes = nodes
+        self._hidden = hidden
+        self.take()
+
+    def take(self) -> None:
+        """Takes it anew."""
+        self._held = [dict(vars(node)) for node in self._nodes]
+
+    def holds(self) -> bool:
+        """Whether nothing has changed since: no attribute is another object."""
+        if self._hidden:
+            return False
+        return all(map(_is_as_before, self._nodes, self._held))
+
+
+def _is_as_before(node: Any, before: dict[str, Any]) -> bool:
+    now = vars(node)
+    if len(now) != len(before):
+        return False
+    return all(now.get(name, before) is value for name, value in before.items())
+
+
 class Bound:
     """A copy of a module, while it runs.
 
     Args:
       values: its Variables, and the arrays that are none.
       held: what these hold before it runs.
-      nodes: all objects of its graph; None if there are lists and dicts among them,
-        which may change without a trace.
+      snapshot: of its objects, before it runs.
     """
 
     def __init__(
@@ -154,30 +201,40 @@ class Bound:
         graph: Graph,
         values: Sequence[Any],
         held: Sequence[Any],
-        nodes: list[Any] | None,
+        snapshot: Snapshot,
     ):
         self.module = module
         self.graph = graph
         self._values = values
         self._held = held
-        self._nodes = nodes
-        self._objects: list[tuple[Any, dict[str, Any]]] = []
-
-    def begin(self) -> None:
-        """Notes what the objects hold, before anything runs."""
-        if self._nodes is not None:
-            self._objects = [(node, dict(vars(node))) for node in self._nodes]
+        self.snapshot = snapshot
 
     def leaves(self) -> Iterator[tuple[Leaf, Any]]:
         """The leaves now, and what each held before; MISSING of new ones."""
         before = zip(self.graph.leaves, self._values, self._held, strict=True)
-        if self._nodes is not None and all(map(_is_as_before, self._objects)):
+        if self.snapshot.holds():
             for (path, where, _, kind), value, held in before:
                 yield Leaf(path, where, value, kind), held
             return
         known = {leaf.path: held for leaf, _, held in before}
         for leaf in self.graph.leaves_of(self.module):
             yield leaf, known.get(leaf.path, MISSING)
+
+
+def remembered(module: Any, keep_rngs: bool, memory: dict[str, Any]) -> Graph:
+    """The graph of `module`; that of the call before, if nothing has changed since.
+
+    Args:
+      memory: of the net that runs the module, and of nobody else.
+    """
+    found: Graph
+    if "graph" in memory:
+        found, snapshot = memory["graph"]
+        if snapshot.holds():
+            return found
+    found = Graph(module, keep_rngs)
+    memory["graph"] = found, found.snapshot()
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -192,14 +249,6 @@ def where_of(collection: str, path: names.Path) -> Where:
 def _spelled(part: Any) -> names.Part:
     """A part of a path as it is kept: keys that are neither str nor int as text."""
     return part if type(part) in (str, int) else repr(part)
-
-
-def _is_as_before(pair: tuple[Any, dict[str, Any]]) -> bool:
-    node, before = pair
-    now = vars(node)
-    if len(now) != len(before):
-        return False
-    return all(now.get(name, before) is value for name, value in before.items())
 
 
 def _kind(cls: type, keep_rngs: bool) -> tuple[Kind, str]:

@@ -72,13 +72,13 @@ def run(
     """
     record = Record()
     begin(variables, record)
-    found = graph.Graph(plan.module, plan.keep_rngs)
+    found = graph.remembered(plan.module, plan.keep_rngs, plan.memory)
     keys: Any = host.streams
     tags = [streams.tag_of(key.value) for key in found.keys]
     fed = streams.Fed(keys, tags, modules.unused_streams(plan.module, found))
     bound = found.bind(*_values(found, variables, host, fed))
     _set_rest(bound.module, found, variables)
-    bound.begin()
+    bound.snapshot.take()
     with (
         seen.watched(bound.module, host, plan.capture),
         seen.sowing(plan, bound) as sown,
