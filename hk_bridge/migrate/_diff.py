@@ -83,7 +83,8 @@ def diff(
     if not flat:
         _layout.bundles(variables, name=name)  # refuses a wrong form
     specs, transient = abstract_init(module, args, kwargs, method, rngs)
-    if flat:
+    own = {where.path[0] for where in specs if len(where.path) == 1}
+    if flat and not own.issuperset(variables):  # else it is a tree without params
         return _proposed(name, variables, specs)
     made = {where.collection for where in specs}
     _layout.check_collections(variables, _layout.FLAXS_OWN | transient | made)

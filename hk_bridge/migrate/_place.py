@@ -66,7 +66,12 @@ def found(path: pathlib.Path, step: int | None) -> Place:
       CheckpointError: what is there is no checkpoint, or has not that step.
     """
     if not path.is_dir():
-        path.open("rb").close()  # what the system says of it comes as it is
+        try:
+            path.open("rb").close()  # what the system says of it comes as it is
+        except FileNotFoundError as error:
+            if not path.is_absolute() and len(path.parts) == 2:
+                error.add_note(f"A model of Hugging Face's hub is hf://{path}.")
+            raise
     kind = known(path)
     if kind is not None:
         if step is not None:

@@ -472,6 +472,70 @@ def test_archives_of_all_sizes_and_writers_are_read(tmp_path):
     assert_identical(migrate.load(path), {"w": W})
 
 
+def members(path, content, **more):
+    """An archive with `content`, `{name of a member: array or bytes}`."""
+    with zipfile.ZipFile(path, "w") as file:
+        for name, value in content.items():
+            if not isinstance(value, bytes):
+                buffer = io.BytesIO()
+                np.lib.format.write_array(buffer, value, **more)
+                value = buffer.getvalue()
+            file.writestr(name, value)
+        file.comment = b"a comment"
+
+
+@pytest.mark.parametrize("count", [6, 60_000])
+def test_archives_that_others_make(count, tmp_path):
+    path, leaf = tmp_path / "a.npz", np.arange(float(count)).reshape(2, -1)
+    members(path, {"params/": b"", "params/w.npy": leaf})  # zip -r has the folders
+    assert_identical(migrate.load(path), {"params": {"w": leaf}})
+    members(path, {"params/w.npy": leaf}, version=(2, 0))
+    assert_identical(migrate.load(path), {"params": {"w": leaf}})
+    path.write_bytes(path.read_bytes()[:-1])  # of the comment
+    refused(path, "could not be read")
+    members(path, {"params/w.npy": leaf.astype(np.longdouble)})
+    refused(path, "array at 'params/w', which is no leaf")
+    members(path, {"params/w.npy": np.zeros(count, [("é", "f4")])})
+    refused(path, "could not be read")
+    members(path, {"params/w.npy": np.asfortranarray(leaf), "state/w": leaf})
+    assert_identical(migrate.load(path), {"params": {"w": leaf}, "state": {"w": leaf}})
+
+
+def test_safetensors_that_are_not_aligned(tmp_path):
+    path = tmp_path / "a.safetensors"
+    flag = {"dtype": "BOOL", "shape": [1], "data_offsets": [0, 1]}
+    leaf = {"dtype": "F64", "shape": [2], "data_offsets": [1, 17]}
+    header = json.dumps({"params/b": flag, "params/w": leaf}).encode()
+    body = b"\1" + np.arange(2.0).tobytes()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + body)
+    loaded = migrate.load(path)["params"]
+    assert loaded["w"].flags.aligned
+    assert_identical(loaded, {"b": np.ones(1, bool), "w": np.arange(2.0)})
+
+
+@pytest.mark.parametrize("options", [{"use_ocdbt": False}, {"use_zarr3": True}])
+def test_other_layouts_of_orbax(options, tmp_path):
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options)) as checkpointer:
+        tree = ocp.args.PyTreeSave({"params": {"w": W}})
+        checkpointer.save(tmp_path / "net", args=tree)
+    assert_identical(migrate.load(tmp_path / "net"), {"params": {"w": W}})
+
+
+@pytest.mark.parametrize(
+    "how", [{"step_prefix": "ckpt"}, {"step_format_fixed_length": 8}]
+)
+def test_names_of_steps(how, tmp_path):
+    options = ocp.CheckpointManagerOptions(**how)
+    with ocp.CheckpointManager(tmp_path / "run", options=options) as manager:
+        for step in (3, 20):
+            tree = ocp.args.StandardSave({"params": {"w": np.full(1, step)}})
+            more = ocp.args.JsonSave({"loss": 1.0})
+            manager.save(step, args=ocp.args.Composite(state=tree, meta=more))
+        manager.wait_until_finished()
+    assert migrate.load(tmp_path / "run")["params"]["w"] == 20
+    assert migrate.load(tmp_path / "run", step=3)["params"]["w"] == 3
+
+
 PACK = flax.serialization.msgpack.packb
 
 

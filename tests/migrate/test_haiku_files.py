@@ -439,6 +439,12 @@ def test_an_array_that_does_not_fit_its_bytes_is_refused(value, tmp_path):
     refused(path, str(path))
 
 
+def test_a_refused_pickle_tells_what_to_do(tmp_path):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps({"params": PARAMS, "opt": Thing(1)}))
+    refused(path, "no code is run. Load it with the code that wrote it")
+
+
 def test_lz4_is_told(tmp_path):
     (tmp_path / "a.joblib").write_bytes(b"\x04\x22\x4d\x18rest")
     refused(tmp_path / "a.joblib", "compressed by lz4")
