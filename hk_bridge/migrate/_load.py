@@ -37,9 +37,9 @@ def load(
         shardings = nn.get_sharding(jax.eval_shape(module.init, key, x), mesh)
         params, state = to_haiku(load(path, shardings=shardings), name="net")
 
-    A tree that others saved comes as it stands, but for the level `value` that an
-    `nnx.State` has below each name. `collection` makes variables of parameters alone,
-    and takes collections out of a saved `TrainState`.
+    A tree that others saved comes as it stands. `collection` makes variables of
+    parameters alone, and takes collections out of a saved `TrainState`. Of an
+    `nnx.State` it leaves out the level `value` that some have below each name.
 
     Args:
       path: a file or a directory; see the module for formats. Of a folder of steps, as
@@ -88,7 +88,6 @@ def load(
         if not _layout.are_variables(tree):
             what = type(tree).__name__
             raise TypeError(f"it holds a {what}, not a dict of collections")
-        tree = _without_value_level(tree)
         if ask.collections is not None:
             tree = _collections(tree, ask.collections)
         return {k: put(v, (k,), shardings, dtype) for k, v in tree.items()}
@@ -110,14 +109,12 @@ def _collections(tree: Tree, wanted: tuple[str, ...]) -> Tree:
     A tree with one of Flax's own collections on top is no collection itself."""
     if len(wanted) > 1 or wanted[0] in tree or _layout.FLAXS_OWN.intersection(tree):
         return _layout.chosen(tree, wanted)
-    return {wanted[0]: tree}
+    return {wanted[0]: _without_value_level(tree)}
 
 
 def _without_value_level(tree: Tree) -> Tree:
     """A tree without the level `value` that an `nnx.State` has, if it is one: each leaf
-    is below that name alone, and nothing on top is a collection."""
-    if not tree or _layout.FLAXS_OWN.intersection(tree):
-        return tree
+    is below that name alone."""
     kept = {key: _value(inner) for key, inner in tree.items()}
     return tree if any(v is _NO_VALUE for v in kept.values()) else kept
 

@@ -29,6 +29,9 @@ _IN_FOLDER = [
 ]
 
 
+_LEGACY = r"checkpoint_(\d+)"  # a file of flax.training.checkpoints
+
+
 class Place(NamedTuple):
     """Where a checkpoint is.
 
@@ -98,8 +101,9 @@ def _steps(path: pathlib.Path) -> dict[int, pathlib.Path]:
     """What is saved in a folder, by step: `7`, `step_7` or `checkpoint_7`."""
     steps: dict[int, pathlib.Path] = {}
     for inner in sorted(path.iterdir()):
-        number = re.fullmatch(r"(?:.*_)?(\d+)", inner.name)
-        if number is None or (inner.is_dir() and not _items(inner)):
+        folder = inner.is_dir()
+        number = re.fullmatch(r"(?:.*_)?(\d+)" if folder else _LEGACY, inner.name)
+        if number is None or (folder and not _items(inner)):
             continue
         other = steps.setdefault(int(number[1]), inner)
         if other != inner:

@@ -69,9 +69,47 @@ def test_big_visions_archive():
 
 
 def test_a_state_of_nnx_has_no_level_value():
-    loaded = migrate.load(NEWER / "nnx")
+    loaded = migrate.load(NEWER / "nnx", collection="params")["params"]
     assert loaded["layers"]["0"]["kernel"].shape == (2, 3)
     assert set(loaded["layers"]["1"]) == {"bias", "mean", "scale", "var"}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".msgpack", ".safetensors", ""])
+def test_a_variable_named_value_is_none_of_nnx(suffix, tmp_path):
+    tree = {"memo": {"value": W}}
+    migrate.save(tmp_path / f"a{suffix}", tree)
+    assert_identical(migrate.load(tmp_path / f"a{suffix}"), tree)
+    assert_identical(migrate.load(tmp_path / f"a{suffix}", collection="memo"), tree)
+    mixed = {"a": {"value": W}, "b": {"w": W}}
+    migrate.save(tmp_path / f"b{suffix}", mixed)
+    loaded = migrate.load(tmp_path / f"b{suffix}", collection="params")
+    assert_identical(loaded, {"params": mixed})
+
+
+def test_files_beside_weights_are_no_steps(tmp_path):
+    migrate.save(tmp_path / "flax_model.msgpack", TREE)
+    (tmp_path / "notes_2024").write_bytes(b"text")
+    (tmp_path / "12").write_bytes(b"text")
+    (tmp_path / "images_7").mkdir()
+    assert_identical(migrate.load(tmp_path), TREE)
+
+
+def test_a_model_of_the_hub_is_told():
+    with pytest.raises(FileNotFoundError) as caught:
+        migrate.load("google/vit-base")
+    (note,) = caught.value.__notes__
+    assert note == "A model of Hugging Face's hub is hf://google/vit-base."
+
+
+def test_lists_of_a_state_of_training_are_cast_too(tmp_path):
+    tree = {"params": {"w": W}, "opt_state": [{"mu": W}, [W[0], 3]]}
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "net", tree)
+    loaded = migrate.load(tmp_path / "net", dtype="float16")["opt_state"]
+    assert loaded[0]["mu"].dtype == loaded[1][0].dtype == np.float16
+    path = tmp_path / "a.msgpack"
+    path.write_bytes(PACK({"a": [flax.serialization.msgpack.ExtType(77, b"")]}))
+    refused(path, "ExtType at 'a/0', which is no leaf")
 
 
 def test_legacy_checkpoints():

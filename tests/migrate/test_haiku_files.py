@@ -401,6 +401,12 @@ RAW = {
     "something after it": pickle.dumps({}) + b"x",
     "attributes of a name": b"\x80\x02cnumpy\ndtype\n}b.",
     "a call of a text": b"\x80\x02cml_dtypes\nbfloat16\n)R.",
+    "twice twice twice": b"\x80\x02]q\x00"
+    + b"".join(
+        b"]q" + bytes([i]) + b"(h" + bytes([i - 1]) + b"h" + bytes([i - 1]) + b"e"
+        for i in range(1, 60)
+    )
+    + b".",
     "a new object of a function": b"\x80\x02cbuiltins\ndict\n)\x81.",
 }
 
