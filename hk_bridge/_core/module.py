@@ -9,6 +9,7 @@ from typing import NamedTuple
 from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
+from hk_bridge import _layout
 from hk_bridge._core import call
 from hk_bridge._core import given
 from hk_bridge._layout import Where
@@ -101,7 +102,7 @@ class Bridged(_haiku.Module):
         super().__init__(name)
         _haiku.without_callers(self)
         vars(self).pop("_arguments", None)
-        self._given = bound_to if variables is None else variables
+        self._given = bound_to if variables is None else _layout.opened(variables)
         self._transient = frozenset(
             [transient] if isinstance(transient, str) else transient or ()
         )

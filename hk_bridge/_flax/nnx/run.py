@@ -195,7 +195,7 @@ def _set_rest(module: Any, found: graph.Graph, variables: Variables) -> None:
             continue
         parent, name = graph.at(module, where.path[:-1]), where.path[-1]
         if isinstance(parent, nnx.Module) and isinstance(name, str):
-            parent.__setattr__(name, graph.type_of(where.collection)(value))
+            parent.__setattr__(name, states.type_of(where.collection)(value))
 
 
 def _collect(
