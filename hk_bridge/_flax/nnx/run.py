@@ -29,6 +29,7 @@ from hk_bridge._flax.plan import Plan
 from hk_bridge._flax.plan import in_filter
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
+from hk_bridge._layout import states
 
 Variables = dict[str, Any]
 
