@@ -102,6 +102,20 @@ def outline_nnx(
     return _nnx().outline(cls, args, kwargs, keep_rngs, memory)
 
 
+def apply(plan: Plan, variables: Any, args: Any, kwargs: Any, rngs: Any) -> Any:
+    """What the function of `plan` gives, as `nn.Module.apply` does, without Haiku."""
+    if is_nnx(plan.module):
+        return _nnx().apply(plan, variables, args, kwargs, rngs)
+    return plan.module.apply(
+        variables,
+        *args,
+        rngs=rngs,
+        method=plan.function,
+        mutable=plan.mutable,
+        **kwargs,
+    )
+
+
 def run(
     plan: Plan,
     variables: dict[str, Any],

@@ -74,6 +74,7 @@ def _add_command(
     commands: Commands, run: Callable[[argparse.Namespace], int], text: str
 ) -> Any:
     parser = commands.add_parser(run.__name__, help=text, description=text)
+    parser.set_defaults(wrong=parser.error)
     parser.add_argument("--json", action="store_true", help="for a program to read")
     parser.set_defaults(run=run, extra="checkpoint", packages=_PACKAGES)
     return parser.add_argument
@@ -100,8 +101,12 @@ def _add_convert(commands: Commands) -> None:
     add("src", metavar="SRC", help="a file or a directory")
     add("dst", metavar="DST", help="its suffix tells the format; without one, Orbax")
     _add_source(add)
-    add("--name", type=_haiku_name, required=True, help="of the module in Haiku")
+    add("--name", type=_haiku_name, help="of the module in Haiku")
     add("--to", choices=("haiku", "flax"), default="haiku", help="default: %(default)s")
+    text = "SRC is one of a Haiku code base, and stays so: the format changes alone"
+    add("--haiku", action="store_true", help=text)
+    names = ("hk_bridge", "plain", "alphafold", "weathernext")
+    add("--names", choices=names, default=names[0], help="how Haiku's are spelled")
 
 
 def _add_verify(commands: Commands) -> None:

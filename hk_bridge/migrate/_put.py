@@ -25,7 +25,10 @@ def put(tree: Any, path: _layout.Path, shardings: Any, dtype: Any) -> Any:
         return jax.device_put(leaf, sharding_of(shardings, path, leaf))
     if isinstance(leaf, jax.Array):
         return cast(leaf, dtype)
-    if isinstance(leaf, (list, *PLAIN)):
+    if isinstance(leaf, list):  # as Orbax has it, in a state of training
+        inner = enumerate(leaf)
+        return [put(value, (*path, i), shardings, dtype) for i, value in inner]
+    if isinstance(leaf, PLAIN):
         return leaf
     array = isinstance(leaf, np.ndarray)
     what = f"{leaf.dtype} array" if array else _errors._type(leaf)

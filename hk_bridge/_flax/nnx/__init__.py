@@ -11,5 +11,6 @@ from hk_bridge._flax.nnx.graph import remembered as remembered
 from hk_bridge._flax.nnx.modules import annotated as annotated
 from hk_bridge._flax.nnx.modules import resolve as resolve
 from hk_bridge._flax.nnx.modules import specs as specs
+from hk_bridge._flax.nnx.pure import apply as apply
 from hk_bridge._flax.nnx.run import run as run
 from hk_bridge._flax.nnx.streams import NnxStreams as NnxStreams

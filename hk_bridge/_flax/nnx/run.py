@@ -29,6 +29,7 @@ from hk_bridge._flax.plan import Plan
 from hk_bridge._flax.plan import in_filter
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
+from hk_bridge._layout import states
 
 Variables = dict[str, Any]
 
@@ -195,7 +196,7 @@ def _set_rest(module: Any, found: graph.Graph, variables: Variables) -> None:
             continue
         parent, name = graph.at(module, where.path[:-1]), where.path[-1]
         if isinstance(parent, nnx.Module) and isinstance(name, str):
-            parent.__setattr__(name, graph.type_of(where.collection)(value))
+            parent.__setattr__(name, states.type_of(where.collection)(value))
 
 
 def _collect(
