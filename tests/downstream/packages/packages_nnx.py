@@ -12,6 +12,15 @@ GRAPH = (floats(6, 4), jnp.stack(ring(6)))
 SIZES = {"hidden_features": 8, "num_layers": 2, "out_features": 3}
 
 
+@CASES.of("jaxkit", "residual blocks with BatchNorm and dropout")
+def _() -> Nnx:
+    from flax import nnx
+    from jaxkit import fully_connected
+
+    net = fully_connected.FullyConnected([4, 8, 6, 5, 3], rngs=nnx.Rngs(0))
+    return Nnx(net, (floats(2, 4),))
+
+
 @CASES.of("jraphx", "GCN with BatchNorm and dropout")
 def _() -> Nnx:
     from flax import nnx
@@ -95,6 +104,19 @@ def _() -> Nnx:
         input_dim=3, d_model=32, n_layers=2, forecast_horizon=4, rngs=nnx.Rngs(0)
     )
     return Nnx(net, (floats(2, 8, 3),))
+
+
+@CASES.of("vitax", "vision transformer, sharded")
+def _() -> Nnx:
+    from flax import nnx
+    import vitax
+
+    sizes = {"num_layers": 2, "num_heads": 2, "mlp_dim": 16, "hidden_size": 8}
+    with nnx.use_eager_sharding(False):
+        net = vitax.VisionTransformer(
+            num_classes=5, img_size=8, patch_size=4, **sizes, rngs=nnx.Rngs(0)
+        )
+    return Nnx(net, (floats(2, 8, 8, 3),))
 
 
 TOKENS = ints(2, 8, below=17)
