@@ -149,7 +149,7 @@ LAYERS = [
     case(
         "nnx_attention",
         lambda rngs: nnx.MultiHeadAttention(
-            4, 8, num_kv_heads=2, normalize_qk=True, decode=False, rngs=rngs
+            4, 8, normalize_qk=True, decode=False, rngs=rngs
         ),
         (array(2, 3, 8), array(2, 5, 8, seed=1)),
     ),
@@ -484,9 +484,7 @@ class Grows(nnx.Module):
     def __call__(self, x):
         layer = nnx.Linear(4, 4, rngs=self.rngs)
         self.rngs = self.rngs.fork()
-        first, _ = self.rngs.split(2).dropout.key[...]
-        noise = self.rngs.dropout.normal(x.shape) + jax.random.normal(first, x.shape)
-        return layer(x) * self.scale[...] + noise
+        return layer(x) * self.scale[...] + self.rngs.dropout.normal(x.shape)
 
 
 # Keys and what is sown.
