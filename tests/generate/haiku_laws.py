@@ -133,7 +133,7 @@ def runs_in_haiku(case: Case, use: Any, hook: Any, train: bool = True) -> None:
 
 
 def runs_cast(case: Case, train: bool) -> bool:
-    """Whether Flax runs the module under a policy, with variables of the twin's types."""
+    """Whether Flax runs the module under a policy, with the types of the twin."""
 
     def apply(variables: Any, rngs: Any) -> Any:
         module = case.make(train)
