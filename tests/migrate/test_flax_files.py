@@ -184,6 +184,24 @@ def test_floats_are_cast(suffix, sharded_load, tmp_path):
     assert half["f"].dtype == jnp.bfloat16
 
 
+def test_wrong_arguments(tmp_path):
+    migrate.save(tmp_path / "a.npz", TREE)
+    for dtype in ("int8", "complex64", bool):
+        with pytest.raises(TypeError, match="dtype= is a floating-point dtype, not"):
+            migrate.load(tmp_path / "a.npz", dtype=dtype)
+        with pytest.raises(TypeError, match="dtype= is a floating-point dtype, not"):
+            migrate.load_haiku(tmp_path / "a.npz", dtype=dtype)
+    with pytest.raises(TypeError, match="not understood"):
+        migrate.load(tmp_path / "a.npz", dtype="nope")
+    for separator in ("", 3):
+        with pytest.raises(ValueError, match="separator= is a str like '.', not"):
+            migrate.load(tmp_path / "a.npz", separator=separator)
+    assert migrate.load(tmp_path / "a.npz", collection=[]) == {}
+    with pytest.raises(migrate.CheckpointError, match="names no format of the parts"):
+        migrate.save(tmp_path / "model.index.json", TREE)
+    assert os.listdir(tmp_path) == ["a.npz"]
+
+
 def test_steps_of_a_checkpoint_manager(tmp_path):
     with ocp.CheckpointManager(tmp_path / "run") as manager:
         for step in (1, 5, 10):
