@@ -14,6 +14,7 @@ import zipfile
 import flax
 from flax import traverse_util
 import flax.linen as nn
+import fsspec
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -399,7 +400,6 @@ def test_a_save_in_parts_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
 @pytest.fixture
 def memory():
-    fsspec = pytest.importorskip("fsspec")
     files = fsspec.filesystem("memory")
     yield files
     files.store.clear()
