@@ -111,7 +111,7 @@ class Bridged(_haiku.Module):
         self._made: set[Where] | None = None  # what is Flax's, once it was called
         self._others: set[tuple[str, str]] = set()  # what is known not to be
         self._has: set[Where] = set()  # the leaves that it has, if some are given
-        self._passing: set[str] = set()  # and the collections that do not last
+        self._passing = {"intermediates"}  # and the collections that do not last
         if self._given is not None:
             given.check_form(self._given, call.owner(self))
 
