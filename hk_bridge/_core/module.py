@@ -137,10 +137,9 @@ class Bridged(_haiku.Module):
                 given = rngs is not None
                 self._module = _flax.build_nnx(*self._unbuilt, streams, given)
             else:
-                memory = self._memory
-                self._module = _flax.outline_nnx(
-                    *self._unbuilt, self._keep_rngs, memory
-                )
+                names = [] if rngs is None else list(streams.keys)
+                more = (names, self._keep_rngs, self._memory)
+                self._module = _flax.outline_nnx(*self._unbuilt, *more)
         return self._module
 
     @property
