@@ -111,7 +111,7 @@ class Bridged(_haiku.Module):
         self._made: set[Where] | None = None  # what is Flax's, once it was called
         self._others: set[tuple[str, str]] = set()  # what is known not to be
         self._has: set[Where] = set()  # the leaves that it has, if some are given
-        self._passing: set[str] = set()  # and the collections that do not last
+        self._passing = {"intermediates"}  # and the collections that do not last
         if self._given is not None:
             given.check_form(self._given, call.owner(self))
 
@@ -137,10 +137,9 @@ class Bridged(_haiku.Module):
                 given = rngs is not None
                 self._module = _flax.build_nnx(*self._unbuilt, streams, given)
             else:
-                memory = self._memory
-                self._module = _flax.outline_nnx(
-                    *self._unbuilt, self._keep_rngs, memory
-                )
+                names = [] if rngs is None else list(streams.keys)
+                more = (names, self._keep_rngs, self._memory)
+                self._module = _flax.outline_nnx(*self._unbuilt, *more)
         return self._module
 
     @property

@@ -73,7 +73,12 @@ def type_of(collection: str) -> Any:
 
 def where_of(collection: str, path: names.Path) -> Where:
     """Where the Variable at `path` of the graph is kept."""
-    return Where(collection, tuple([_spelled(part) for part in path]))
+    if not _PARTS.issuperset(map(type, path)):
+        path = tuple([_spelled(part) for part in path])
+    return Where(collection, path)
+
+
+_PARTS = frozenset([str, int])
 
 
 def _spelled(part: Any) -> names.Part:

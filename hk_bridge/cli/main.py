@@ -12,6 +12,7 @@ from typing import TypeAlias
 from hk_bridge import _errors
 from hk_bridge import _tables
 from hk_bridge.cli import demo
+from hk_bridge.cli.common import PACKAGES
 from hk_bridge.cli.common import CannotStart
 from hk_bridge.cli.convert import convert
 from hk_bridge.cli.options import parse_input
@@ -21,7 +22,6 @@ from hk_bridge.cli.verify import verify
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-_PACKAGES = ("orbax", "safetensors", "tqdm")  # of the extra `checkpoint`
 _EPILOG = """examples:
   python -m hk_bridge demo --epochs 15 --plot curves.png
   python -m hk_bridge show weights.msgpack --name resnet
@@ -76,7 +76,7 @@ def _add_command(
     parser = commands.add_parser(run.__name__, help=text, description=text)
     parser.set_defaults(wrong=parser.error)
     parser.add_argument("--json", action="store_true", help="for a program to read")
-    parser.set_defaults(run=run, extra="checkpoint", packages=_PACKAGES)
+    parser.set_defaults(run=run, extra="checkpoint", packages=PACKAGES)
     return parser.add_argument
 
 

@@ -5,6 +5,7 @@ import dataclasses
 from hk_bridge import _tables
 from hk_bridge._layout.leaf import Leaf
 from hk_bridge.migrate._table import Table
+from hk_bridge.migrate._table import shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Diff:
         return "\n".join([self._summary(), *[_tables.table(rows)] * (len(rows) > 1)])
 
     def _repr_html_(self) -> str:
-        rows = self._rows() if self.table is None else self.table.shown()
+        rows = self._rows() if self.table is None else shown(self.table)
         rows = [] if self.ok else rows
         return _tables.html_table(self._summary(), rows)
 

@@ -11,6 +11,7 @@ from hk_bridge.migrate._format import Ask
 from hk_bridge.migrate._format import Flat
 from hk_bridge.migrate._format import Tree
 from hk_bridge.migrate._place import reading
+from hk_bridge.migrate._put import check_dtype
 from hk_bridge.migrate._put import put
 from hk_bridge.migrate._table import Table
 
@@ -78,6 +79,9 @@ def load(
     {'params': {'bias': array([0., 0.])}}
     >>> folder.cleanup()
     """
+    check_dtype(dtype)
+    if separator is not None and (not isinstance(separator, str) or not separator):
+        raise ValueError(f"separator= is a str like '.', not {separator!r}.")
     with _remote.at_hand(path) as local, reading(local, step) as place:
         ask = Ask(shardings, None if collection is None else names_of(collection))
         tree = place.read(ask, progress)
@@ -107,7 +111,7 @@ def _collections(tree: Tree, wanted: tuple[str, ...]) -> Tree:
     """The collections that are wanted: those on top, or the whole tree as one.
 
     A tree with one of Flax's own collections on top is no collection itself."""
-    if len(wanted) > 1 or wanted[0] in tree or _layout.FLAXS_OWN.intersection(tree):
+    if len(wanted) != 1 or wanted[0] in tree or _layout.FLAXS_OWN.intersection(tree):
         return _layout.chosen(tree, wanted)
     return {wanted[0]: _without_value_level(tree)}
 

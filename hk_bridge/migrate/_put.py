@@ -36,6 +36,13 @@ def put(tree: Any, path: _layout.Path, shardings: Any, dtype: Any) -> Any:
     raise TypeError(f"it holds a {what} at {where!r}, which is no leaf")
 
 
+def check_dtype(dtype: Any) -> None:
+    """Refuses what floating-point leaves cannot be cast to without losing what they
+    are."""
+    if dtype is not None and not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+        raise TypeError(f"dtype= is a floating-point dtype, not {dtype!r}.")
+
+
 def cast(leaf: Any, dtype: Any) -> Any:
     """An array of floating-point numbers in `dtype`; others stay."""
     if dtype is None or not jnp.issubdtype(leaf.dtype, jnp.floating):

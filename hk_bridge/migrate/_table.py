@@ -57,14 +57,14 @@ class Table:
     rows: tuple[Row, ...]
 
     def __repr__(self) -> str:
-        return _tables.table(self.shown())
-
-    def shown(self) -> list[tuple[str, ...]]:
-        """Its rows in text, with a head."""
-        return [_HEAD, *self.rows]
+        return _tables.table(shown(self))
 
     def save(self, path: Path) -> None:
-        """Writes it as text, a row on each line, with tabs between."""
+        """Writes it as text, a row on each line, with tabs between.
+
+        Args:
+          path: where to; a file that is there is replaced.
+        """
         lines = ["\t".join(row).rstrip("\t") for row in (_HEAD, *self.rows)]
         with replacing(pathlib.Path(path)) as new:
             new.write_text("\n".join(lines) + "\n")
@@ -72,6 +72,12 @@ class Table:
     @classmethod
     def load(cls, path: Path) -> "Table":
         """The table that `save` wrote, or that was edited since.
+
+        Args:
+          path: of the file.
+
+        Returns:
+          A new `Table`.
 
         Raises:
           CheckpointError: a line is none of a table.
@@ -92,6 +98,12 @@ class Table:
 
     def variables(self, flat: Mapping[str, Any]) -> dict[str, Any]:
         """The variables that the leaves of a checkpoint make.
+
+        Args:
+          flat: the leaves by the names that the checkpoint has for them.
+
+        Returns:
+          `{collection: nested dict}`, new plain dicts.
 
         Raises:
           CheckpointError: a row and the checkpoint do not fit together.
@@ -117,6 +129,11 @@ class Table:
                 raise CheckpointError(f"The table has no leaf at {row.flax!r}, or two.")
             level[last] = turned(flat[row.given], row)
         return made
+
+
+def shown(table: Table) -> list[tuple[str, ...]]:
+    """The rows of a table in text, with a head."""
+    return [_HEAD, *table.rows]
 
 
 def turned(leaf: Any, row: Row) -> Any:

@@ -69,9 +69,8 @@ def _filled(shape: Any, dtype: Any, order: Any, raw: Any) -> Any:
         raise pickle.UnpicklingError(f"it has no whole array of shape {tuple(shape)}")
     if order not in ("C", "F"):
         raise pickle.UnpicklingError(f"it has an array in the order {order!r}")
-    if not raw:
-        return np.zeros(shape, dtype.dtype)
-    array = np.frombuffer(raw, dtype.dtype).reshape(shape, order=order)
+    array = np.frombuffer(raw, dtype.dtype) if raw else np.zeros(0, dtype.dtype)
+    array = array.reshape(shape, order=order)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

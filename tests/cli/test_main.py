@@ -462,6 +462,17 @@ def test_show_of_haikus_own(capsys, tmp_path):
     assert run(capsys, "show", path)[0] == 2
 
 
+@pytest.mark.parametrize("path", ["xyz://a.npz", "gs://bucket/a.npz"])
+def test_what_is_far_away_is_told_in_one_line(capsys, monkeypatch, path):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    code, _, err = run(capsys, "show", path)
+    assert (code, one_line(err)) == (2, True)
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    code, _, err = run(capsys, "show", path)
+    assert (code, one_line(err)) == (2, True)
+    assert "pip install fsspec" in err
+
+
 def test_convert_of_haikus_own(capsys, tmp_path):
     params = {"mlp/~/linear": {"w": np.ones([2, 3], np.float32)}}
     path, out = tmp_path / "params.pkl", tmp_path / "out.npz"

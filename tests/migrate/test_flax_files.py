@@ -14,6 +14,7 @@ import zipfile
 import flax
 from flax import traverse_util
 import flax.linen as nn
+import fsspec
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -182,6 +183,24 @@ def test_floats_are_cast(suffix, sharded_load, tmp_path):
     np.testing.assert_array_equal(loaded["h"], W)
     half = migrate.load(path, dtype="bfloat16", **options)["params"]
     assert half["f"].dtype == jnp.bfloat16
+
+
+def test_wrong_arguments(tmp_path):
+    migrate.save(tmp_path / "a.npz", TREE)
+    for dtype in ("int8", "complex64", bool):
+        with pytest.raises(TypeError, match="dtype= is a floating-point dtype, not"):
+            migrate.load(tmp_path / "a.npz", dtype=dtype)
+        with pytest.raises(TypeError, match="dtype= is a floating-point dtype, not"):
+            migrate.load_haiku(tmp_path / "a.npz", dtype=dtype)
+    with pytest.raises(TypeError, match="not understood"):
+        migrate.load(tmp_path / "a.npz", dtype="nope")
+    for separator in ("", 3):
+        with pytest.raises(ValueError, match="separator= is a str like '.', not"):
+            migrate.load(tmp_path / "a.npz", separator=separator)
+    assert migrate.load(tmp_path / "a.npz", collection=[]) == {}
+    with pytest.raises(migrate.CheckpointError, match="names no format of the parts"):
+        migrate.save(tmp_path / "model.index.json", TREE)
+    assert os.listdir(tmp_path) == ["a.npz"]
 
 
 def test_steps_of_a_checkpoint_manager(tmp_path):
@@ -381,7 +400,6 @@ def test_a_save_in_parts_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
 @pytest.fixture
 def memory():
-    fsspec = pytest.importorskip("fsspec")
     files = fsspec.filesystem("memory")
     yield files
     files.store.clear()

@@ -117,7 +117,11 @@ def test_pickles_of_today(tmp_path):
     params = jax.tree.map(jnp.asarray, PARAMS)
     tree = {
         "a": {"w": jnp.ones([2], jnp.bfloat16), "f": np.asfortranarray(PARAMS and X)},
-        "b": {"s": np.float64(3), "big": np.ones(2, ">f4"), "none": np.zeros((0, 3))},
+        "b": {
+            "s": np.float64(3),
+            "big": np.ones(2, ">f4"),
+            "none": np.zeros((0, 3), ">f4"),
+        },
         "c": {"i4": jnp.ones(3, jnp.int4), "f8": jnp.ones(2, jnp.float8_e4m3fn)},
     }
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):

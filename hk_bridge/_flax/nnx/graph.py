@@ -70,15 +70,18 @@ class Graph:
         self._objects = list(objects)
         self._keep_rngs = keep_rngs
         self._kinds: dict[type, tuple[Kind, str]] = {}
-        self.leaves = [self._leaf(path, value) for path, value in flat]
+        self.leaves = self._leaves(flat)
 
-    def _leaf(self, path: Any, value: Any) -> Leaf:
-        path, cls = tuple(path), type(value)
-        if cls not in self._kinds:
-            self._kinds[cls] = _kind(cls, self._keep_rngs)
-        kind, collection = self._kinds[cls]
-        where = states.where_of(collection, path) if kind is Kind.VARIABLE else None
-        return Leaf(path, where, value, kind)
+    def _leaves(self, flat: Iterable[Any]) -> list[Leaf]:
+        leaves: list[Leaf] = []
+        for path, value in flat:
+            cls = type(value)
+            if cls not in self._kinds:
+                self._kinds[cls] = _kind(cls, self._keep_rngs)
+            kind, collection = self._kinds[cls]
+            where = states.where_of(collection, path) if collection else None
+            leaves.append(Leaf(path, where, value, kind))
+        return leaves
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -142,7 +145,7 @@ class Graph:
 
     def leaves_of(self, module: Any) -> list[Leaf]:
         """The leaves of a copy that has changed."""
-        return [self._leaf(*leaf) for leaf in nnx_graph.flatten(module)[1]]
+        return self._leaves(nnx_graph.flatten(module)[1])
 
     def _may_change(self, nodes: Sequence[Any]) -> bool:
         """Whether there is a list, a dict or the like, besides these objects.

@@ -77,8 +77,9 @@ def run(
     keys: Any = host.streams
     tags = [streams.tag_of(key.value) for key in found.keys]
     fed = streams.Fed(keys, tags, modules.unused_streams(plan.module, found))
-    bound = found.bind(*_values(found, variables, host, fed))
-    _set_rest(bound.module, found, variables)
+    there = dict(_layout.leaves(variables))
+    bound = found.bind(*_values(found, there, variables, host, fed))
+    _set_rest(bound.module, found, there)
     bound.snapshot.take()
     with (
         seen.watched(bound.module, host, plan.capture),
@@ -97,10 +98,13 @@ def run(
 
 
 def _values(
-    found: graph.Graph, variables: Variables, host: Host, fed: streams.Fed
+    found: graph.Graph,
+    there: Mapping[Where, Any],
+    variables: Variables,
+    host: Host,
+    fed: streams.Fed,
 ) -> tuple[list[Any], list[Any]]:
     """The Variables and arrays of the copy, and what these hold."""
-    there = dict(_layout.leaves(variables))
     numbers = itertools.count()
     values: list[Any] = []
     held: list[Any] = []
@@ -182,17 +186,17 @@ def _check_shape(where: Where, value: Any, variable: Any, host: Host) -> None:
         raise _explained(host, where, _misshapen, *shapes)
 
 
-def _set_rest(module: Any, found: graph.Graph, variables: Variables) -> None:
+def _set_rest(module: Any, found: graph.Graph, there: Mapping[Where, Any]) -> None:
     """Gives the copy the Variables that a call made at init, a cache say."""
-    there = {leaf.where for leaf in found.kept}
-    if len(there) == sum(1 for _ in _layout.leaves(variables)):
+    if len(found.kept) == len(there):
         return
+    known = {leaf.where for leaf in found.kept}
     held = {leaf.path for leaf in found.leaves}
-    for where, value in list(_layout.leaves(variables)):
+    for where, value in there.items():
         parents = {
             Where(where.collection, where.path[:i]) for i in range(len(where.path))
         }
-        if where in there or parents & there or where.path in held:
+        if where in known or parents & known or where.path in held:
             continue
         parent, name = graph.at(module, where.path[:-1]), where.path[-1]
         if isinstance(parent, nnx.Module) and isinstance(name, str):
