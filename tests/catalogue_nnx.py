@@ -402,10 +402,8 @@ class Boxed(nnx.Module):
     """Variables with metadata: axes of a mesh, and what a user adds."""
 
     def __init__(self, rngs):
-        make = partial(nnx.with_metadata, normal(1.0))
-        self.layer = nnx.Linear(
-            4, 3, kernel_init=make(out_sharding=("in", "out"), note="a"), rngs=rngs
-        )
+        init = nnx.with_partitioning(normal(1.0), ("in", "out"), note="a")
+        self.layer = nnx.Linear(4, 3, kernel_init=init, rngs=rngs)
         self.count = Count(jnp.zeros([]), note="b")
 
     def __call__(self, x):

@@ -7,12 +7,14 @@ from catalogue_nnx import Sow
 from catalogue_nnx_models import Gemma
 from catalogue_nnx_models import Mlp
 from catalogue_nnx_models import decoding
+from catalogue_nnx_models import evaluated
 from flax import errors
 from flax import nnx
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import pytest
+from replay import captured
 from replay import pure
 
 import hk_bridge
@@ -83,7 +85,7 @@ def test_the_mode_of_the_instance_counts():
     y, other = f.apply(params, state, KEY, X)
     changed = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state, other)
     assert all(jax.tree.leaves(changed))
-    view = nnx.view(module, deterministic=True, use_running_average=True)
+    view = evaluated(module)
     y, same = transform(view).apply(params, state, None, X)
     assert_identical(y, nnx.clone(view)(X))
     assert_identical(same, state)
@@ -306,10 +308,9 @@ def test_sown_values_come_out():
     assert list(state) == ["net/batch_stats/norm"]
     (y, mutated), after = f.apply(params, state, None, SEQUENCE)
     assert list(after) == list(state)
-    copy = nnx.clone(module)
-    expected, sown = nnx.capture(copy, nnx.Intermediate)(SEQUENCE)
+    expected, sown = captured(module, SEQUENCE)
     assert_identical(y, expected)
-    assert_identical(mutated["intermediates"], nnx.to_pure_dict(sown))
+    assert_identical(mutated["intermediates"], sown)
     assert {"h", "sum", "attention"} == set(mutated["intermediates"])
 
 
@@ -318,8 +319,7 @@ def test_sown_values_are_dropped():
     f = transform(module)
     params, state = f.init(None, SEQUENCE)
     y, _ = f.apply(params, state, None, SEQUENCE)
-    expected, _ = nnx.capture(nnx.clone(module), nnx.Intermediate)(SEQUENCE)
-    assert_identical(y, expected)
+    assert_identical(y, captured(module, SEQUENCE)[0])
 
 
 def test_captured_outputs():
