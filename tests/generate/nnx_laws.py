@@ -146,7 +146,9 @@ def nnx_hooked(case: Case, train: bool = True) -> None:
     # Haiku's hooks of parameters are not asked about None.
     pairs = [(f"{m}/{n}", x) for m, b in trees.items() for n, x in b.items()]
     leaves = {name for name, leaf in pairs if leaf is not None}
-    assert leaves <= set(seen) and set(seen.values()) <= {1}, seen
+    assert leaves <= set(seen), seen
+    assert set(seen.values()) <= {1}, seen
     seen.clear()
     jax.eval_shape(f.apply, params, state, None)
-    assert leaves <= set(seen) and set(seen.values()) <= {1}, seen
+    assert leaves <= set(seen), seen
+    assert set(seen.values()) <= {1}, seen

@@ -5,6 +5,7 @@ makes the module of a wrapped class, `seen` tells of submodules, `passed` knows 
 written.
 """
 
+from hk_bridge._flax.nnx import private as private
 from hk_bridge._flax.nnx.build import build as build
 from hk_bridge._flax.nnx.build import outline as outline
 from hk_bridge._flax.nnx.graph import remembered as remembered
