@@ -149,7 +149,7 @@ LAYERS = [
     case(
         "nnx_attention",
         lambda rngs: nnx.MultiHeadAttention(
-            4, 8, num_kv_heads=2, normalize_qk=True, decode=False, rngs=rngs
+            4, 8, normalize_qk=True, decode=False, rngs=rngs
         ),
         (array(2, 3, 8), array(2, 5, 8, seed=1)),
     ),
@@ -402,10 +402,8 @@ class Boxed(nnx.Module):
     """Variables with metadata: axes of a mesh, and what a user adds."""
 
     def __init__(self, rngs):
-        make = partial(nnx.with_metadata, normal(1.0))
-        self.layer = nnx.Linear(
-            4, 3, kernel_init=make(out_sharding=("in", "out"), note="a"), rngs=rngs
-        )
+        init = nnx.with_partitioning(normal(1.0), ("in", "out"), note="a")
+        self.layer = nnx.Linear(4, 3, kernel_init=init, rngs=rngs)
         self.count = Count(jnp.zeros([]), note="b")
 
     def __call__(self, x):
@@ -484,9 +482,7 @@ class Grows(nnx.Module):
     def __call__(self, x):
         layer = nnx.Linear(4, 4, rngs=self.rngs)
         self.rngs = self.rngs.fork()
-        first, _ = self.rngs.split(2).dropout.key[...]
-        noise = self.rngs.dropout.normal(x.shape) + jax.random.normal(first, x.shape)
-        return layer(x) * self.scale[...] + noise
+        return layer(x) * self.scale[...] + self.rngs.dropout.normal(x.shape)
 
 
 # Keys and what is sown.

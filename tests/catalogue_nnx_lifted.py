@@ -195,7 +195,8 @@ class Functional(nnx.Module):
     """Splits and merges a part of itself, for transforms of JAX."""
 
     def __init__(self, rngs):
-        self.blocks = nnx.vmap(lambda rngs: nnx.Linear(4, 4, rngs=rngs))(rngs.split(3))
+        make = nnx.vmap(lambda rngs: nnx.Linear(4, 4, rngs=rngs))
+        self.blocks = nnx.split_rngs(splits=3)(make)(rngs)
         self.block = Block(rngs)
 
     def __call__(self, x):

@@ -208,6 +208,9 @@ def lora_mlp(rngs: nnx.Rngs) -> Mlp:
 
 def evaluated(model: nnx.Module) -> nnx.Module:
     """The model as a view in which nothing is random."""
+    if not hasattr(nnx, "view"):  # of Flax 0.12.2
+        model.eval()
+        return model
     return nnx.view(model, deterministic=True, use_running_average=True)
 
 

@@ -19,6 +19,17 @@ def keys_of(key: Any, count: int) -> list[Any]:
     return [next(sequence) for _ in range(count)]
 
 
+def captured(module: Any, *args: Any) -> tuple[Any, Any]:
+    """The output of a copy of `module`, and what it sowed, as nested dicts."""
+    copy = nnx.clone(module)
+    if hasattr(nnx, "capture"):
+        output, sown = nnx.capture(copy, nnx.Intermediate)(*args)
+    else:  # of Flax 0.12.2
+        output = copy(*args)
+        sown = nnx.pop(copy, nnx.Intermediate)
+    return output, nnx.to_pure_dict(sown)
+
+
 def pure(module: Any, *types: Any) -> Any:
     """The values of the Variables of these types, as nested dicts."""
     return nnx.to_pure_dict(nnx.state(module, *types))

@@ -4,6 +4,7 @@ from catalogue import array
 from catalogue_nnx import Boxed
 from catalogue_nnx import Deep
 from catalogue_nnx import boxed
+from catalogue_nnx_lifted import Scan
 from catalogue_nnx_models import Mlp
 from flax import nnx
 import haiku as hk
@@ -211,6 +212,25 @@ def test_interceptors_run_around_submodules():
     assert_identical(y, mlp()(X) * 2.0)
     assert ("net/linear1", (2, 8)) in seen
     assert seen[-1] == ("net", (2, 3))
+
+
+def test_tables_of_a_scanned_stack():
+    """Haiku runs what it tabulates without jit, where a scan is a loop of Python."""
+    module = Scan(nnx.Rngs(0))
+    f = hk.transform_with_state(lambda x: FlaxModule(module, name="net")(x))
+    rows = hk.experimental.eval_summary(f)(X)
+    names = [row.module_details.module.module_name for row in rows]
+    assert names[0] == "net"
+    assert {name.rpartition("/")[2] for name in names} >= {"layer", "norm", "dropout"}
+    params, state = f.init(KEY, X)
+    with jax.disable_jit():
+        y, after = f.apply(params, state, KEY, X)
+        shapes = jax.eval_shape(f.apply, params, state, KEY, X)
+    jitted = f.apply(params, state, KEY, X)
+    kinds = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+    assert kinds((y, after)) == kinds(shapes) == kinds(jitted)
+    for ours, theirs in zip(*map(jax.tree.leaves, ((y, after), jitted)), strict=True):
+        assert jnp.allclose(ours, theirs, atol=1e-5)
 
 
 def test_lists_have_rows():

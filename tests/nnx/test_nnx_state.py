@@ -7,12 +7,14 @@ from catalogue_nnx import Sow
 from catalogue_nnx_models import Gemma
 from catalogue_nnx_models import Mlp
 from catalogue_nnx_models import decoding
+from catalogue_nnx_models import evaluated
 from flax import errors
 from flax import nnx
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import pytest
+from replay import captured
 from replay import pure
 
 import hk_bridge
@@ -83,11 +85,10 @@ def test_the_mode_of_the_instance_counts():
     y, other = f.apply(params, state, KEY, X)
     changed = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state, other)
     assert all(jax.tree.leaves(changed))
-    if hasattr(nnx, "view"):  # newer than flax 0.12.2
-        view = nnx.view(module, deterministic=True, use_running_average=True)
-        y, same = transform(view).apply(params, state, None, X)
-        assert_identical(y, nnx.clone(view)(X))
-        assert_identical(same, state)
+    view = evaluated(module)
+    y, same = transform(view).apply(params, state, None, X)
+    assert_identical(y, nnx.clone(view)(X))
+    assert_identical(same, state)
 
 
 # Caches.
@@ -300,12 +301,6 @@ def test_a_variable_that_init_makes_is_kept():
 SEQUENCE = array(2, 5, 4)
 
 
-needs_capture = pytest.mark.skipif(
-    not hasattr(nnx, "capture"), reason="flax 0.12.2 has no nnx.capture to compare with"
-)
-
-
-@needs_capture
 def test_sown_values_come_out():
     module = Sow(nnx.Rngs(0))
     f = transform(module, mutable=["intermediates", "batch_stats"])
@@ -313,21 +308,18 @@ def test_sown_values_come_out():
     assert list(state) == ["net/batch_stats/norm"]
     (y, mutated), after = f.apply(params, state, None, SEQUENCE)
     assert list(after) == list(state)
-    copy = nnx.clone(module)
-    expected, sown = nnx.capture(copy, nnx.Intermediate)(SEQUENCE)
+    expected, sown = captured(module, SEQUENCE)
     assert_identical(y, expected)
-    assert_identical(mutated["intermediates"], nnx.to_pure_dict(sown))
+    assert_identical(mutated["intermediates"], sown)
     assert {"h", "sum", "attention"} == set(mutated["intermediates"])
 
 
-@needs_capture
 def test_sown_values_are_dropped():
     module = Sow(nnx.Rngs(0))
     f = transform(module)
     params, state = f.init(None, SEQUENCE)
     y, _ = f.apply(params, state, None, SEQUENCE)
-    expected, _ = nnx.capture(nnx.clone(module), nnx.Intermediate)(SEQUENCE)
-    assert_identical(y, expected)
+    assert_identical(y, captured(module, SEQUENCE)[0])
 
 
 def test_captured_outputs():

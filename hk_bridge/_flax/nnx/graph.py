@@ -223,13 +223,15 @@ class Bound:
             yield leaf, known.get(leaf.path, MISSING)
 
 
-def remembered(module: Any, keep_rngs: bool, memory: dict[str, Any]) -> Graph:
+def remembered(module: Any, keep_rngs: bool, memory: dict[str, Any] | None) -> Graph:
     """The graph of `module`; that of the call before, if nothing has changed since.
 
     Args:
       memory: of the net that runs the module, and of nobody else.
     """
     found: Graph
+    if memory is None:
+        return Graph(module, keep_rngs)
     if "graph" in memory:
         found, snapshot = memory["graph"]
         if snapshot.holds():
@@ -257,9 +259,15 @@ def is_transient(cls: type) -> bool:
     return issubclass(cls, nnx.Intermediate)
 
 
+def held(variable: Any) -> Any:
+    """What a Variable holds; of a `Ref` what that holds."""
+    value = variable.get_raw_value()
+    return variable.get_value() if isinstance(value, jax.Ref) else value
+
+
 def spec(variable: Any) -> Any:
     """The shapes and dtypes of the value of a Variable."""
-    return jax.tree.map(_spec, variable.get_raw_value())
+    return jax.tree.map(_spec, held(variable))
 
 
 def _spec(value: Any) -> Any:

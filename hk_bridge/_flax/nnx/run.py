@@ -42,7 +42,7 @@ class Given(NamedTuple):
     inside: bool = False  # of no lifted transform
 
     def draw(self) -> Any:
-        value = self.variable.get_raw_value()
+        value = graph.held(self.variable)
         if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(value)):
             raise _errors.abstract_variable(*self.where)
         return value
