@@ -81,9 +81,7 @@ def test_a_shape_alone_has_the_values_that_it_is_given():
     outline = nnx.eval_shape(lambda: Net(nnx.Rngs(0)))
     given = transform(outline, variables=nnx.state(module)).init(KEY, X)
     assert_identical(given, transform(module).init(KEY, X))
-    with pytest.raises(
-        hk_bridge.VariablesError, match="shape without values at .*'bia"
-    ):
+    with pytest.raises(hk_bridge.VariablesError, match="a shape without values at"):
         transform(outline).init(KEY, X)
 
 
