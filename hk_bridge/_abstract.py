@@ -1,6 +1,7 @@
 """What a function returns, by shape and dtype alone. Nothing is allocated."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
 
@@ -86,6 +87,15 @@ def trace(function: Callable[..., Any], *args: Any) -> Traced:
 
     program, specs = jax.make_jaxpr(call, return_shape=True)(arrays)
     return Traced(program, jax.tree.unflatten(made[1], filled(specs, made[0])))
+
+
+def scanned(params: Mapping[str, Any]) -> tuple[int, int]:
+    """Of the parameters of a scan's equation: how many inputs are constants, how many
+    are carried. From JAX 0.12 on they are told by trees."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carried, _ = [len(list(part)) for part in params["ft_in"].elts]
+    return consts, carried
 
 
 def are_equal(one: Any, two: Any) -> bool:

@@ -230,8 +230,11 @@ def no_such_module(
 ) -> VariablesError:
     own = [module for module in held if module.startswith(f"{name}/")]
     if own:
-        what = f"only modules of Haiku's own below it, like {own[0]!r}: convert those"
-        line = "as Haiku's trees, or give the name of a FlaxModule."
+        what = f"below it are modules of Haiku's own alone, like {own[0]!r}"
+        line = "Read those as Haiku's trees, or give the name of a FlaxModule."
+    elif name in held:
+        what = "in state there is a Haiku module of that name"
+        line = "Give the name of a FlaxModule."
     elif nearest is not None:
         what, line = f"{nearest!r} is the nearest name", f"Write name={nearest!r}."
     else:

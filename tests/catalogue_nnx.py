@@ -14,6 +14,9 @@ from catalogue import array
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from hk_bridge import FlaxModule
 
 partial = functools.partial
 
@@ -415,6 +418,77 @@ def boxed(rngs: nnx.Rngs) -> Boxed:
         return Boxed(rngs)
 
 
+class Odd(nnx.Module):
+    """Values of NumPy, complex ones, integers, names that are numbers, nothing."""
+
+    def __init__(self, rngs):
+        self.numpy = nnx.Param(np.arange(4, dtype=np.float32))
+        self.wave = nnx.Param(jnp.array([1.0 + 2.0j, 0.5]))
+        self.shifts = nnx.Param(jnp.arange(4))
+        self.step = Count(np.zeros([], np.int32))
+        self.numbered = nnx.data(
+            {3: nnx.Linear(4, 4, rngs=rngs), 1: nnx.Param(jnp.float32(2.0))}
+        )
+        self.none, self.empty, self.named = nnx.data(None), nnx.List(), nnx.Dict()
+
+    def __call__(self, x):
+        self.step.set_value(self.step[...] + np.int32(1))
+        x = self.numbered[3](x) + self.numpy[...][None] * self.numbered[1][...]
+        return x + self.shifts[...][None].astype(x.dtype), self.wave[...] * 2.0j
+
+
+@nnx.dataclass
+class Pair(nnx.Pytree):
+    """A node of the graph that is no module."""
+
+    scale: nnx.Param
+    count: Count
+    label: str = nnx.static(default="a")
+
+
+class Nodes(nnx.Module):
+    """Nodes of other kinds: of NNX, dataclasses, tuples."""
+
+    def __init__(self, rngs):
+        self.pair = Pair(nnx.Param(rngs.params.normal((4,))), Count(jnp.zeros([])))
+        make = lambda: nnx.Param(rngs.params.normal((4,)))
+        self.span = nnx.data(Span(make(), make()))
+        self.row = nnx.data((make(), {"shift": make()}))
+
+    def __call__(self, x):
+        self.pair.count[...] += 1.0
+        x = x * self.pair.scale[...][None] + self.pair.count[...]
+        x = x * self.span.left[...][None] + self.span.right[...][None]
+        return x * self.row[0][...][None] + self.row[1]["shift"][...][None]
+
+
+class Gives(nnx.Module):
+    """Gives its Variables out, and takes them."""
+
+    def __init__(self, rngs):
+        self.w = nnx.Param(rngs.params.normal((4,)), note="a")
+        self.count = Count(jnp.zeros([]))
+
+    def __call__(self, x):
+        self.count[...] += 1.0
+        return x * self.w[None], {"w": self.w, "count": self.count}
+
+
+class Grows(nnx.Module):
+    """Makes modules in a call, and other streams, which end with it."""
+
+    def __init__(self, rngs):
+        self.rngs = rngs
+        self.scale = nnx.Param(jnp.ones([]))
+
+    def __call__(self, x):
+        layer = nnx.Linear(4, 4, rngs=self.rngs)
+        self.rngs = self.rngs.fork()
+        first, _ = self.rngs.split(2).dropout.key[...]
+        noise = self.rngs.dropout.normal(x.shape) + jax.random.normal(first, x.shape)
+        return layer(x) * self.scale[...] + noise
+
+
 # Keys and what is sown.
 
 
@@ -491,6 +565,18 @@ HELD = [
         },
     ),
     case("nnx_state", State, values="leaves are trees and keys"),
+    case("nnx_odd", Odd, values="leaves are of NumPy"),
+    case("nnx_nodes", Nodes),
+    case("nnx_gives", Gives),
+    case("nnx_grows", Grows, streams=("params", "dropout", "default")),
+    case(
+        "nnx_keeps_rngs",
+        Noise,
+        train={"deterministic": False},
+        test={"deterministic": True},
+        bridge=partial(FlaxModule, keep_rngs=True),
+        values="leaves are keys",
+    ),
     case("nnx_only_state", lambda rngs: OnlyState()),
     case("nnx_nothing", lambda rngs: Nothing()),
     case("nnx_metrics", Metrics, values="counts over several steps"),

@@ -91,6 +91,9 @@ class Twice(nn.Module):
         y = dense(x) + dense(2 * x)
         self.sow("params_axes", "other", y)
         self.sow("params_axes", "bias_axes", y)
+        y = y + self.param("tree", INIT, (1, 16))
+        names = partitioning.AxisMetadata({"a": ("embed",)})
+        self.sow("params_axes", "tree_axes", names, reduce_fn=lambda _, x: x)
         return y
 
 
@@ -121,7 +124,7 @@ def flax_specs(module, rules):
         flat = jax.tree.leaves_with_path(axes, is_leaf=is_old)
         for path, found in flat:
             *parents, last = [part.key for part in path if hasattr(part, "key")]
-            if is_old(found):
+            if is_old(found) and isinstance(found.names, tuple):
                 level = functools.reduce(dict.__getitem__, parents, specs[collection])
                 level[last.removesuffix("_axes")] = P(*found.names)
     if rules:

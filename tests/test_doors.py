@@ -640,6 +640,28 @@ def test_haiku_checks_where_parameters_are_read():
         hk.transform(lambda: check("get_parameter")).init(None)
 
 
+def test_a_parameter_that_is_put_into_the_frame_is_one_of_haikus():
+    class Net(hk.Module):
+        def __call__(self, put):
+            if put:
+                base.current_frame().params["net"]["a"] = jnp.ones([2])
+                base.current_frame().params["net"]["b"] = jnp.zeros([])
+            found = [
+                hk.get_parameter("a", [2], init=jnp.ones),
+                hk.get_parameter("b", [], init=jnp.zeros),
+            ]
+            assert hk.get_params()["net"]["a"] is found[0]
+            return found, self.params_dict()
+
+    def made(put):
+        f = hk.transform(lambda: Net(name="net")(put))
+        params = f.init(None)
+        return list(params["net"].items()), f.apply(params, None)
+
+    put, theirs = made(True), made(False)
+    assert str(put) == str(theirs)
+
+
 def of_a_name_scope():
     with hk.name_scope("scope"):
         pass

@@ -12,7 +12,7 @@ import pytest
 
 from hk_bridge.migrate.formats import FORMATS
 
-FILES = 2700
+FILES = 1350
 
 
 def test_damaged_files():

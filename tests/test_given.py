@@ -97,6 +97,7 @@ MADE = {
         lambda net, x: net(x),
     ),
     "sown": ({"seen": {"x": (X,)}}, lambda net, x: net(x)),
+    "intermediates": ({"intermediates": {"x": (X,)}}, lambda net, x: net(x)),
     "nothing": ({"params": {}}, lambda net, x: net(x)),
     "no call": ({"params": {"a": KERNEL}}, lambda net, x: x),
 }

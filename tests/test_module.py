@@ -286,18 +286,6 @@ def test_init_that_runs_again_finds_no_cache_of_the_first_run(module, of):
     assert all(jnp.all(leaf == 0) for leaf in jax.tree.leaves(variables["cache"]))
 
 
-def test_given_leaves_that_the_module_does_not_have_are_left_out():
-    given = {
-        "params": {"head": {"kernel": jnp.ones([9])}},
-        "stats": {"n": jnp.ones([])},
-    }
-    params, state, *_ = run(
-        lambda x: FlaxModule(nn.Dense(2), name="net", variables=given)(x), X
-    )
-    assert sorted(params) == ["net"]
-    assert not state
-
-
 # Keys.
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
+from hk_bridge import _layout
 from hk_bridge._core import call
 from hk_bridge._core import given
 from hk_bridge._layout import Where
@@ -101,7 +102,7 @@ class Bridged(_haiku.Module):
         super().__init__(name)
         _haiku.without_callers(self)
         vars(self).pop("_arguments", None)
-        self._given = bound_to if variables is None else variables
+        self._given = bound_to if variables is None else _layout.opened(variables)
         self._transient = frozenset(
             [transient] if isinstance(transient, str) else transient or ()
         )
@@ -110,7 +111,7 @@ class Bridged(_haiku.Module):
         self._made: set[Where] | None = None  # what is Flax's, once it was called
         self._others: set[tuple[str, str]] = set()  # what is known not to be
         self._has: set[Where] = set()  # the leaves that it has, if some are given
-        self._passing: set[str] = set()  # and the collections that do not last
+        self._passing = {"intermediates"}  # and the collections that do not last
         if self._given is not None:
             given.check_form(self._given, call.owner(self))
 
@@ -136,10 +137,9 @@ class Bridged(_haiku.Module):
                 given = rngs is not None
                 self._module = _flax.build_nnx(*self._unbuilt, streams, given)
             else:
-                memory = self._memory
-                self._module = _flax.outline_nnx(
-                    *self._unbuilt, self._keep_rngs, memory
-                )
+                names = [] if rngs is None else list(streams.keys)
+                more = (names, self._keep_rngs, self._memory)
+                self._module = _flax.outline_nnx(*self._unbuilt, *more)
         return self._module
 
     @property
@@ -153,6 +153,38 @@ class Bridged(_haiku.Module):
           NotInitializedError: at init, before the module was called.
         """
         return call.variables(self)
+
+    @_haiku.transparent
+    def apply(
+        self,
+        variables: Mapping[str, Any],
+        *args: Any,
+        rngs: Any = None,
+        method: Callable[..., Any] | str | None = None,
+        mutable: Any = False,
+        **kwargs: Any,
+    ) -> Any:
+        """A call as a pure function, for raw JAX transforms and for solvers.
+
+        It is of `variables`, `rngs` and the arguments alone, draws nothing from Haiku
+        and writes nothing to it: `net.apply(net.variables, x)` is `net(x)`. Of a linen
+        module it is `module.apply`; a linen class of `wrap` that has an `apply` of its
+        own keeps that in `module`.
+
+        Args:
+          variables: `{collection: nested dict}`, as `net.variables`.
+          *args: positional arguments of the method.
+          rngs: keys, `{stream: key}`.
+          method: what to run, as in a call of the net.
+          mutable: the collections that may change.
+          **kwargs: keyword arguments of the method.
+
+        Returns:
+          The output `y`; with `mutable`, `(y, mutated)`.
+        """
+        function = _flax.resolve(self.module, method)
+        plan = _flax.Plan(self.module, function, mutable, False, self._keep_rngs)
+        return _flax.apply(plan, variables, args, kwargs, rngs)
 
     @_haiku.transparent
     def _line(self) -> str:
@@ -181,10 +213,10 @@ class Bridged(_haiku.Module):
 
 
 class FlaxModule(Bridged):
-    """A Flax linen module as an `hk.Module`, its variables in Haiku's params and state.
+    """A Flax module as an `hk.Module`, its variables in Haiku's params and state.
 
     Build it inside `hk.transform_with_state` (or `hk.transform`, if the module keeps no
-    state) and call it as you would call the linen module:
+    state) and call it as you would call the Flax module:
 
     >>> import flax.linen as nn, haiku as hk, jax, jax.numpy as jnp
     >>> def forward(x, train):
@@ -204,9 +236,22 @@ class FlaxModule(Bridged):
     `hk_bridge.to_flax` gives them back to Flax. A collection into which the module sows
     is not kept: it lives for one call.
 
+    An NNX module is an instance, and its values are the initial ones; the instance
+    itself never changes. Each type of Variables is a collection: `nnx.Param` is
+    `params`, `nnx.BatchStat` is `batch_stats`, a type of your own has its name. At each
+    call the streams of keys are fed, as `nnx.reseed(module, policy="match_shape",
+    dropout=key)` does it, with a Haiku key for each name of a stream that is used.
+
+    >>> from flax import nnx
+    >>> model = nnx.Sequential(
+    ...     nnx.Linear(4, 3, rngs=nnx.Rngs(0)), nnx.Dropout(0.5, rngs=nnx.Rngs(1)))
+    >>> f = hk.transform(lambda x: FlaxModule(model, name="net")(x))
+    >>> params = f.init(key, x)
+    >>> bool((params["net/layers/%i0"]["kernel"] == model.layers[0].kernel[...]).all())
+    True
+
     Attributes:
-      module: the linen module, without variables. `net.module.apply(net.variables,
-        ...)` is a pure function, for raw JAX transforms and for solvers.
+      module: the Flax module; one of linen is without variables.
     """
 
     _of_bridge = True

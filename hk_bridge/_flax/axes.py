@@ -27,6 +27,8 @@ def named(name: Any, axes: Any) -> tuple[str, jax.sharding.PartitionSpec] | None
     partitioning = sys.modules.get("flax.linen.partitioning")
     if partitioning is None or not isinstance(axes, partitioning.AxisMetadata):
         return None
+    if not isinstance(axes.names, (tuple, jax.sharding.PartitionSpec)):
+        return None  # a tree of names, which Flax's own functions never sow
     spec = jax.sharding.PartitionSpec(*axes.names)
     rules = nn.get_logical_axis_rules()
     spec = spmd.logical_to_mesh(spec, rules) if rules else spec

@@ -65,6 +65,8 @@ class Keyed(core.Scope):
             self.running.watch.pack(self, asking)
         named = {name for f in filters for name in _names_in(f)}
         named.update(self.running.host.streams.keys)
+        if asking is None:
+            named.add("default")  # answers in NNX for streams of any name
         for stream in (*_STREAMS, *sorted(named.difference(_STREAMS))):
             wanted = any(core_scope.in_filter(f, stream) for f in filters)
             if wanted and self._has_stream(stream):

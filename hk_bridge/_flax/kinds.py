@@ -95,11 +95,23 @@ def build_nnx(cls: Any, args: Any, kwargs: Any, keys: Streams, given: bool) -> A
     return _nnx().build(cls, args, kwargs, keys, given)
 
 
-def outline_nnx(
-    cls: Any, args: Any, kwargs: Any, keep_rngs: bool, memory: dict[str, Any]
-) -> Any:
+def outline_nnx(cls: Any, args: Any, kwargs: Any, *more: Any) -> Any:
     """The module of an NNX class, by shapes alone; its graph is remembered."""
-    return _nnx().outline(cls, args, kwargs, keep_rngs, memory)
+    return _nnx().outline(cls, args, kwargs, *more)
+
+
+def apply(plan: Plan, variables: Any, args: Any, kwargs: Any, rngs: Any) -> Any:
+    """What the function of `plan` gives, as `nn.Module.apply` does, without Haiku."""
+    if is_nnx(plan.module):
+        return _nnx().apply(plan, variables, args, kwargs, rngs)
+    return plan.module.apply(
+        variables,
+        *args,
+        rngs=rngs,
+        method=plan.function,
+        mutable=plan.mutable,
+        **kwargs,
+    )
 
 
 def run(

@@ -2,7 +2,7 @@
 
 Leaves are made, read and written through `hk.get_parameter`, `hk.get_state` and
 `hk.set_state`, so Haiku's creators, getters and setters see each of them; where none is
-in force, what is stored is taken as it is.
+in force, what is stored is taken as it is, and parameters are put where Haiku does.
 
 Private in Haiku (since dm-haiku 0.0.16; `tests/test_doors.py` names each):
 
@@ -25,6 +25,7 @@ from hk_bridge import _abstract
 from hk_bridge import _layout
 from hk_bridge._haiku import hooks
 from hk_bridge._haiku import seen
+from hk_bridge._haiku.context import has_creators
 from hk_bridge._haiku.hooks import MISSING
 from hk_bridge._haiku.hooks import Hooks
 from hk_bridge._haiku.hooks import cast
@@ -204,11 +205,17 @@ class Ledger:
 
         `init(shape, dtype)` is what creators see; it gives `value` for `value`'s shape
         and dtype."""
+        module_name, name = self._hooks.address(where)
+        params: Any = base.current_frame().params
         if value is None:
-            module_name, name = self._hooks.address(where)
-            params: Any = base.current_frame().params
             params[module_name].setdefault(name, None)
-        made = self._hooks.param(where, value, init, True)
+        hooked = has_creators() or base.param_getter_stack
+        if hooked or not _abstract.is_array(value) or self.has_param(where):
+            made = self._hooks.param(where, value, init, True)
+        else:  # what hk.get_parameter does, in a fifth of the time
+            hooks.check_usage()
+            made = init(value.shape, value.dtype)
+            params[module_name][name] = made
         self.values[where] = made
         return made
 

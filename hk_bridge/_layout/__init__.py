@@ -17,6 +17,7 @@ from hk_bridge._layout.convert import to_flax as to_flax
 from hk_bridge._layout.convert import to_haiku as to_haiku
 from hk_bridge._layout.convert import variables_of as variables_of
 from hk_bridge._layout.names import Path as Path
+from hk_bridge._layout.states import opened as opened
 from hk_bridge._layout.tree import Variables as Variables
 from hk_bridge._layout.tree import are_variables as are_variables
 from hk_bridge._layout.tree import below as below

@@ -8,6 +8,7 @@ from typing import Any
 
 from hk_bridge import _errors
 from hk_bridge._layout import names
+from hk_bridge._layout import states
 from hk_bridge._layout import tree as trees
 from hk_bridge._layout import whole
 from hk_bridge._layout.where import PARAMS
@@ -49,7 +50,8 @@ def to_haiku(
 
     Args:
       variables: `{collection: nested dict}`, as `module.init` returns it; `FrozenDict`
-        will do.
+        will do. Or an `nnx.State`, whose types say which collection has a Variable;
+        its streams of keys are left out.
       name: the full name of the module in Haiku, `net` or `outer/~/net`.
       collections: the names on top that are collections, whatever they are called;
         what else there is, is left out. By default all that is there.
@@ -66,6 +68,8 @@ def to_haiku(
     ({'net/Dense_0': {'bias': 0.0}}, {'net/batch_stats': {'mean': 1.0}})
     """
     _errors.check_name(name)
+    if states.is_state(variables):  # whose types say what is a collection
+        return bundles(states.opened(variables), name=name)
     if not trees.are_variables(variables):
         raise _errors.variables_type(variables)
     if collections is None:
@@ -143,10 +147,11 @@ def to_flax(
       name: the full name of the module in Haiku, `net` or `outer/~/net`.
       like: variables whose boxes (`nn.Partitioned` and the like) are put back around
         the leaves, for example `jax.eval_shape(module.init, key, x)`. If they have no
-        leaves, nothing need be there.
+        leaves, nothing need be there. Or an `nnx.State`, as `nnx.state(model)` is.
 
     Returns:
-      `{collection: nested dict}`, new plain dicts, ready for `module.apply`.
+      `{collection: nested dict}`, new plain dicts, ready for `module.apply`. If `like`
+      is an `nnx.State`, one like it with these values, for `nnx.update(model, state)`.
 
     Raises:
       VariablesError: nothing is there under `name`, or one path is a leaf as well as a
@@ -159,8 +164,12 @@ def to_flax(
     _errors.check_name(name)
     variables = variables_of(params, state, name=name)
     held = [*(params or ()), *(state or ())]
-    if not variables and held and (like is None or any(trees.leaves(like))):
+    has_leaves = like is None or any(trees.leaves(states.opened(like)))
+    if not variables and held and has_leaves:
         raise _errors.no_such_module(name, held, _nearest(name, held))
+    if states.is_state(like):
+        filled: dict[str, dict[str, Any]] = states.filled(like, variables)
+        return filled
     return variables if like is None else trees.rebox(variables, dict(like))
 
 

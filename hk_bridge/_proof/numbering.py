@@ -21,6 +21,7 @@ import jax
 from jax.extend import core as jex
 import numpy as np
 
+from hk_bridge import _abstract
 from hk_bridge._proof import plain
 
 # Parameters of a primitive that do not change what it computes: the name of a jitted
@@ -262,7 +263,7 @@ def _passed_through(eqn: Any, inner: "list[Program]") -> Iterator[tuple[int, int
     if len(body.entries) != len(eqn.invars) or len(body.outputs) != len(eqn.outvars):
         return
     entries = {id(value): i for i, value in enumerate(body.entries)}
-    consts, carried = (params.get(k, 0) for k in ("num_consts", "num_carry"))
+    consts, carried = _abstract.scanned(params) if name == "scan" else (0, 0)
     for i, output in enumerate(body.outputs):
         entry = entries.get(id(output))
         if entry is None:

@@ -14,6 +14,8 @@ from hk_bridge import migrate
 from hk_bridge.migrate._place import found
 from hk_bridge.migrate._remote import is_remote
 
+PACKAGES = ("orbax", "safetensors", "tqdm")  # of the extra `checkpoint`
+
 
 class CannotStart(Exception):
     """A command has what it needs, but not as it needs it: told in one line."""
@@ -31,6 +33,10 @@ def told() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
+        raise CannotStart(str(error)) from error
+    except ImportError as error:  # fsspec's, which says what to install
+        if (error.name or "").partition(".")[0] in PACKAGES:
+            raise
         raise CannotStart(str(error)) from error
 
 

@@ -23,13 +23,20 @@ from hk_bridge.migrate.formats import for_saving
 
 def convert(args: argparse.Namespace) -> int:
     """Writes a checkpoint in the other layout."""
+    if args.name is None and not args.haiku:
+        args.wrong("the following arguments are required: --name")
     _check_target(args.src, args.dst)
     converted: dict[str, Any]
-    if args.to == "haiku":
+    if args.haiku:
+        with told():
+            params, state = migrate.load_haiku(args.src, step=args.step)
+            migrate.save_haiku(args.dst, params, state, names=args.names)
+        converted = {"params": params, "state": state}
+    elif args.to == "haiku":
         params, state = _to_haiku(load(args.src, args.collection, args.step), args)
         converted = {"params": params, "state": state}
         with told():
-            migrate.save_haiku(args.dst, params, state)
+            migrate.save_haiku(args.dst, params, state, names=args.names)
     else:
         converted = _to_flax(args)
         with told():

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from hk_bridge import _errors
 from hk_bridge import _tables
 from hk_bridge.cli import demo
+from hk_bridge.cli.common import PACKAGES
 from hk_bridge.cli.common import CannotStart
 from hk_bridge.cli.convert import convert
 from hk_bridge.cli.options import parse_input
@@ -21,7 +22,6 @@ from hk_bridge.cli.verify import verify
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-_PACKAGES = ("orbax", "safetensors", "tqdm")  # of the extra `checkpoint`
 _EPILOG = """examples:
   python -m hk_bridge demo --epochs 15 --plot curves.png
   python -m hk_bridge show weights.msgpack --name resnet
@@ -74,8 +74,9 @@ def _add_command(
     commands: Commands, run: Callable[[argparse.Namespace], int], text: str
 ) -> Any:
     parser = commands.add_parser(run.__name__, help=text, description=text)
+    parser.set_defaults(wrong=parser.error)
     parser.add_argument("--json", action="store_true", help="for a program to read")
-    parser.set_defaults(run=run, extra="checkpoint", packages=_PACKAGES)
+    parser.set_defaults(run=run, extra="checkpoint", packages=PACKAGES)
     return parser.add_argument
 
 
@@ -100,8 +101,12 @@ def _add_convert(commands: Commands) -> None:
     add("src", metavar="SRC", help="a file or a directory")
     add("dst", metavar="DST", help="its suffix tells the format; without one, Orbax")
     _add_source(add)
-    add("--name", type=_haiku_name, required=True, help="of the module in Haiku")
+    add("--name", type=_haiku_name, help="of the module in Haiku")
     add("--to", choices=("haiku", "flax"), default="haiku", help="default: %(default)s")
+    text = "SRC is one of a Haiku code base, and stays so: the format changes alone"
+    add("--haiku", action="store_true", help=text)
+    names = ("hk_bridge", "plain", "alphafold", "weathernext")
+    add("--names", choices=names, default=names[0], help="how Haiku's are spelled")
 
 
 def _add_verify(commands: Commands) -> None:

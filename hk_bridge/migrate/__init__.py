@@ -64,12 +64,14 @@ from hk_bridge.migrate._haiku import load_haiku as load_haiku
 from hk_bridge.migrate._haiku import save_haiku as save_haiku
 from hk_bridge.migrate._load import load as load
 from hk_bridge.migrate._save import save as save
+from hk_bridge.migrate._table import Table as Table
 from hk_bridge.migrate._twins import Twin as Twin
 from hk_bridge.migrate._twins import TwinError as TwinError
 from hk_bridge.migrate._twins import twin as twin
 
 __all__ = [
     "CheckpointError",
+    "Table",
     "Twin",
     "TwinError",
     "diff",

@@ -4,11 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 import difflib
-import itertools
-import math
-import operator
 from typing import Any
 
 import jax
@@ -20,6 +16,8 @@ from hk_bridge import _layout
 from hk_bridge._layout import Where
 from hk_bridge.migrate._entries import Diff as Diff
 from hk_bridge.migrate._entries import Entry as Entry
+from hk_bridge.migrate._match import propose
+from hk_bridge.migrate._turns import remedy
 
 Leaves = dict[Where, Any]
 
@@ -45,6 +43,9 @@ def diff(
     PyTorch convolution, and axes that are split, merged or of size 1 stay in order.
     Where that says nothing, or the transposed leaf would do as well, nothing is
     suggested. A square kernel fits, be it transposed or not: no shape tells.
+
+    A checkpoint with flat names of others, such as PyTorch's, gets a proposal of the
+    whole mapping: see `Diff.table`.
 
     Args:
       variables: `{collection: nested dict}`, as `hk_bridge.migrate.load` returns it;
@@ -78,8 +79,13 @@ def diff(
     """
     module, _ = _flax.unbound(module)
     name = haiku_name(module) if name is None else name
-    _layout.bundles(variables, name=name)  # refuses a wrong form
+    flat = _is_flat(variables)
+    if not flat:
+        _layout.bundles(variables, name=name)  # refuses a wrong form
     specs, transient = abstract_init(module, args, kwargs, method, rngs)
+    own = {where.path[0] for where in specs if len(where.path) == 1}
+    if flat and not own.issuperset(variables):  # else it is a tree without params
+        return _proposed(name, variables, specs)
     made = {where.collection for where in specs}
     _layout.check_collections(variables, _layout.FLAXS_OWN | transient | made)
     needed = {at: _abstract.describe(leaf) for at, leaf in specs.items()}
@@ -100,7 +106,7 @@ def diff(
             address = _layout.address(name, at)
             yield Entry(*at, *address, needed.get(at), held.get(at), hints.get(at))
 
-    remedies = {at: _remedy(needed[at], held[at]) for at in wrong}
+    remedies = {at: remedy(needed[at], held[at]) for at in wrong}
     return Diff(
         name=name,
         count=len(needed),
@@ -108,6 +114,29 @@ def diff(
         unexpected=tuple(entries(extra, _nearest(extra, lacks))),
         mismatched=tuple(entries([at for at in needed if at in wrong], remedies)),
     )
+
+
+def _is_flat(variables: Any) -> bool:
+    """Whether there are leaves on top alone: arrays by the flat names of others."""
+    if not _layout.are_variables(variables) or not variables:
+        return False
+    if _layout.FLAXS_OWN.intersection(variables):
+        return False
+    return all(hasattr(leaf, "shape") for leaf in variables.values())
+
+
+def _proposed(name: str, flat: Mapping[str, Any], specs: Leaves) -> Diff:
+    """What is proposed for flat names, and what is without a proposal."""
+    shapes = {at: getattr(leaf, "shape", None) for at, leaf in specs.items()}
+    known = {at: tuple(shape) for at, shape in shapes.items() if shape is not None}
+    table = propose(flat, known)
+    placed = {row.flax for row in table.rows}
+    lacks = [at for at in specs if _layout.spelled(at) not in placed]
+    missing = (
+        Entry(*at, *_layout.address(name, at), _abstract.describe(specs[at]), None)
+        for at in lacks
+    )
+    return Diff(name, len(specs), tuple(missing), (), (), table)
 
 
 def haiku_name(module: Any) -> str:
@@ -144,52 +173,6 @@ def _leaves(variables: _layout.Variables) -> Leaves:
         bare = _layout.empty_paths(_layout.unbox(tree), ())
         leaves.update({Where(c, path): {} for path in bare if path})
     return leaves
-
-
-def _remedy(expected: str, given: str) -> str | None:
-    """How to make an array fit, where a line does it."""
-    (to, new), (dtype, old) = _parsed(expected), _parsed(given)
-    steps = None if new is None or old is None else _steps(old, new)
-    if steps is None:
-        return None
-    return "leaf" + steps + (f".astype({to!r})" if to != dtype else "")
-
-
-def _steps(old: tuple[int, ...], new: tuple[int, ...]) -> str | None:
-    """The one likely way from a shape to another; None if there is none, or are two."""
-    if old == new:
-        return ""
-    turned = (*range(2, len(old)), 1, 0)  # [O, I, *spatial] to [*spatial, I, O]
-    if 2 <= len(old) <= 5 and new == tuple(old[axis] for axis in turned):
-        return ".T" if len(old) == 2 else f".transpose({turned})"
-    straight = _in_order(old, new)
-    vector = sum(size != 1 for size in old) <= 1  # the same either way
-    transposed = not vector and _in_order(old[::-1], new)
-    if straight == transposed or (transposed and len(old) > 2):
-        return None
-    return ".T" * transposed + f".reshape({new})"
-
-
-def _in_order(old: Sequence[int], new: Sequence[int]) -> bool:
-    """Whether axes are merely split, merged or of size 1 between two shapes.
-
-    >>> _in_order((12, 24), (12, 4, 6)), _in_order((24, 12), (12, 4, 6))
-    (True, False)
-    """
-    ends, others = (
-        {*itertools.accumulate((size for size in shape if size != 1), operator.mul)}
-        for shape in (old, new)
-    )  # an axis is split where only `others` has an end, merged where only `ends` has
-    sides = [(end in ends) - (end in others) for end in sorted(ends | others)]
-    adjacent = itertools.pairwise(sides)
-    return math.prod(old) == math.prod(new) and all(a * b >= 0 for a, b in adjacent)
-
-
-def _parsed(text: str) -> tuple[str, tuple[int, ...] | None]:
-    dtype, bracket, sizes = text.removesuffix("]").partition("[")
-    if not bracket or not text.endswith("]") or not sizes.replace(",", "0").isdigit():
-        return dtype, () if text.endswith("[]") else None
-    return dtype, tuple(map(int, sizes.split(",")))
 
 
 def _nearest(

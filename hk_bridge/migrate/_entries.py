@@ -4,6 +4,8 @@ import dataclasses
 
 from hk_bridge import _tables
 from hk_bridge._layout.leaf import Leaf
+from hk_bridge.migrate._table import Table
+from hk_bridge.migrate._table import shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Diff:
       missing: what the module makes and the checkpoint lacks.
       unexpected: what only the checkpoint has.
       mismatched: what both have, in another shape, dtype or structure.
+      table: of a checkpoint with flat names of others, as PyTorch's has, where each of
+        its leaves goes: a proposal, to be looked at. `table.save(path)` writes it,
+        `load(..., table=path)` takes it, edited or not.
     """
 
     name: str
@@ -42,20 +47,25 @@ class Diff:
     missing: tuple[Entry, ...]
     unexpected: tuple[Entry, ...]
     mismatched: tuple[Entry, ...]
+    table: Table | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether the checkpoint fits."""
-        return not (self.missing or self.unexpected or self.mismatched)
+        """Whether the checkpoint fits, as it is."""
+        differs = self.missing or self.unexpected or self.mismatched
+        return not differs and self.table is None
 
     def __repr__(self) -> str:
         if self.ok:
             return self._summary()
+        if self.table is not None:
+            return f"{self._summary()}\n{self.table}"
         rows = self._rows()
         return "\n".join([self._summary(), *[_tables.table(rows)] * (len(rows) > 1)])
 
     def _repr_html_(self) -> str:
-        rows = () if self.ok else self._rows()
+        rows = self._rows() if self.table is None else shown(self.table)
+        rows = [] if self.ok else rows
         return _tables.html_table(self._summary(), rows)
 
     @property
@@ -72,6 +82,13 @@ class Diff:
         kinds = ("missing", "unexpected", "mismatched")
         counts = ", ".join(f"{len(getattr(self, kind))} {kind}" for kind in kinds)
         told = f"{self.name!r} differs: {counts}; the module makes {self.count} leaves"
+        if self.table is not None:
+            known = sum(row.flax not in ("-", "?") for row in self.table.rows)
+            return (
+                f"{self.name!r} has other names: for {known} of the {self.count} "
+                "leaves that the module makes one is proposed. table.save(path) writes "
+                "the proposal, and load(..., table=path) takes it"
+            )
         if self.dtypes is None:
             return told
         expected, given = self.dtypes

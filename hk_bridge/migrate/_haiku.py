@@ -14,6 +14,7 @@ from hk_bridge.migrate._format import Ask
 from hk_bridge.migrate._format import CheckpointError
 from hk_bridge.migrate._format import Flat
 from hk_bridge.migrate._place import reading
+from hk_bridge.migrate._put import check_dtype
 from hk_bridge.migrate._put import put
 from hk_bridge.migrate._save import keep
 from hk_bridge.migrate._save import prepared
@@ -67,6 +68,7 @@ def load_haiku(
     ({'mlp/~/linear': {'w': array([1., 1.])}}, {})
     >>> folder.cleanup()
     """
+    check_dtype(dtype)
     with _remote.at_hand(path) as local, reading(local, step) as place:
         tree = place.read(Ask(), progress)
         if isinstance(tree, Flat):

@@ -11,7 +11,9 @@ from hk_bridge.migrate._format import Ask
 from hk_bridge.migrate._format import Flat
 from hk_bridge.migrate._format import Tree
 from hk_bridge.migrate._place import reading
+from hk_bridge.migrate._put import check_dtype
 from hk_bridge.migrate._put import put
+from hk_bridge.migrate._table import Table
 
 
 def load(
@@ -20,6 +22,7 @@ def load(
     collection: str | Collection[str] | None = None,
     step: int | None = None,
     separator: str | None = None,
+    table: Table | Path | None = None,
     dtype: Any = None,
     shardings: Any = None,
     progress: bool | None = None,
@@ -35,9 +38,9 @@ def load(
         shardings = nn.get_sharding(jax.eval_shape(module.init, key, x), mesh)
         params, state = to_haiku(load(path, shardings=shardings), name="net")
 
-    A tree that others saved comes as it stands, but for the level `value` that an
-    `nnx.State` has below each name. `collection` makes variables of parameters alone,
-    and takes collections out of a saved `TrainState`.
+    A tree that others saved comes as it stands. `collection` makes variables of
+    parameters alone, and takes collections out of a saved `TrainState`. Of an
+    `nnx.State` it leaves out the level `value` that some have below each name.
 
     Args:
       path: a file or a directory; see the module for formats. Of a folder of steps, as
@@ -49,6 +52,8 @@ def load(
       separator: what the parts of flat names are joined by, `.` or `/`, if the file
         does not tell. Names that `save` did not write may have `%` and `~` in them,
         which it spells in its own way: then `/` is to be given.
+      table: where the leaves of a file with other names go, and how they are turned: a
+        `Table` that `diff` proposed, or a file with one.
       dtype: what floating-point leaves are cast to.
       shardings: a `jax.sharding.Sharding`, or a nested dict of them like the variables,
         in which one stands for all that is below it.
@@ -74,18 +79,28 @@ def load(
     {'params': {'bias': array([0., 0.])}}
     >>> folder.cleanup()
     """
+    check_dtype(dtype)
+    if separator is not None and (not isinstance(separator, str) or not separator):
+        raise ValueError(f"separator= is a str like '.', not {separator!r}.")
     with _remote.at_hand(path) as local, reading(local, step) as place:
         ask = Ask(shardings, None if collection is None else names_of(collection))
         tree = place.read(ask, progress)
-        if isinstance(tree, Flat):
+        if table is not None:
+            tree = _by_table(tree, table)
+        elif isinstance(tree, Flat):
             tree = nested(tree, separator)
         if not _layout.are_variables(tree):
             what = type(tree).__name__
             raise TypeError(f"it holds a {what}, not a dict of collections")
-        tree = _without_value_level(tree)
         if ask.collections is not None:
             tree = _collections(tree, ask.collections)
         return {k: put(v, (k,), shardings, dtype) for k, v in tree.items()}
+
+
+def _by_table(tree: Any, table: Table | Path) -> Tree:
+    if not isinstance(tree, Flat):
+        raise TypeError("it has no flat names, for which a table is")
+    return (table if isinstance(table, Table) else Table.load(table)).variables(tree)
 
 
 def names_of(collection: str | Collection[str]) -> tuple[str, ...]:
@@ -96,16 +111,14 @@ def _collections(tree: Tree, wanted: tuple[str, ...]) -> Tree:
     """The collections that are wanted: those on top, or the whole tree as one.
 
     A tree with one of Flax's own collections on top is no collection itself."""
-    if len(wanted) > 1 or wanted[0] in tree or _layout.FLAXS_OWN.intersection(tree):
+    if len(wanted) != 1 or wanted[0] in tree or _layout.FLAXS_OWN.intersection(tree):
         return _layout.chosen(tree, wanted)
-    return {wanted[0]: tree}
+    return {wanted[0]: _without_value_level(tree)}
 
 
 def _without_value_level(tree: Tree) -> Tree:
     """A tree without the level `value` that an `nnx.State` has, if it is one: each leaf
-    is below that name alone, and nothing on top is a collection."""
-    if not tree or _layout.FLAXS_OWN.intersection(tree):
-        return tree
+    is below that name alone."""
     kept = {key: _value(inner) for key, inner in tree.items()}
     return tree if any(v is _NO_VALUE for v in kept.values()) else kept
 

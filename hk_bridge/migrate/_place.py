@@ -29,6 +29,9 @@ _IN_FOLDER = [
 ]
 
 
+_LEGACY = r"checkpoint_(\d+)"  # a file of flax.training.checkpoints
+
+
 class Place(NamedTuple):
     """Where a checkpoint is.
 
@@ -66,7 +69,12 @@ def found(path: pathlib.Path, step: int | None) -> Place:
       CheckpointError: what is there is no checkpoint, or has not that step.
     """
     if not path.is_dir():
-        path.open("rb").close()  # what the system says of it comes as it is
+        try:
+            path.open("rb").close()  # what the system says of it comes as it is
+        except FileNotFoundError as error:
+            if not path.is_absolute() and len(path.parts) == 2:
+                error.add_note(f"A model of Hugging Face's hub is hf://{path}.")
+            raise
     kind = known(path)
     if kind is not None:
         if step is not None:
@@ -93,8 +101,9 @@ def _steps(path: pathlib.Path) -> dict[int, pathlib.Path]:
     """What is saved in a folder, by step: `7`, `step_7` or `checkpoint_7`."""
     steps: dict[int, pathlib.Path] = {}
     for inner in sorted(path.iterdir()):
-        number = re.fullmatch(r"(?:.*_)?(\d+)", inner.name)
-        if number is None or (inner.is_dir() and not _items(inner)):
+        folder = inner.is_dir()
+        number = re.fullmatch(r"(?:.*_)?(\d+)" if folder else _LEGACY, inner.name)
+        if number is None or (folder and not _items(inner)):
             continue
         other = steps.setdefault(int(number[1]), inner)
         if other != inner:

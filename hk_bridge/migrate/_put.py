@@ -25,12 +25,22 @@ def put(tree: Any, path: _layout.Path, shardings: Any, dtype: Any) -> Any:
         return jax.device_put(leaf, sharding_of(shardings, path, leaf))
     if isinstance(leaf, jax.Array):
         return cast(leaf, dtype)
-    if isinstance(leaf, (list, *PLAIN)):
+    if isinstance(leaf, list):  # as Orbax has it, in a state of training
+        inner = enumerate(leaf)
+        return [put(value, (*path, i), shardings, dtype) for i, value in inner]
+    if isinstance(leaf, PLAIN):
         return leaf
     array = isinstance(leaf, np.ndarray)
     what = f"{leaf.dtype} array" if array else _errors._type(leaf)
     where = "/".join(map(str, path))
     raise TypeError(f"it holds a {what} at {where!r}, which is no leaf")
+
+
+def check_dtype(dtype: Any) -> None:
+    """Refuses what floating-point leaves cannot be cast to without losing what they
+    are."""
+    if dtype is not None and not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+        raise TypeError(f"dtype= is a floating-point dtype, not {dtype!r}.")
 
 
 def cast(leaf: Any, dtype: Any) -> Any:

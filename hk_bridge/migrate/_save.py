@@ -88,6 +88,11 @@ def prepared(path: pathlib.Path, kind: Format, tree: _layout.Variables) -> Tree:
     """`tree` as `kind` writes it, or the refusal of what it cannot hold."""
     if kind.write is None:
         raise _not_written(path, kind)
+    if path.name.lower().endswith(".index.json") and kind is not SHARDED:
+        raise CheckpointError(
+            f"{path} names no format of the parts. Write model.safetensors.index.json, "
+            "or flax_model.msgpack.index.json."
+        )
     made: Tree = _savable(dict(tree), (), kind)
     kind.check(made)
     return made

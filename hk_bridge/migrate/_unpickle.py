@@ -69,9 +69,8 @@ def _filled(shape: Any, dtype: Any, order: Any, raw: Any) -> Any:
         raise pickle.UnpicklingError(f"it has no whole array of shape {tuple(shape)}")
     if order not in ("C", "F"):
         raise pickle.UnpicklingError(f"it has an array in the order {order!r}")
-    if not raw:
-        return np.zeros(shape, dtype.dtype)
-    array = np.frombuffer(raw, dtype.dtype).reshape(shape, order=order)
+    array = np.frombuffer(raw, dtype.dtype) if raw else np.zeros(0, dtype.dtype)
+    array = array.reshape(shape, order=order)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
@@ -233,9 +232,23 @@ class Source:
         return line
 
 
-def finished(value: Any, ordered: bool = False, depth: int = 0) -> Any:
-    """What was made, as plain dicts, lists, tuples and arrays; with `ordered` an
-    `OrderedDict` stays one, whose leaves JAX has in another order."""
+def finished(value: Any, most: int, ordered: bool = False) -> Any:
+    """What was made, as plain dicts, lists, tuples and arrays.
+
+    Args:
+      value: what an `Unpickler` gives.
+      most: how many things there may be: each takes a byte at least. What holds a
+        thing twice, and that another twice, and so on, soon holds more than memory.
+      ordered: whether an `OrderedDict` stays one: JAX has its leaves in another order.
+    """
+    left = [most]
+    return _finished(value, left, ordered, 0)
+
+
+def _finished(value: Any, left: list[int], ordered: bool, depth: int) -> Any:
+    left[0] -= 1
+    if left[0] < 0:
+        raise pickle.UnpicklingError("it holds more things than it has bytes")
     if depth > 100:
         raise pickle.UnpicklingError("it is nested more than 100 levels deep")
     if isinstance(value, _Array):
@@ -244,10 +257,13 @@ def finished(value: Any, ordered: bool = False, depth: int = 0) -> Any:
         return value.value
     if type(value) in (dict, collections.OrderedDict):
         kind = type(value) if ordered else dict
-        pairs = ((key, finished(of, ordered, depth + 1)) for key, of in value.items())
-        return kind((_key(key), inner) for key, inner in pairs)
+        return kind(
+            (_key(key), _finished(inner, left, ordered, depth + 1))
+            for key, inner in value.items()
+        )
     if type(value) in (list, tuple):
-        return type(value)(finished(inner, ordered, depth + 1) for inner in value)
+        parts = (_finished(inner, left, ordered, depth + 1) for inner in value)
+        return type(value)(parts)
     if value is None or type(value) in (bool, int, float, complex, str, bytes):
         return value
     raise pickle.UnpicklingError(f"it holds a {type(value).__name__}, which is no leaf")

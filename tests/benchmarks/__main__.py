@@ -31,6 +31,7 @@ import jaxlib
 
 import hk_bridge
 from tests.benchmarks import models
+from tests.benchmarks import nnx_models
 
 Thunk = Callable[[], Any]
 lift = hk.experimental.flax.lift
@@ -328,6 +329,11 @@ def measure(quick: bool) -> dict[str, Any]:
             show(f"{n} LayerNorms: {what}", goal, row)
     for what, row in flat((10, 100, 800), 3 if quick else 9).items():
         show(f"10 to 800 of them: {what}", 1.15, row)
+    for case, sides in nnx_models.cases((25, 50, 100, 200)):
+        thunks = {
+            name: trace(f, tree, nnx_models.TOKENS) for name, (f, tree) in sides.items()
+        }
+        show(f"{case}: apply trace", 1.1, ratios(thunks, rounds))
     show("100 shared LayerNorms", 0.35, ratios(shared_norms(100), rounds))
     show("24 shared blocks", 0.25, ratios(shared_blocks(24), rounds))
     show("GroupNorm: eager call", 1.1, ratios(eager(), 20 * rounds))

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it writes, and its exit codes."""
 
 import json
+import pickle
 import subprocess
 import sys
 
@@ -459,6 +460,34 @@ def test_show_of_haikus_own(capsys, tmp_path):
     assert (shown["format"], shown["bytes"]) == ("NumPy .npz", 24)
     assert shown["leaves"][0]["haiku_module"] == "mlp/~/linear"
     assert run(capsys, "show", path)[0] == 2
+
+
+@pytest.mark.parametrize("path", ["xyz://a.npz", "gs://bucket/a.npz"])
+def test_what_is_far_away_is_told_in_one_line(capsys, monkeypatch, path):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    code, _, err = run(capsys, "show", path)
+    assert (code, one_line(err)) == (2, True)
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    code, _, err = run(capsys, "show", path)
+    assert (code, one_line(err)) == (2, True)
+    assert "pip install fsspec" in err
+
+
+def test_convert_of_haikus_own(capsys, tmp_path):
+    params = {"mlp/~/linear": {"w": np.ones([2, 3], np.float32)}}
+    path, out = tmp_path / "params.pkl", tmp_path / "out.npz"
+    path.write_bytes(pickle.dumps(params))
+    argv = ("convert", path, out, "--haiku", "--names", "alphafold")
+    code, shown, _ = run(capsys, *argv)
+    assert code == 0
+    assert f"{path}: pickle\n{out}: NumPy .npz, 1 leaf, 24 B, as Haiku" in shown
+    with np.load(out) as archive:
+        assert list(archive) == ["mlp/~/linear//w"]
+    code, shown, _ = run(capsys, "convert", out, tmp_path / "a.msgpack", "--haiku")
+    assert code == 0
+    assert_identical(migrate.load_haiku(tmp_path / "a.msgpack"), (params, {}))
+    code, _, err = run(capsys, "convert", tmp_path / "none", out, "--haiku")
+    assert (code, one_line(err)) == (2, True)
 
 
 def test_a_step(capsys, tmp_path, variables):

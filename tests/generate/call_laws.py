@@ -31,7 +31,8 @@ def same_call(case: Case, method: Any, capture: Any, mutable: Any) -> None:
 
         def forward(rngs: Any) -> Any:
             net = built(case)
-            return net(X, rngs=rngs, method=method, **options)
+            way = Case(case.make, nnx=case.nnx, method=method).natively
+            return net(X, rngs=rngs, **way, **options)
 
         f = hk.transform_with_state(forward)
         return f.apply(params, state, None, rngs)[0]

@@ -28,9 +28,7 @@ def native_init(case: Case, rngs: Any) -> Any:
 
 
 def built(case: Case, train: bool = True, name: str = "net", **options: Any) -> Any:
-    """The module in Haiku; one of NNX by its class."""
-    if case.nnx is not None:
-        return hk_bridge.wrap(case.nnx)(train, name=name, **options)
+    """The module in Haiku."""
     return hk_bridge.FlaxModule(case.make(train), name=name, **options)
 
 
@@ -39,7 +37,7 @@ def bridged(case: Case, train: bool = True, **options: Any) -> Any:
 
     def forward(rngs: Any) -> Any:
         net = built(case, train)
-        return net(X, rngs=rngs, method=case.method, **options)
+        return net(X, rngs=rngs, **case.natively, **options)
 
     return hk.transform_with_state(forward)
 

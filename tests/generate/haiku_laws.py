@@ -133,7 +133,7 @@ def runs_in_haiku(case: Case, use: Any, hook: Any, train: bool = True) -> None:
 
 
 def runs_cast(case: Case, train: bool) -> bool:
-    """Whether Flax runs the module with inputs and parameters of a policy."""
+    """Whether Flax runs the module under a policy, with the types of the twin."""
 
     def apply(variables: Any, rngs: Any) -> Any:
         module = case.make(train)
@@ -144,6 +144,10 @@ def runs_cast(case: Case, train: bool) -> bool:
 
     start = open_boxes(case.specs)
     if trace(init, case.rngs(init=True)).error is not None:
+        return False
+    made = open_boxes(jax.eval_shape(init, case.rngs(init=True)))
+    types = lambda tree: [getattr(x, "dtype", None) for x in jax.tree.leaves(tree)]
+    if types(made) != types(start):
         return False
     return trace(apply, start, case.rngs()).error is None
 

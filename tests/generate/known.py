@@ -79,18 +79,6 @@ FAULTS: tuple[Fault, ...] = (
         of("|".join(LAWS), "inside a lifted transform"),
     ),
     Fault(
-        "streams of NNX code",
-        "with keys of Haiku NNX code gets none for a stream but `dropout`",
-        has(
-            of(
-                "|".join(LAWS),
-                "No RngStream named 'noise'|the same for all keys of Haiku",
-            ),
-            "nnx_noise",
-            "nnx.",
-        ),
-    ),
-    Fault(
         "names in an interceptor",
         "leaves of Flax submodules keep their path, whatever an interceptor forces",
         of("like_haiku", "not in Haiku's: |missing: ", use="under_renaming"),

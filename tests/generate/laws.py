@@ -15,12 +15,14 @@ class Law:
       methods: whether it runs other methods than `__call__`.
       allows_haiku: whether the module may ask Haiku for things.
       weight: how often it is drawn; one of weight 0 is for scripts alone.
+      nnx: whether it is of NNX modules alone.
     """
 
     options: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     methods: bool = True
     allows_haiku: bool = False
     weight: int = 2
+    nnx: bool = False
 
 
 MUTABLE = ("None",) * 4 + (
@@ -40,7 +42,7 @@ WRONG = ("other_shape", "unknown_name", "unknown_level", "missing_level")
 WHERE = ("'params'", "'stats'", "'batch_stats'")
 USES = (
     *("plain", "twice", "by_two_names", "in_constructor", "in_method", "in_scope"),
-    *("in_forced_scope", "under_renaming", "under_watching", "shown", "in_sequence"),
+    *("in_forced_scope", "under_renaming", "under_watching", "printed", "in_sequence"),
     *("rematted", "scanned", "conditional", "vmapped", "in_layer_stack", "reentrant"),
     *("reentrant", "caught", "caught", "then_own_leaf", "without_repr"),
     *("differentiated", "under_printing", "in_deep_rnn", "in_lift"),
@@ -98,4 +100,12 @@ LAWS: dict[str, Law] = {
         methods=False,
     ),
     "given": Law({"part": ("zeros", "numbers")}, methods=False),
+    "nnx_init": Law(methods=False, nnx=True),
+    "nnx_apply": Law(
+        {"train": BOTH, "how": ("'instance'", "'wrapped'", "'twice'", "'shared'")},
+        weight=4,
+        nnx=True,
+    ),
+    "nnx_grad": Law({"train": BOTH}, nnx=True),
+    "nnx_hooked": Law({"train": BOTH}, methods=False, nnx=True),
 }

@@ -16,11 +16,14 @@ HERE = pathlib.Path(__file__).parent
 SOURCES = (
     *("cases", "numbering", "hooks", "uses", "compare", "twin"),
     *("flax_laws", "call_laws", "haiku_laws", "shown_laws", "wrap_laws", "cost_laws"),
+    "nnx_laws",
 )
 # What a script imports, if it uses it, by name.
 IMPORTS = {
     **{name: f"import {name}" for name in ("contextlib", "copy", "dataclasses")},
     **{name: f"import {name}" for name in ("functools", "gc", "weakref")},
+    "collections": "import collections",
+    "Graph": "from hk_bridge._proof.graph import Graph",
     "Counter": "from collections import Counter",
     "Callable": "from collections.abc import Callable",
     "Iterator": "from collections.abc import Iterator",

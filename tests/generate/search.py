@@ -27,6 +27,7 @@ from . import flax_laws
 from . import haiku_laws
 from . import hooks
 from . import known
+from . import nnx_laws
 from . import reduce
 from . import render
 from . import shown_laws
@@ -39,7 +40,7 @@ from .spec import Program
 
 MODULES = (
     *(cases, compare, hooks, uses, twin),
-    *(flax_laws, call_laws, haiku_laws, shown_laws, wrap_laws, cost_laws),
+    *(flax_laws, call_laws, haiku_laws, shown_laws, wrap_laws, cost_laws, nnx_laws),
 )
 BATCH = 100
 

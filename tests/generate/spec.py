@@ -185,7 +185,7 @@ def programs(laws: Any) -> st.SearchStrategy[Program]:
         law = laws[name]
         return st.builds(
             Program,
-            st.sampled_from(ROOTS).flatmap(
+            st.sampled_from(["nnx"] if law.nnx else ROOTS).flatmap(
                 lambda root: blocks(
                     DEPTH, root == "haiku" and law.allows_haiku, root == "nnx"
                 )

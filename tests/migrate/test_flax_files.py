@@ -14,6 +14,7 @@ import zipfile
 import flax
 from flax import traverse_util
 import flax.linen as nn
+import fsspec
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,9 +70,47 @@ def test_big_visions_archive():
 
 
 def test_a_state_of_nnx_has_no_level_value():
-    loaded = migrate.load(NEWER / "nnx")
+    loaded = migrate.load(NEWER / "nnx", collection="params")["params"]
     assert loaded["layers"]["0"]["kernel"].shape == (2, 3)
     assert set(loaded["layers"]["1"]) == {"bias", "mean", "scale", "var"}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".msgpack", ".safetensors", ""])
+def test_a_variable_named_value_is_none_of_nnx(suffix, tmp_path):
+    tree = {"memo": {"value": W}}
+    migrate.save(tmp_path / f"a{suffix}", tree)
+    assert_identical(migrate.load(tmp_path / f"a{suffix}"), tree)
+    assert_identical(migrate.load(tmp_path / f"a{suffix}", collection="memo"), tree)
+    mixed = {"a": {"value": W}, "b": {"w": W}}
+    migrate.save(tmp_path / f"b{suffix}", mixed)
+    loaded = migrate.load(tmp_path / f"b{suffix}", collection="params")
+    assert_identical(loaded, {"params": mixed})
+
+
+def test_files_beside_weights_are_no_steps(tmp_path):
+    migrate.save(tmp_path / "flax_model.msgpack", TREE)
+    (tmp_path / "notes_2024").write_bytes(b"text")
+    (tmp_path / "12").write_bytes(b"text")
+    (tmp_path / "images_7").mkdir()
+    assert_identical(migrate.load(tmp_path), TREE)
+
+
+def test_a_model_of_the_hub_is_told():
+    with pytest.raises(FileNotFoundError) as caught:
+        migrate.load("google/vit-base")
+    (note,) = caught.value.__notes__
+    assert note == "A model of Hugging Face's hub is hf://google/vit-base."
+
+
+def test_lists_of_a_state_of_training_are_cast_too(tmp_path):
+    tree = {"params": {"w": W}, "opt_state": [{"mu": W}, [W[0], 3]]}
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "net", tree)
+    loaded = migrate.load(tmp_path / "net", dtype="float16")["opt_state"]
+    assert loaded[0]["mu"].dtype == loaded[1][0].dtype == np.float16
+    path = tmp_path / "a.msgpack"
+    path.write_bytes(PACK({"a": [flax.serialization.msgpack.ExtType(77, b"")]}))
+    refused(path, "ExtType at 'a/0', which is no leaf")
 
 
 def test_legacy_checkpoints():
@@ -144,6 +183,24 @@ def test_floats_are_cast(suffix, sharded_load, tmp_path):
     np.testing.assert_array_equal(loaded["h"], W)
     half = migrate.load(path, dtype="bfloat16", **options)["params"]
     assert half["f"].dtype == jnp.bfloat16
+
+
+def test_wrong_arguments(tmp_path):
+    migrate.save(tmp_path / "a.npz", TREE)
+    for dtype in ("int8", "complex64", bool):
+        with pytest.raises(TypeError, match="dtype= is a floating-point dtype, not"):
+            migrate.load(tmp_path / "a.npz", dtype=dtype)
+        with pytest.raises(TypeError, match="dtype= is a floating-point dtype, not"):
+            migrate.load_haiku(tmp_path / "a.npz", dtype=dtype)
+    with pytest.raises(TypeError, match="not understood"):
+        migrate.load(tmp_path / "a.npz", dtype="nope")
+    for separator in ("", 3):
+        with pytest.raises(ValueError, match="separator= is a str like '.', not"):
+            migrate.load(tmp_path / "a.npz", separator=separator)
+    assert migrate.load(tmp_path / "a.npz", collection=[]) == {}
+    with pytest.raises(migrate.CheckpointError, match="names no format of the parts"):
+        migrate.save(tmp_path / "model.index.json", TREE)
+    assert os.listdir(tmp_path) == ["a.npz"]
 
 
 def test_steps_of_a_checkpoint_manager(tmp_path):
@@ -343,7 +400,6 @@ def test_a_save_in_parts_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
 @pytest.fixture
 def memory():
-    fsspec = pytest.importorskip("fsspec")
     files = fsspec.filesystem("memory")
     yield files
     files.store.clear()
@@ -470,6 +526,70 @@ def test_archives_of_all_sizes_and_writers_are_read(tmp_path):
             np.save(buffer, W)
             stream.writestr("w.npy", buffer.getvalue())
     assert_identical(migrate.load(path), {"w": W})
+
+
+def members(path, content, **more):
+    """An archive with `content`, `{name of a member: array or bytes}`."""
+    with zipfile.ZipFile(path, "w") as file:
+        for name, value in content.items():
+            if not isinstance(value, bytes):
+                buffer = io.BytesIO()
+                np.lib.format.write_array(buffer, value, **more)
+                value = buffer.getvalue()
+            file.writestr(name, value)
+        file.comment = b"a comment"
+
+
+@pytest.mark.parametrize("count", [6, 60_000])
+def test_archives_that_others_make(count, tmp_path):
+    path, leaf = tmp_path / "a.npz", np.arange(float(count)).reshape(2, -1)
+    members(path, {"params/": b"", "params/w.npy": leaf})  # zip -r has the folders
+    assert_identical(migrate.load(path), {"params": {"w": leaf}})
+    members(path, {"params/w.npy": leaf}, version=(2, 0))
+    assert_identical(migrate.load(path), {"params": {"w": leaf}})
+    path.write_bytes(path.read_bytes()[:-1])  # of the comment
+    refused(path, "could not be read")
+    members(path, {"params/w.npy": leaf.astype(np.longdouble)})
+    refused(path, "array at 'params/w', which is no leaf")
+    members(path, {"params/w.npy": np.zeros(count, [("é", "f4")])})
+    refused(path, "could not be read")
+    members(path, {"params/w.npy": np.asfortranarray(leaf), "state/w": leaf})
+    assert_identical(migrate.load(path), {"params": {"w": leaf}, "state": {"w": leaf}})
+
+
+def test_safetensors_that_are_not_aligned(tmp_path):
+    path = tmp_path / "a.safetensors"
+    flag = {"dtype": "BOOL", "shape": [1], "data_offsets": [0, 1]}
+    leaf = {"dtype": "F64", "shape": [2], "data_offsets": [1, 17]}
+    header = json.dumps({"params/b": flag, "params/w": leaf}).encode()
+    body = b"\1" + np.arange(2.0).tobytes()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + body)
+    loaded = migrate.load(path)["params"]
+    assert loaded["w"].flags.aligned
+    assert_identical(loaded, {"b": np.ones(1, bool), "w": np.arange(2.0)})
+
+
+@pytest.mark.parametrize("options", [{"use_ocdbt": False}, {"use_zarr3": True}])
+def test_other_layouts_of_orbax(options, tmp_path):
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options)) as checkpointer:
+        tree = ocp.args.PyTreeSave({"params": {"w": W}})
+        checkpointer.save(tmp_path / "net", args=tree)
+    assert_identical(migrate.load(tmp_path / "net"), {"params": {"w": W}})
+
+
+@pytest.mark.parametrize(
+    "how", [{"step_prefix": "ckpt"}, {"step_format_fixed_length": 8}]
+)
+def test_names_of_steps(how, tmp_path):
+    options = ocp.CheckpointManagerOptions(**how)
+    with ocp.CheckpointManager(tmp_path / "run", options=options) as manager:
+        for step in (3, 20):
+            tree = ocp.args.StandardSave({"params": {"w": np.full(1, step)}})
+            more = ocp.args.JsonSave({"loss": 1.0})
+            manager.save(step, args=ocp.args.Composite(state=tree, meta=more))
+        manager.wait_until_finished()
+    assert migrate.load(tmp_path / "run")["params"]["w"] == 20
+    assert migrate.load(tmp_path / "run", step=3)["params"]["w"] == 3
 
 
 PACK = flax.serialization.msgpack.packb

@@ -117,7 +117,11 @@ def test_pickles_of_today(tmp_path):
     params = jax.tree.map(jnp.asarray, PARAMS)
     tree = {
         "a": {"w": jnp.ones([2], jnp.bfloat16), "f": np.asfortranarray(PARAMS and X)},
-        "b": {"s": np.float64(3), "big": np.ones(2, ">f4"), "none": np.zeros((0, 3))},
+        "b": {
+            "s": np.float64(3),
+            "big": np.ones(2, ">f4"),
+            "none": np.zeros((0, 3), ">f4"),
+        },
         "c": {"i4": jnp.ones(3, jnp.int4), "f8": jnp.ones(2, jnp.float8_e4m3fn)},
     }
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
@@ -401,6 +405,12 @@ RAW = {
     "something after it": pickle.dumps({}) + b"x",
     "attributes of a name": b"\x80\x02cnumpy\ndtype\n}b.",
     "a call of a text": b"\x80\x02cml_dtypes\nbfloat16\n)R.",
+    "twice twice twice": b"\x80\x02]q\x00"
+    + b"".join(
+        b"]q" + bytes([i]) + b"(h" + bytes([i - 1]) + b"h" + bytes([i - 1]) + b"e"
+        for i in range(1, 60)
+    )
+    + b".",
     "a new object of a function": b"\x80\x02cbuiltins\ndict\n)\x81.",
 }
 
@@ -437,6 +447,12 @@ def test_an_array_that_does_not_fit_its_bytes_is_refused(value, tmp_path):
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps({"m": {"w": value}}, 2))
     refused(path, str(path))
+
+
+def test_a_refused_pickle_tells_what_to_do(tmp_path):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps({"params": PARAMS, "opt": Thing(1)}))
+    refused(path, "no code is run. Load it with the code that wrote it")
 
 
 def test_lz4_is_told(tmp_path):

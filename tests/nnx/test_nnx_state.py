@@ -83,10 +83,11 @@ def test_the_mode_of_the_instance_counts():
     y, other = f.apply(params, state, KEY, X)
     changed = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state, other)
     assert all(jax.tree.leaves(changed))
-    view = nnx.view(module, deterministic=True, use_running_average=True)
-    y, same = transform(view).apply(params, state, None, X)
-    assert_identical(y, nnx.clone(view)(X))
-    assert_identical(same, state)
+    if hasattr(nnx, "view"):  # newer than flax 0.12.2
+        view = nnx.view(module, deterministic=True, use_running_average=True)
+        y, same = transform(view).apply(params, state, None, X)
+        assert_identical(y, nnx.clone(view)(X))
+        assert_identical(same, state)
 
 
 # Caches.
@@ -299,6 +300,12 @@ def test_a_variable_that_init_makes_is_kept():
 SEQUENCE = array(2, 5, 4)
 
 
+needs_capture = pytest.mark.skipif(
+    not hasattr(nnx, "capture"), reason="flax 0.12.2 has no nnx.capture to compare with"
+)
+
+
+@needs_capture
 def test_sown_values_come_out():
     module = Sow(nnx.Rngs(0))
     f = transform(module, mutable=["intermediates", "batch_stats"])
@@ -313,6 +320,7 @@ def test_sown_values_come_out():
     assert {"h", "sum", "attention"} == set(mutated["intermediates"])
 
 
+@needs_capture
 def test_sown_values_are_dropped():
     module = Sow(nnx.Rngs(0))
     f = transform(module)

@@ -3,12 +3,14 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+import test_distributed
 
 from hk_bridge import migrate
 
@@ -157,3 +159,72 @@ def test_saves_to_one_path_do_not_mix(name, tmp_path):
             assert sorted(told) == ["exists", "saved"]
             assert found == {1.0 + told.index("saved")}
         assert os.listdir(folder) == [name]
+
+
+# One tree that two processes of `jax.distributed` hold, saved by both to one path.
+TOGETHER = """
+import sys
+import jax
+import numpy as np
+from hk_bridge import migrate
+
+address, process, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(
+    address, 2, process, cluster_detection_method="deactivate",
+    coordinator_bind_address=address, initialization_timeout=30,
+    heartbeat_timeout_seconds=10, shutdown_timeout_seconds=10,
+)
+auto = (jax.sharding.AxisType.Auto,)
+mesh = jax.make_mesh((4,), ("data",), axis_types=auto)
+split = jax.NamedSharding(mesh, jax.P("data"))
+whole = np.arange(16.0, dtype=np.float32).reshape(8, 2)
+leaf = jax.make_array_from_callback(whole.shape, split, whole.__getitem__)
+migrate.save(path, {"params": {"w": leaf}})
+loaded = migrate.load(path, shardings=split)["params"]["w"]
+for shard in loaded.addressable_shards:
+    np.testing.assert_array_equal(shard.data, whole[shard.index])
+try:
+    migrate.save(path, {"params": {"w": leaf}})
+except FileExistsError as error:
+    print("exists")
+jax.distributed.shutdown()
+print("done")
+"""
+
+
+def test_processes_save_one_tree_together(tmp_path):
+    with socket.socket() as port:
+        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        port.bind(("127.0.0.1", 0))
+        address = "{}:{}".format(*port.getsockname())
+        processes = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    TOGETHER,
+                    address,
+                    str(i),
+                    str(tmp_path / "net"),
+                ],
+                env=test_distributed.environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for i in (0, 1)
+        ]
+        try:
+            for process in processes:
+                out, err = process.communicate(timeout=90)
+                assert process.returncode == 0, err
+                assert out.split()[-2:] == ["exists", "done"]
+        finally:
+            for process in processes:
+                process.kill()
+    assert os.listdir(tmp_path) == ["net"]
+    loaded = migrate.load(tmp_path / "net")["params"]["w"]
+    np.testing.assert_array_equal(loaded, np.arange(16.0).reshape(8, 2))

@@ -1,5 +1,6 @@
 """Building the module of a wrapped NNX class: with values at init, else its graph."""
 
+from collections.abc import Sequence
 import inspect
 from typing import Any
 from typing import NamedTuple
@@ -63,7 +64,12 @@ def takes_rngs(cls: Any, args: Any, kwargs: Any) -> bool:
 
 
 def outline(
-    cls: Any, args: Any, kwargs: Any, keep_rngs: bool, memory: dict[str, Any]
+    cls: Any,
+    args: Any,
+    kwargs: Any,
+    names: Sequence[str],
+    keep_rngs: bool,
+    memory: dict[str, Any],
 ) -> Any:
     """`cls(*args, **kwargs)` by shapes alone: no initialiser is in any program.
 
@@ -71,14 +77,17 @@ def outline(
     arguments that are known to be values it is remembered, and each time a new copy.
 
     Args:
+      names: of the streams that the caller gave; none of them for those of init.
       memory: gets the graph of the copy.
     """
     known = dict(kwargs)
-    names = sorted(known.pop("rngs", ())) if _has_streams(kwargs) else None
+    names = tuple(sorted({*names, "params"} if names else streams.AT_INIT))
+    if _has_streams(kwargs):
+        names = tuple(sorted(known.pop("rngs")))
     key = key_of((cls, args, known, names, keep_rngs, _flags()))
     outline = None if key is None else _outlines.get(key)
     if outline is None or key_of(outline.changing) != outline.key:
-        outline = _Outline(*_outline(cls, args, kwargs, keep_rngs))
+        outline = _Outline(*_outline(cls, args, kwargs, names, keep_rngs))
     if key is not None and outline.key is not None:
         if len(_outlines) >= _MOST:
             _outlines.clear()
@@ -127,13 +136,13 @@ def _copy(value: Any) -> Any:
 
 
 def _outline(
-    cls: Any, args: Any, kwargs: Any, keep_rngs: bool
+    cls: Any, args: Any, kwargs: Any, names: Sequence[str], keep_rngs: bool
 ) -> tuple[graph.Graph, list[Any], Any]:
     def make(key: Any) -> Any:
         given, named = _own((args, kwargs))
         if not takes_rngs(cls, args, kwargs):
             return cls(*given, **named)
-        rngs = streams.of_stand_ins(streams.AT_INIT)
+        rngs = streams.of_stand_ins(names)
         for _, stream in rngs.items():
             stream.key.set_value(key)
             stream.count.set_value(np.zeros((), np.uint32))  # counts without a trace

@@ -13,12 +13,10 @@ import enum
 import functools
 from typing import Any
 from typing import NamedTuple
-import weakref
 
 from flax import nnx
 from flax import typing
 from flax.nnx import graph as nnx_graph
-from flax.nnx import variablelib
 import jax
 import numpy as np
 
@@ -26,6 +24,7 @@ from hk_bridge._flax.host import MISSING
 from hk_bridge._flax.nnx.snapshot import Snapshot
 from hk_bridge._layout import Where
 from hk_bridge._layout import names
+from hk_bridge._layout import states
 
 _STATE = "_pytree__state"  # of each object of NNX
 _CONSTANT = (tuple, type(None))
@@ -72,15 +71,18 @@ class Graph:
         self._objects = list(objects)
         self._keep_rngs = keep_rngs
         self._kinds: dict[type, tuple[Kind, str]] = {}
-        self.leaves = [self._leaf(path, value) for path, value in flat]
+        self.leaves = self._leaves(flat)
 
-    def _leaf(self, path: Any, value: Any) -> Leaf:
-        path, cls = tuple(path), type(value)
-        if cls not in self._kinds:
-            self._kinds[cls] = _kind(cls, self._keep_rngs)
-        kind, collection = self._kinds[cls]
-        where = where_of(collection, path) if kind is Kind.VARIABLE else None
-        return Leaf(path, where, value, kind)
+    def _leaves(self, flat: Iterable[Any]) -> list[Leaf]:
+        leaves: list[Leaf] = []
+        for path, value in flat:
+            cls = type(value)
+            if cls not in self._kinds:
+                self._kinds[cls] = _kind(cls, self._keep_rngs)
+            kind, collection = self._kinds[cls]
+            where = states.where_of(collection, path) if collection else None
+            leaves.append(Leaf(path, where, value, kind))
+        return leaves
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -150,7 +152,7 @@ class Graph:
 
     def leaves_of(self, module: Any) -> list[Leaf]:
         """The leaves of a copy that has changed."""
-        return [self._leaf(*leaf) for leaf in nnx_graph.flatten(module)[1]]
+        return self._leaves(nnx_graph.flatten(module)[1])
 
     def _may_change(self, nodes: Sequence[Any]) -> bool:
         """Whether there is a list, a dict or the like, besides these objects.
@@ -226,49 +228,13 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, typing.HashableMapping) else value
 
 
-def where_of(collection: str, path: names.Path) -> Where:
-    """Where the Variable at `path` of the graph is kept."""
-    return Where(collection, tuple([_spelled(part) for part in path]))
-
-
-def _spelled(part: Any) -> names.Part:
-    """A part of a path as it is kept: keys that are neither str nor int as text."""
-    if isinstance(part, str):
-        return str.__str__(part)
-    return part if type(part) is int else repr(part)
-
-
 def _kind(cls: type, keep_rngs: bool) -> tuple[Kind, str]:
     """The kind of the leaves of a class, and the collection that has them."""
     if not issubclass(cls, nnx.Variable):
         return Kind.ARRAY, ""
     if keep_rngs or not issubclass(cls, nnx.RngState):
-        return Kind.VARIABLE, collection_of(cls)
+        return Kind.VARIABLE, states.collection_of(cls)
     return (Kind.KEY if issubclass(cls, nnx.RngKey) else Kind.COUNT), ""
-
-
-# The types that NNX has no name for.
-_unnamed: weakref.WeakSet[type] = weakref.WeakSet()
-
-
-def collection_of(cls: type) -> str:
-    """The collection of a type of Variables: the name that NNX has for it.
-
-    Of one that NNX has none for, that is the name of the class."""
-    try:
-        return variablelib.variable_name_from_type(cls)
-    except ValueError:
-        _unnamed.add(cls)
-        return cls.__name__
-
-
-def type_of(collection: str) -> Any:
-    """The type of Variables of a collection, as far as it is known."""
-    try:
-        return variablelib.variable_type_from_name(collection)
-    except ValueError:
-        known = [cls for cls in _unnamed if cls.__name__ == collection]
-        return known[0] if len(known) == 1 else nnx.Variable
 
 
 def is_transient(cls: type) -> bool:

@@ -4,35 +4,36 @@ Haiku has them, so the copy that runs gets them where it has the object around t
 object of NNX, a list or a dict. What is around others was itself made by a call, and
 will be made anew."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 from flax import nnx
 
-from hk_bridge import _layout
 from hk_bridge._flax.nnx import graph
 from hk_bridge._layout import Where
 from hk_bridge._layout import names
+from hk_bridge._layout import states
 
 
-def put_back(bound: graph.Bound, variables: dict[str, Any]) -> set[Where]:
+def put_back(bound: graph.Bound, there: Mapping[Where, Any]) -> set[Where]:
     """Gives the copy the Variables that Haiku has besides those of the module.
 
     Returns:
       Those for which it has no place.
     """
-    there = {leaf.where for leaf in bound.graph.kept}
-    if len(there) == sum(1 for _ in _layout.leaves(variables)):
+    if len(bound.graph.kept) == len(there):
         return set()
+    known = {leaf.where for leaf in bound.graph.kept}
     held = {leaf.path for leaf in bound.graph.leaves}
     lost: set[Where] = set()
-    for where, value in sorted(_layout.leaves(variables), key=_in_order):
+    for where, value in sorted(there.items(), key=_in_order):
         parents = {
             Where(where.collection, where.path[:i]) for i in range(len(where.path))
         }
-        if where in there or parents & there or where.path in held:
+        if where in known or parents & known or where.path in held:
             continue
-        variable = graph.type_of(where.collection)(value)
+        variable = states.type_of(where.collection)(value)
         if _give(bound.module, where.path, variable):
             leaf = graph.Leaf(where.path, where, variable, graph.Kind.VARIABLE)
             bound.late[where.path] = leaf, variable.get_raw_value()

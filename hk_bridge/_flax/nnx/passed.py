@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hk_bridge import _abstract
+
 # Equations whose inputs and outputs are, one by one, those of the jaxpr that they hold.
 _CALLS = frozenset([
     *("jit", "pjit", "checkpoint", "remat2", "closed_call", "core_call"),
@@ -80,7 +82,7 @@ def _is_equal(one: Any, two: Any) -> bool:
         return True
     if isinstance(two, jax.core.Tracer):
         return False
-    if not all(isinstance(x, (jax.Array, np.ndarray, np.generic)) for x in (one, two)):
+    if not (_abstract.is_array(one) and _abstract.is_array(two)):
         return False
     if one.shape != two.shape or one.dtype != two.dtype:
         return False
@@ -111,7 +113,7 @@ def _operand(equation: Any, position: int) -> int | None:
         return None if held is None else _input(held, position)
     if name == "scan":
         found = _input(params["jaxpr"], position)
-        consts, carries = params["num_consts"], params["num_carry"]
+        consts, carries = _abstract.scanned(params)
         if found is not None and found >= consts + carries <= consts + position:
             return found  # a slice of each step, put together again
         return found if found == consts + position else None

@@ -77,8 +77,9 @@ def run(
     keys: Any = host.streams
     tags = [streams.tag_of(key.value) for key in found.keys]
     fed = streams.Fed(keys, tags, modules.unused_streams(plan.module, found))
-    bound = found.bind(*_values(found, variables, host, fed))
-    lost = late.put_back(bound, variables)
+    there = dict(_layout.leaves(variables))
+    bound = found.bind(*_values(found, there, variables, host, fed))
+    lost = late.put_back(bound, there)
     bound.snapshot.take()
     with (
         seen.watched(bound.module, host, plan.capture),
@@ -97,10 +98,13 @@ def run(
 
 
 def _values(
-    found: graph.Graph, variables: Variables, host: Host, fed: streams.Fed
+    found: graph.Graph,
+    there: Mapping[Where, Any],
+    variables: Variables,
+    host: Host,
+    fed: streams.Fed,
 ) -> tuple[list[Any], list[Any]]:
     """The Variables and arrays of the copy, and what these hold."""
-    there = dict(_layout.leaves(variables))
     numbers = itertools.count()
     values: list[Any] = []
     held: list[Any] = []

@@ -24,6 +24,7 @@ from hk_bridge._flax.plan import Plan
 from hk_bridge._flax.plan import in_filter
 from hk_bridge._layout import Where
 from hk_bridge._layout import names
+from hk_bridge._layout import states
 
 Capture = bool | Callable[[Any, str], bool]
 
@@ -156,9 +157,9 @@ def sowing(plan: Plan, bound: graph.Bound) -> Iterator[list[tuple[Where, Any]]]:
     yield sown
     for path, part in marked:
         for variable in part.__captures__:
-            collection = graph.collection_of(type(variable))
+            collection = states.collection_of(type(variable))
             for name, value in variable.get_raw_value().items():
-                sown.append((graph.where_of(collection, (*path, name)), value))
+                sown.append((states.where_of(collection, (*path, name)), value))
         del part.__captures__
 
 
@@ -168,8 +169,8 @@ def _types(mutable: Any, found: graph.Graph) -> tuple[Any, ...]:
     types = [nnx.Intermediate, nnx.Perturbation]
     if isinstance(named, (list, tuple, set, frozenset)):
         kept = {leaf.where.collection for leaf in found.kept if leaf.where}
-        types += [graph.type_of(name) for name in sorted({*named} - kept)]
-    wanted = [t for t in types if in_filter(mutable, graph.collection_of(t))]
+        types += [states.type_of(name) for name in sorted({*named} - kept)]
+    wanted = [t for t in types if in_filter(mutable, states.collection_of(t))]
     return tuple(dict.fromkeys(wanted))
 
 

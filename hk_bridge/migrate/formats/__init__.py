@@ -1,6 +1,7 @@
 """The formats of checkpoints, a file for each, and which one a path asks for."""
 
 import pathlib
+import pickle
 
 from hk_bridge.migrate._format import CheckpointError
 from hk_bridge.migrate._format import Format
@@ -59,7 +60,12 @@ def failed(
 ) -> CheckpointError:
     cause = (str(error).strip() or "no more is known").splitlines()[0].rstrip(".")
     hint = "What was there before stands."
-    if verb == "read":
+    if isinstance(error, pickle.UnpicklingError):
+        hint = (
+            "Pickles are read if they hold arrays in dicts, and no code is run. Load "
+            "it with the code that wrote it, and save the weights alone."
+        )
+    elif verb == "read":
         hint = (
             "Get the file again, if it was cut short, or give it the suffix of its "
             f"format ({', '.join(_READ)}; a directory is Orbax's)."

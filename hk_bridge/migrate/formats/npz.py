@@ -41,6 +41,8 @@ def read(path: pathlib.Path, ask: Ask) -> Flat:
         check_unpacked(sum(member.file_size for member in members), path)
         for member in members:
             _check_header(file, member)
+            if member.is_dir() and not member.file_size:
+                continue  # as `zip -r` has of each folder
             name = member.filename.removesuffix(".npy")
             add_once(flat, name, _array(archive, member))
             ask.done(member.file_size)
@@ -49,10 +51,11 @@ def read(path: pathlib.Path, ask: Ask) -> Flat:
 
 def _check_end(file: BinaryIO, archive: zipfile.ZipFile, count: int) -> None:
     """Refuses an archive that is not all that is in the file, or not all of it."""
-    end = file.seek(0, 2) - _END.size
+    comment = len(archive.comment)
+    end = file.seek(0, 2) - comment - _END.size
     file.seek(end)
-    mark, _, _, _, told, size, start, comment = _END.unpack(file.read(_END.size))
-    if mark != b"PK\5\6" or comment:
+    mark, _, _, _, told, size, start, length = _END.unpack(file.read(_END.size))
+    if mark != b"PK\5\6" or length != comment:
         raise zipfile.BadZipFile("something follows its end record")
     if 0xFFFF in (told,) or 0xFFFFFFFF in (size, start):
         file.seek(end - _PLACE_64.size)

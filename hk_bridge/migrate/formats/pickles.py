@@ -41,7 +41,7 @@ def dumped(path: pathlib.Path, ordered: bool = False) -> Any:
         file, size = _unpacked(raw, path)
         while file.tell() < size:
             unpickler = Unpickler(file, size - file.tell())
-            found.append(finished(unpickler.load(), ordered))
+            found.append(finished(unpickler.load(), size, ordered))
     if not found:
         raise EOFError("it is empty")
     return found[0] if len(found) == 1 else tuple(found)

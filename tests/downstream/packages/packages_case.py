@@ -27,6 +27,21 @@ class Linen:
 
 
 @dataclasses.dataclass(frozen=True)
+class Nnx:
+    """An NNX module and its call.
+
+    Attributes:
+      module: what is bridged, an instance.
+      args: positional inputs.
+      kwargs: keyword inputs.
+    """
+
+    module: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class Haiku:
     """A transformed Haiku network and its call.
 
@@ -52,7 +67,7 @@ class Case:
 
     package: str
     network: str
-    make: Callable[[], Linen | Haiku]
+    make: Callable[[], Linen | Nnx | Haiku]
     fault: str | None = None
 
     def __str__(self) -> str:
@@ -70,7 +85,7 @@ class Catalogue(list[Case]):
     def of(self, package: str, network: str, fault: str | None = None) -> Any:
         """A decorator that adds a case."""
 
-        def add(make: Callable[[], Linen | Haiku]) -> Any:
+        def add(make: Callable[[], Linen | Nnx | Haiku]) -> Any:
             self.append(Case(package, network, make, fault))
             return make
 

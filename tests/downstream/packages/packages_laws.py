@@ -5,16 +5,18 @@ Each function raises AssertionError, or what the network or the bridge raises.
 
 from typing import Any
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from packages_case import Haiku
 from packages_case import Linen
+from packages_case import Nnx
 from packages_swap import Carry
 from packages_swap import swapped
 
 from hk_bridge import testing
-from hk_bridge._proof import sides as _sides
+from hk_bridge._proof import floats as _floats
 
 STREAMS = ("params", "dropout", "sing_vec")  # the last is brax's
 KEYS = {stream: jax.random.key(i) for i, stream in enumerate(STREAMS)}
@@ -35,6 +37,20 @@ def linen_is_the_same(net: Linen) -> None:
     """Bridged, init, outputs, gradients, state and program are Flax's."""
     report = testing.check(net.module, *net.args, rngs=KEYS, **net.kwargs)
     assert [result.ok for result in report.results] == [True] * 5, report
+
+
+def nnx_runs(net: Nnx) -> None:
+    """Natively, the outputs of the network are finite."""
+    assert_finite(nnx.clone(net.module)(*net.args, **net.kwargs))
+
+
+def nnx_is_the_same(net: Nnx) -> None:
+    """Bridged, init, outputs, gradients, state and program are Flax's."""
+    before = jax.tree.leaves(nnx.state(net.module))
+    report = testing.check(net.module, *net.args, **net.kwargs)
+    assert [result.ok for result in report.results] == [True] * 5, report
+    after = jax.tree.leaves(nnx.state(net.module))
+    assert all(a is b for a, b in zip(before, after, strict=True))
 
 
 class Run:
@@ -62,7 +78,7 @@ class Run:
 
         def loss(params: Tree) -> tuple[jax.Array, Tree]:
             done = net.network.apply(params, self.state, key, *net.args)
-            return _sides.total(done[0]), done
+            return _floats.total(done[0]), done
 
         step = jax.jit(jax.grad(loss, has_aux=True))
         self.grads, (self.output, self.next) = step(params)

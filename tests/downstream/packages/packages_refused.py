@@ -99,7 +99,6 @@ REFUSED = [
     no_classes("distrax", "0.1.9", "has no networks of its own"),
     Refused("flaxsr", "0.0.7", "import downloads weights and needs TensorFlow"),
     Refused("haiku-mup", "0.1.5", "pins releases of Haiku and JAX of 2022"),
-    no_classes("jaxkit", "0.0.2", "has NNX networks only; the bridge takes linen"),
     no_classes("jraph", "0.0.6.dev0", "has networks in its examples only"),
     no_classes("numpyro", "0.22.0", "has no networks of its own in its wheel"),
     Refused(
@@ -116,5 +115,4 @@ REFUSED = [
         "T5 calls jnp.clip(a_max=), which JAX no longer has",
         t5_does_not_run,
     ),
-    no_classes("vitax", "0.0.7", "has NNX networks only; the bridge takes linen"),
 ]

@@ -16,6 +16,7 @@ from packages_case import Case
 from packages_flax import CASES as FLAX
 from packages_haiku import CASES as HAIKU
 import packages_laws as laws
+from packages_nnx import CASES as NNX
 from packages_refused import REFUSED
 from packages_refused import Refused
 from packages_transformers import CASES as TRANSFORMERS
@@ -50,6 +51,15 @@ def test_flax(case: Case, passes: Pass) -> None:
     laws.linen_runs(net)
     passes("native")
     laws.linen_is_the_same(net)
+    passes("bridged")
+
+
+@pytest.mark.parametrize("case", NNX, ids=str)
+def test_nnx(case: Case, passes: Pass) -> None:
+    net = case.make()
+    laws.nnx_runs(net)
+    passes("native")
+    laws.nnx_is_the_same(net)
     passes("bridged")
 
 
