@@ -103,4 +103,6 @@ _PARTS = frozenset([str, int])
 
 def _spelled(part: Any) -> names.Part:
     """A part of a path as it is kept: keys that are neither str nor int as text."""
-    return part if type(part) in (str, int) else repr(part)
+    if isinstance(part, str):
+        return str.__str__(part)
+    return part if type(part) is int else repr(part)
