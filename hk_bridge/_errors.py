@@ -298,6 +298,16 @@ def abstract_attribute(path: Sequence[Any]) -> VariablesError:
     )
 
 
+def made_anew(collection: str, path: Sequence[Any]) -> StateStructureError:
+    return StateStructureError(
+        f"A call made the Variable at collection {collection!r}, path "
+        f"{'/'.join(map(str, path))!r}, anew, and the module or container that it is "
+        "in, so that the value that Haiku has since init was not used. Build what is "
+        f"at {_dots(path[:-1])} in __init__, or call the instance once before it is "
+        "given to FlaxModule."
+    )
+
+
 def array_attribute_changed(path: Sequence[Any]) -> StateStructureError:
     return StateStructureError(
         f"A call changed the array in the attribute {_dots(path)} of an NNX module, "

@@ -2,11 +2,14 @@
 
 `python -m tests.generate` searches on."""
 
+import ast
+import collections
 import subprocess
 import sys
 
 from generate import found
 from generate import known
+from generate import render
 from generate.search import failure
 from generate.search import script
 from generate.search import search
@@ -57,6 +60,15 @@ def test_a_script_fails_by_itself(tmp_path):
     done = subprocess.run([sys.executable, file], capture_output=True, text=True)
     assert done.returncode == 1
     assert type(failure(held)).__name__ in done.stderr
+
+
+def test_a_name_in_a_script_is_of_one_file():
+    defined = []
+    for source in render.SOURCES:
+        tree = ast.parse((render.HERE / f"{source}.py").read_text())
+        kinds = ast.FunctionDef | ast.ClassDef
+        defined += [node.name for node in tree.body if isinstance(node, kinds)]
+    assert [n for n, count in collections.Counter(defined).items() if count > 1] == []
 
 
 def test_a_fault_that_is_not_known_ends_the_search(monkeypatch):

@@ -92,3 +92,15 @@ def test_help_has_every_name():
     text = pydoc.plain(pydoc.render_doc(hk_bridge))
     for name in hk_bridge._HOMES:
         assert name in text
+
+
+def test_linen_alone_loads_no_nnx():
+    code = (
+        "import flax.linen as nn, haiku as hk, hk_bridge, jax, sys\n"
+        "net = lambda x: hk_bridge.FlaxModule(nn.Dense(3))(x)\n"
+        "f = hk.transform(net)\n"
+        "params = jax.eval_shape(f.init, jax.random.key(0), jax.numpy.ones([1, 2]))\n"
+        "hk_bridge.to_flax(params, {}, name='dense')\n"
+        "print([m for m in sys.modules if m.endswith('nnx')])\n"
+    )
+    assert run(code) == "[]"

@@ -67,7 +67,9 @@ class Bridged(_haiku.Module):
           module: a linen or an NNX module instance. A linen module that is bound to
             variables is unbound, and they become `variables`; so do the values of an
             NNX module, each in the collection of its type. The instance stays as it
-            is; what it is at a call counts (`module.eval()`, `nnx.view`).
+            is; what it is at a call counts (`module.eval()`, `nnx.view`). Its arrays
+            are not copied: a step that donates what `f.init` gave deletes them in the
+            instance, too (`jax.jit(f.init)` copies).
           variables: initial values, a tree as `module.init` returns it, or a part of
             one. What it holds is used at init in place of the initialisers, with its
             own dtype; the rest is initialised, to the same values as without it.

@@ -156,9 +156,17 @@ def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
     for name, attribute in attributes.items():
         if name not in taken:
             namespace[name] = _attribute(name, attribute)
+    if _flax.is_nnx_class(flax_class):
+        modes = {name: getattr(flax_class, name) for name in _MODES}
+        for name, mode in modes.items():
+            namespace.setdefault(name, _haiku.transparent(_unbound_method(name, mode)))
     metaclass: Any = type(bases[-1])
     made: HaikuClass[P] = metaclass(flax_class.__name__, bases, namespace)
     return made
+
+
+# How an NNX module is told to train or to evaluate: the instance of one transform.
+_MODES = ("train", "eval", "set_attributes")
 
 
 def _init(constructor: inspect.Signature, cls: Any) -> Callable[..., None]:

@@ -48,7 +48,7 @@ class Plan(NamedTuple):
     mutable: Filter
     capture: bool | Callable[[Any, str], bool] = False
     keep_rngs: bool = False
-    memory: dict[str, Any] = {}
+    memory: dict[str, Any] | None = None
 
 
 class Outcome(NamedTuple):

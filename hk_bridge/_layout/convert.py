@@ -70,6 +70,7 @@ def to_haiku(
     _errors.check_name(name)
     if states.is_state(variables):  # whose types say what is a collection
         return bundles(states.opened(variables), name=name)
+    variables = states.opened(variables)
     if not trees.are_variables(variables):
         raise _errors.variables_type(variables)
     if collections is None:

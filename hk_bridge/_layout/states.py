@@ -23,13 +23,33 @@ def opened(variables: Any) -> Any:
 
     Keys and counts of streams are left out, as they are never kept."""
     if not is_state(variables):
-        return variables
+        return _with_open_collections(variables)
     nnx: Any = sys.modules["flax.nnx"]
     found: dict[Where, Any] = {}
     for path, leaf in nnx.to_flat_state(variables):
         if isinstance(leaf, nnx.Variable) and not isinstance(leaf, nnx.RngState):
             found[where_of(collection_of(type(leaf)), path)] = leaf.get_raw_value()
     return trees.insert({}, found)
+
+
+def _with_open_collections(variables: Any) -> Any:
+    """`variables` with a plain tree for each collection that is an `nnx.State`."""
+    if not trees.are_variables(variables):
+        return variables
+    if not any(map(is_state, variables.values())):
+        return variables
+    return {c: pure(t) if is_state(t) else t for c, t in variables.items()}
+
+
+def pure(state: Any) -> dict[Any, Any]:
+    """The values of an `nnx.State`, of whatever types, as a nested dict."""
+    nnx: Any = sys.modules["flax.nnx"]
+    found: dict[Where, Any] = {}
+    for path, leaf in nnx.to_flat_state(state):
+        value = leaf.get_raw_value() if isinstance(leaf, nnx.Variable) else leaf
+        found[where_of("", path)] = value
+    tree: dict[Any, Any] = trees.insert({"": {}}, found)[""]
+    return tree
 
 
 def filled(state: Any, variables: Mapping[str, Any]) -> Any:
@@ -83,4 +103,6 @@ _PARTS = frozenset([str, int])
 
 def _spelled(part: Any) -> names.Part:
     """A part of a path as it is kept: keys that are neither str nor int as text."""
-    return part if type(part) in (str, int) else repr(part)
+    if isinstance(part, str):
+        return str.__str__(part)
+    return part if type(part) is int else repr(part)

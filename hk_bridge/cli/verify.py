@@ -78,7 +78,9 @@ def _checked(*args: Any, **kwargs: Any) -> testing.Report:
 
 
 def _build(target: str, config: Mapping[str, Any]) -> Any:
-    """The linen module that `pkg.mod:Class` and its arguments make."""
+    """The module that `pkg.mod:Class` and its arguments make.
+
+    One of NNX has the values that come of `nnx.Rngs(0)`."""
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
         raise CannotStart(f"{target!r} is not of the form pkg.mod:Class")
@@ -88,8 +90,11 @@ def _build(target: str, config: Mapping[str, Any]) -> Any:
         made: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             made = getattr(made, part)
-        instance = isinstance(made, _flax.linen.Module)
-        if not instance:
+        instance = isinstance(made, _flax.linen.Module) or _flax.is_nnx(made)
+        if _flax.is_nnx_class(made):
+            seed = _flax.streams(made, 0, None, True)
+            made = _flax.build_nnx(made, (), config, seed, True)
+        elif not instance:
             is_class = isinstance(made, type)
             made = _flax.build(made, (), config) if is_class else made(**config)
         module, _ = _flax.unbound(made)

@@ -42,7 +42,7 @@ WRONG = ("other_shape", "unknown_name", "unknown_level", "missing_level")
 WHERE = ("'params'", "'stats'", "'batch_stats'")
 USES = (
     *("plain", "twice", "by_two_names", "in_constructor", "in_method", "in_scope"),
-    *("in_forced_scope", "under_renaming", "under_watching", "shown", "in_sequence"),
+    *("in_forced_scope", "under_renaming", "under_watching", "printed", "in_sequence"),
     *("rematted", "scanned", "conditional", "vmapped", "in_layer_stack", "reentrant"),
     *("reentrant", "caught", "caught", "then_own_leaf", "without_repr"),
     *("differentiated", "under_printing", "in_deep_rnn", "in_lift"),

@@ -68,7 +68,7 @@ def number(jaxpr: Any, consts: Any, given: Any = None) -> tuple[Any, ...]:
 
 def passed(eqn: Any, params: Any, inputs: list[Any], i: int) -> Any:
     """The number of the input that is handed on as output `i` untouched, if one is."""
-    consts, carry = scanned(eqn) if eqn.primitive.name == "scan" else (0, 0)
+    consts, carry = counts_of_scan(eqn) if eqn.primitive.name == "scan" else (0, 0)
     if i < carry:
         place = consts + i
         return inputs[place] if params["jaxpr"][1 + i] == ("in", place) else None
@@ -79,7 +79,7 @@ def passed(eqn: Any, params: Any, inputs: list[Any], i: int) -> Any:
     return None
 
 
-def scanned(eqn: Any) -> tuple[int, int]:
+def counts_of_scan(eqn: Any) -> tuple[int, int]:
     """The numbers of the constants and of the carried values of a scan."""
     if "ft_in" in eqn.params:  # from JAX 0.12 on
         consts, carry, _ = eqn.params["ft_in"].unpack()

@@ -114,7 +114,7 @@ def under_printing(build: Build, x: Any) -> Any:
         return build()(x)
 
 
-def shown(build: Build, x: Any) -> Any:
+def printed(build: Build, x: Any) -> Any:
     net = build()
     assert repr(net)
     return net(x)

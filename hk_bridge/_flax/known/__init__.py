@@ -3,4 +3,5 @@
 Traces are shared, and shapes remembered, by such keys alone.
 """
 
+from hk_bridge._flax.known.values import is_fixed as is_fixed
 from hk_bridge._flax.known.values import key_of as key_of

@@ -56,6 +56,19 @@ def key_of(value: Any, *, by_type: bool = False) -> Hashable | None:
     return key
 
 
+def is_fixed(value: Any) -> bool:
+    """Whether `value` is known to be one, of a kind that cannot be written.
+
+    >>> is_fixed((1, "a")), is_fixed([1]), is_fixed(({},))
+    (True, False, False)
+    """
+    try:
+        Asking(False).constant(value)
+    except Exception:  # as above
+        return False
+    return True
+
+
 class Asking:
     """One asking for a key."""
 

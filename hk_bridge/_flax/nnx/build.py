@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 import inspect
 from typing import Any
+from typing import NamedTuple
 
 from flax import nnx
 import jax
+from jax.extend import core
 from jax.interpreters import partial_eval
 import numpy as np
 
 from hk_bridge import _abstract
 from hk_bridge import _errors
+from hk_bridge._flax.known import is_fixed
 from hk_bridge._flax.known import key_of
 from hk_bridge._flax.nnx import graph
 from hk_bridge._flax.nnx import streams
@@ -81,23 +84,47 @@ def outline(
     names = tuple(sorted({*names, "params"} if names else streams.AT_INIT))
     if _has_streams(kwargs):
         names = tuple(sorted(known.pop("rngs")))
-    key = key_of((cls, args, known, names, keep_rngs))
-    found = None if key is None else _outlines.get(key)
-    if found is None:
-        found = _outline(cls, args, kwargs, names, keep_rngs)
-    if key is not None:
+    key = key_of((cls, args, known, names, keep_rngs, _flags()))
+    outline = None if key is None else _outlines.get(key)
+    if outline is None or key_of(outline.changing) != outline.key:
+        outline = _Outline(*_outline(cls, args, kwargs, names, keep_rngs))
+    if key is not None and outline.key is not None:
         if len(_outlines) >= _MOST:
             _outlines.clear()
-        _outlines[key] = found
+        _outlines[key] = outline
+    found = outline.graph
     copies = [_copy(leaf.value) for leaf in found.leaves]
     bound = found.bind(copies, copies)
     memory["graph"] = found, bound.snapshot
     return bound.module
 
 
-# The graphs of classes that were built before, by what is known to be a value.
-_outlines: dict[Any, graph.Graph] = {}
+class _Outline(NamedTuple):
+    """A graph that may be used again, while its lists and dicts are what they were.
+
+    Attributes:
+      changing: what it has that code may write into: all copies have the same.
+      key: of these, as they were made; None if they are not known to be values.
+    """
+
+    graph: graph.Graph
+    changing: list[Any]
+    key: Any
+
+
+# What was built before, by what is known to be a value.
+_outlines: dict[Any, _Outline] = {}
 _MOST = 256
+
+
+def _flags() -> Any:
+    """What else has a part in the arrays and Variables that a class makes."""
+    flags: Any = jax.config
+    return (
+        *(flags.jax_enable_x64, flags.jax_numpy_dtype_promotion),
+        *(flags.jax_default_matmul_precision, flags.jax_default_prng_impl),
+        dict(nnx.var_defaults()),
+    )
 
 
 def _has_streams(kwargs: Any) -> bool:
@@ -110,17 +137,16 @@ def _copy(value: Any) -> Any:
 
 def _outline(
     cls: Any, args: Any, kwargs: Any, names: Sequence[str], keep_rngs: bool
-) -> graph.Graph:
+) -> tuple[graph.Graph, list[Any], Any]:
     def make(key: Any) -> Any:
-        if _has_streams(kwargs):
-            return cls(*args, **{**kwargs, "rngs": nnx.clone(kwargs["rngs"])})
+        given, named = _own((args, kwargs))
         if not takes_rngs(cls, args, kwargs):
-            return cls(*args, **kwargs)
+            return cls(*given, **named)
         rngs = streams.of_stand_ins(names)
         for _, stream in rngs.items():
             stream.key.set_value(key)
             stream.count.set_value(np.zeros((), np.uint32))  # counts without a trace
-        return cls(*args, rngs=rngs, **kwargs)
+        return cls(*given, rngs=rngs, **named)
 
     graphs: list[graph.Graph] = []
 
@@ -131,28 +157,76 @@ def _outline(
 
     def arrays(key: Any) -> list[Any]:
         of_all = zip(values(key), graphs[0].leaves, strict=True)
-        return [value for value, leaf in of_all if leaf.kind is Kind.ARRAY]
+        return [value for value, leaf in of_all if _is_made(leaf)]
 
     specs = _abstract.evaluate(values, streams.stand_in())
     leaves = graphs[0].leaves
-    is_array = [leaf.kind is Kind.ARRAY for leaf in leaves]
-    constants = iter(_constants(arrays, cls) if any(is_array) else ())
-    return graphs[0].of_values(
+    is_made = [_is_made(leaf) for leaf in leaves]
+    constants = iter(_constants(arrays, cls) if any(is_made) else ())
+    changing = [value for value in graphs[0].statics if not is_fixed(value)]
+    found = graphs[0].of_values(
         [
-            next(constants)
-            if leaf.kind is Kind.ARRAY
-            else type(leaf.value).from_metadata(spec, leaf.value.get_metadata())
+            _outlined(leaf, spec, constants)
             for leaf, spec in zip(leaves, specs, strict=True)
         ]
     )
+    return found, changing, key_of(changing)
+
+
+def _own(given: Any) -> Any:
+    """The arguments, with copies of what is of NNX: its counts change."""
+    args, kwargs = given
+    known: dict[int, Any] = {}
+
+    def own(value: Any) -> Any:
+        if not isinstance(value, (nnx.Pytree, nnx.Variable)):
+            return value
+        if id(value) not in known:
+            known[id(value)] = nnx.clone(value)
+        return known[id(value)]
+
+    return [own(x) for x in args], {name: own(x) for name, x in kwargs.items()}
+
+
+def _is_made(leaf: graph.Leaf) -> bool:
+    """Whether a leaf is an array, no Variable, that the class computes."""
+    return leaf.kind is Kind.ARRAY and isinstance(leaf.value, jax.core.Tracer)
+
+
+def _outlined(leaf: graph.Leaf, spec: Any, constants: Any) -> Any:
+    """What the outline has for a leaf: a Variable of shapes, or an array."""
+    if leaf.kind is Kind.ARRAY:
+        return next(constants) if _is_made(leaf) else leaf.value
+    variable: Any = leaf.value
+    return type(variable).from_metadata(spec, variable.get_metadata())
 
 
 def _constants(arrays: Any, cls: Any) -> list[Any]:
-    """The arrays in attributes, which no key may have a part in."""
+    """The arrays in attributes, which no key may have a part in.
+
+    They are computed one operation after another, as the class does outside of `jit`:
+    what XLA compiles as one may differ in the last bit."""
+    program = jax.make_jaxpr(arrays)(streams.stand_in())
+    jaxpr, consts = program.jaxpr, program.consts
+    _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    if any(used):
+        raise _errors.random_attribute(cls)
+    needed = program.replace(jaxpr=jaxpr.replace(eqns=_needed(jaxpr)))
+    compute = core.jaxpr_as_fun(needed)
+    made: list[Any]
+    if any(isinstance(const, jax.core.Tracer) for const in consts):
+        made = compute(streams.stand_in())  # of arguments that are being traced
+        return made
     with jax.ensure_compile_time_eval():
-        program = jax.make_jaxpr(arrays)(streams.stand_in()).jaxpr
-        _, used = partial_eval.dce_jaxpr(program, [True] * len(program.outvars))
-        if any(used):
-            raise _errors.random_attribute(cls)
-        made: list[Any] = jax.jit(arrays)(streams.stand_in())
+        made = compute(streams.stand_in())
     return made
+
+
+def _needed(jaxpr: Any) -> list[Any]:
+    """The equations on which the outputs depend, each whole."""
+    wanted, found = set(map(id, jaxpr.outvars)), []
+    for equation in reversed(jaxpr.eqns):
+        if not wanted.isdisjoint(map(id, equation.outvars)):
+            wanted.update(map(id, equation.invars))
+            found.append(equation)
+    return found[::-1]

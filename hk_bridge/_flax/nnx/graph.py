@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from hk_bridge._flax.host import MISSING
+from hk_bridge._flax.nnx.snapshot import Snapshot
 from hk_bridge._layout import Where
 from hk_bridge._layout import names
 from hk_bridge._layout import states
@@ -97,6 +98,12 @@ class Graph:
         arrays = [leaf.value for leaf in self.leaves if leaf.kind is Kind.ARRAY]
         return tuple(nodes), tuple(attributes), tuple(arrays)
 
+    @property
+    def statics(self) -> list[Any]:
+        """The attributes that are no data, and not copied."""
+        attributes = [value for _, value in self._graphdef.attributes]
+        return [a.value for a in attributes if isinstance(a, nnx_graph.Static)]
+
     @functools.cached_property
     def types(self) -> set[type]:
         """The classes of the objects of the graph."""
@@ -137,7 +144,7 @@ class Graph:
         ]
         return other
 
-    def snapshot(self, objects: Iterable[Any] | None = None) -> "Snapshot":
+    def snapshot(self, objects: Iterable[Any] | None = None) -> Snapshot:
         """What the objects of the graph hold, or those of a copy."""
         found = self._objects if objects is None else objects
         nodes = [node for node in found if type(node) in self.types]
@@ -158,36 +165,6 @@ class Graph:
         return not len(others) == generic == states
 
 
-class Snapshot:
-    """What the objects of a graph hold at one time.
-
-    Args:
-      hidden: whether there is more, lists and dicts, that may change without a trace.
-    """
-
-    def __init__(self, nodes: Sequence[Any], hidden: bool):
-        self._nodes = nodes
-        self._hidden = hidden
-        self.take()
-
-    def take(self) -> None:
-        """Takes it anew."""
-        self._held = [dict(vars(node)) for node in self._nodes]
-
-    def holds(self) -> bool:
-        """Whether nothing has changed since: no attribute is another object."""
-        if self._hidden:
-            return False
-        return all(map(_is_as_before, self._nodes, self._held))
-
-
-def _is_as_before(node: Any, before: dict[str, Any]) -> bool:
-    now = vars(node)
-    if len(now) != len(before):
-        return False
-    return all(now.get(name, before) is value for name, value in before.items())
-
-
 class Bound:
     """A copy of a module, while it runs.
 
@@ -195,6 +172,9 @@ class Bound:
       values: its Variables, and the arrays that are none.
       held: what these hold before it runs.
       snapshot: of its objects, before it runs.
+
+    Attributes:
+      late: the Variables that it has besides, by path, and what each held before.
     """
 
     def __init__(
@@ -210,6 +190,7 @@ class Bound:
         self._values = values
         self._held = held
         self.snapshot = snapshot
+        self.late: dict[names.Path, tuple[Leaf, Any]] = {}
 
     def leaves(self) -> Iterator[tuple[Leaf, Any]]:
         """The leaves now, and what each held before; MISSING of new ones."""
@@ -217,19 +198,25 @@ class Bound:
         if self.snapshot.holds():
             for (path, where, _, kind), value, held in before:
                 yield Leaf(path, where, value, kind), held
+            yield from self.late.values()
             return
         known = {leaf.path: held for leaf, _, held in before}
+        known |= {path: held for path, (_, held) in self.late.items()}
         for leaf in self.graph.leaves_of(self.module):
+            if leaf.path in self.late:  # of a type that nobody may know yet
+                leaf = leaf._replace(where=self.late[leaf.path][0].where)
             yield leaf, known.get(leaf.path, MISSING)
 
 
-def remembered(module: Any, keep_rngs: bool, memory: dict[str, Any]) -> Graph:
+def remembered(module: Any, keep_rngs: bool, memory: dict[str, Any] | None) -> Graph:
     """The graph of `module`; that of the call before, if nothing has changed since.
 
     Args:
       memory: of the net that runs the module, and of nobody else.
     """
     found: Graph
+    if memory is None:
+        return Graph(module, keep_rngs)
     if "graph" in memory:
         found, snapshot = memory["graph"]
         if snapshot.holds():
@@ -257,9 +244,15 @@ def is_transient(cls: type) -> bool:
     return issubclass(cls, nnx.Intermediate)
 
 
+def held(variable: Any) -> Any:
+    """What a Variable holds; of a `Ref` what that holds."""
+    value = variable.get_raw_value()
+    return variable.get_value() if isinstance(value, jax.Ref) else value
+
+
 def spec(variable: Any) -> Any:
     """The shapes and dtypes of the value of a Variable."""
-    return jax.tree.map(_spec, variable.get_raw_value())
+    return jax.tree.map(_spec, held(variable))
 
 
 def _spec(value: Any) -> Any:
@@ -271,7 +264,7 @@ def _spec(value: Any) -> Any:
 def at(module: Any, path: names.Path) -> Any:
     """What is at `path` below `module`, or None."""
     for part in path:
-        if isinstance(module, nnx.Module) and isinstance(part, str):
+        if isinstance(module, nnx.Pytree) and isinstance(part, str):
             module = getattr(module, part, None)
         else:
             try:

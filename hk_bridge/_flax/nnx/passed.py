@@ -5,7 +5,9 @@ comes back is another tracer. The equation that it comes from tells.
 
 Private in JAX (since 0.8.2), and used here since there is no public way: the `parent`
 of a tracer that is being staged, with `in_tracers`, `outvars`, `primitive` and
-`params`. Without it nobody knows, which `is_passed` says.
+`params`; `primal` and `tangent` of one that is being differentiated, `val` and
+`batch_dim` of one that is being mapped. Without them nobody knows, which `is_passed`
+says.
 """
 
 from typing import Any
@@ -41,6 +43,15 @@ def is_passed(after: Any, before: Any) -> bool | None:
 
 
 def _is_same(after: Any, before: Any) -> bool | None:
+    if _has(after, "primal", "tangent"):
+        pair = _has(before, "primal", "tangent")
+        same = _is_same(after.primal, before.primal if pair else before)
+        tangent = pair and _is_same(after.tangent, before.tangent)
+        return same if same is False or tangent else None
+    if _has(after, "val", "batch_dim"):
+        if not _has(before, "val", "batch_dim") or after.batch_dim != before.batch_dim:
+            return None
+        return _is_same(after.val, before.val)
     value, axes = after, list(range(np.ndim(after)))
     while value is not before:
         if not isinstance(value, jax.core.Tracer):
@@ -66,6 +77,12 @@ def _are_loops_of_python() -> bool:
     Tables of Haiku ask for that."""
     config: Any = jax.config
     return bool(config.jax_disable_jit)
+
+
+def _has(value: Any, *attributes: str) -> bool:
+    """Whether a tracer has these attributes."""
+    is_tracer = isinstance(value, jax.core.Tracer)
+    return is_tracer and all(hasattr(value, name) for name in attributes)
 
 
 def _is_equal(one: Any, two: Any) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 from typing import NamedTuple
 
 from flax import errors
-from flax import nnx
 import jax
+import numpy as np
 
 from hk_bridge import _errors
 from hk_bridge import _layout
@@ -19,6 +19,7 @@ from hk_bridge._flax.host import MISSING
 from hk_bridge._flax.host import Host
 from hk_bridge._flax.host import Record
 from hk_bridge._flax.nnx import graph
+from hk_bridge._flax.nnx import late
 from hk_bridge._flax.nnx import modules
 from hk_bridge._flax.nnx import seen
 from hk_bridge._flax.nnx import streams
@@ -29,7 +30,6 @@ from hk_bridge._flax.plan import Plan
 from hk_bridge._flax.plan import in_filter
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
-from hk_bridge._layout import states
 
 Variables = dict[str, Any]
 
@@ -42,7 +42,7 @@ class Given(NamedTuple):
     inside: bool = False  # of no lifted transform
 
     def draw(self) -> Any:
-        value = self.variable.get_raw_value()
+        value = graph.held(self.variable)
         if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(value)):
             raise _errors.abstract_variable(*self.where)
         return value
@@ -79,7 +79,7 @@ def run(
     fed = streams.Fed(keys, tags, modules.unused_streams(plan.module, found))
     there = dict(_layout.leaves(variables))
     bound = found.bind(*_values(found, there, variables, host, fed))
-    _set_rest(bound.module, found, there)
+    lost = late.put_back(bound, there)
     bound.snapshot.take()
     with (
         seen.watched(bound.module, host, plan.capture),
@@ -87,7 +87,7 @@ def run(
     ):
         output = plan.function(bound.module, *args, **kwargs)
     fed.end()
-    _collect(bound, fed, plan, variables, record, host)
+    _collect(bound, fed, plan, variables, record, host, lost)
     for where, value in sown:
         _layout.place(variables, where, value)
         record.made.add(where)
@@ -111,7 +111,7 @@ def _values(
     for leaf in found.leaves:
         value, of = leaf.value, None
         if leaf.kind is Kind.VARIABLE:
-            of = _value(leaf, there, variables, host)
+            of = _read_only(_value(leaf, there, variables, host))
             value = type(value).from_metadata(of, value.get_metadata())
         elif leaf.kind is Kind.KEY:
             value = fed.key(next(numbers), value)
@@ -121,10 +121,19 @@ def _values(
         elif isinstance(value, jax.ShapeDtypeStruct):
             raise _errors.abstract_attribute(leaf.path)
         else:
-            of = value
+            value = of = _read_only(value)
         values.append(value)
         held.append(of)
     return values, held
+
+
+def _read_only(value: Any) -> Any:
+    """An array of NumPy, which is not copied, so that no call writes into it."""
+    if not isinstance(value, np.ndarray):
+        return value
+    view = value.view()
+    view.flags.writeable = False
+    return view
 
 
 def _value(
@@ -186,23 +195,6 @@ def _check_shape(where: Where, value: Any, variable: Any, host: Host) -> None:
         raise _explained(host, where, _misshapen, *shapes)
 
 
-def _set_rest(module: Any, found: graph.Graph, there: Mapping[Where, Any]) -> None:
-    """Gives the copy the Variables that a call made at init, a cache say."""
-    if len(found.kept) == len(there):
-        return
-    known = {leaf.where for leaf in found.kept}
-    held = {leaf.path for leaf in found.leaves}
-    for where, value in there.items():
-        parents = {
-            Where(where.collection, where.path[:i]) for i in range(len(where.path))
-        }
-        if where in known or parents & known or where.path in held:
-            continue
-        parent, name = graph.at(module, where.path[:-1]), where.path[-1]
-        if isinstance(parent, nnx.Module) and isinstance(name, str):
-            parent.__setattr__(name, states.type_of(where.collection)(value))
-
-
 def _collect(
     bound: graph.Bound,
     fed: streams.Fed,
@@ -210,13 +202,21 @@ def _collect(
     variables: Variables,
     record: Record,
     host: Host,
+    lost: set[Where],
 ) -> None:
-    """Records what the run made and wrote, and has it in `variables`."""
+    """Records what the run made and wrote, and has it in `variables`.
+
+    Args:
+      lost: what Haiku has, and the copy had not.
+    """
     gone = {leaf.where for leaf in bound.graph.kept}
+    gone |= {leaf.where for leaf, _ in bound.late.values()}
     numbers = {leaf.path[:-1]: i for i, leaf in enumerate(bound.graph.keys)}
     for leaf, before in bound.leaves():
         if leaf.where is not None:
             gone.discard(leaf.where)
+            if before is MISSING and leaf.where in lost:
+                raise _errors.made_anew(*leaf.where)
             if leaf.value.get_raw_value() is not before:
                 _record(leaf.where, leaf.value, before, plan, variables, record, host)
         elif leaf.kind is Kind.COUNT and leaf.path[:-1] in numbers:
@@ -241,10 +241,11 @@ def _record(
     """Records whether a Variable is new, or was written."""
     value = variable.get_raw_value()
     passed = False if before is MISSING else is_passed(value, before)
-    if passed or (passed is None and where.collection == PARAMS):
-        return
     sown = graph.is_transient(type(variable)) or not host.keeps(where.collection)
-    if not sown and not in_filter(plan.mutable, where.collection):
+    may_change = sown or in_filter(plan.mutable, where.collection)
+    if passed or (passed is None and (where.collection == PARAMS or not may_change)):
+        return
+    if not may_change:
         raise _explained(host, where, _immutable)
     _layout.place(variables, where, value)
     if sown:

@@ -62,6 +62,25 @@ _classes = weakref.WeakKeyDictionary()
 class _Telling:
     """A class of which the methods tell of themselves."""
 
+    __slots__ = ()  # so that an object can become one of it
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Does what NNX does, and nothing that the user does to each class."""
+        base: Any = nnx.Module.__init_subclass__
+        base.__func__(cls, pytree=getattr(cls, "_pytree__is_pytree", True))
+
+
+@functools.cache
+def _telling_kind(kind: Any) -> Any:
+    """The metaclass `kind`, of classes to which `_Telling` comes before their bases."""
+
+    class Telling(kind):  # type: ignore[misc]
+        def mro(cls) -> list[type]:
+            own, *bases = super().mro()
+            return [own, _Telling, *bases]
+
+    return Telling
+
 
 def _told_of(cls: type, path: names.Path) -> type:
     """`cls`, with methods that tell of themselves, for the submodule at `path`."""
@@ -71,8 +90,8 @@ def _told_of(cls: type, path: names.Path) -> type:
             name: _telling(path, name, value) for name, value in _methods(cls).items()
         }
         shown = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-        made: Any = type(cls)
-        known[path] = made(cls.__name__, (cls, _Telling), {**methods, **shown})
+        made = _telling_kind(type(cls))
+        known[path] = made(cls.__name__, (cls,), {**methods, **shown})
     return known[path]
 
 
@@ -119,17 +138,19 @@ def sowing(plan: Plan, bound: graph.Bound) -> Iterator[list[tuple[Where, Any]]]:
 
     As `nnx.capture` does, where the version has it; but that marks every module, lists
     too, and takes as long as a small model. So it is done here, to those whose code
-    speaks of sowing."""
+    speaks of sowing; to all, if the caller wants what is sown: functions outside of
+    the class may sow, too."""
     sown: list[tuple[Where, Any]] = []
     speaking = {cls for cls in bound.graph.types if _speaks_of_sowing(cls)}
-    if not hasattr(nnx, "capture") or not (plan.capture or speaking):
+    types = _types(plan.mutable, bound.graph)
+    wanted = nnx.Intermediate in types
+    if not hasattr(nnx, "capture") or not (wanted or plan.capture or speaking):
         yield sown
         return
-    types = _types(plan.mutable, bound.graph)
     marked: list[tuple[names.Path, Any]] = [
         (path, part)
         for path, part in nnx.iter_modules(bound.module)
-        if type(part) in speaking or isinstance(part, _Telling)
+        if wanted or type(part) in speaking or isinstance(part, _Telling)
     ]
     for _, part in marked:
         part.__captures__ = nnx.data(tuple([cls({}) for cls in types]))

@@ -156,8 +156,8 @@ def rngs_for(streams: NnxStreams, given: bool) -> nnx.Rngs:
     made = of_stand_ins(names)
     for name, stream in made.items():
         draw = functools.partial(_drawn, streams, name)
-        lazy = _lazy(_Pending(draw, name, stand_in()), stream.key)
-        object.__setattr__(stream, "key", lazy)  # Flax 0.12.2 looks at what is set
+        # Not by its name: to set it, older versions look at the value.
+        vars(stream)["key"] = _lazy(_Pending(draw, name, stand_in()), stream.key)
     return made
 
 
