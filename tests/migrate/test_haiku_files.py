@@ -6,10 +6,15 @@ import os
 import pathlib
 import pickle
 import struct
+import tempfile
 from typing import Any
 
 import flax
 import haiku as hk
+from hypothesis import example
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import joblib
@@ -495,3 +500,44 @@ def test_load_reads_pickles_of_flax(tmp_path):
     tree = {"params": {"Dense_0": {"kernel": jnp.ones([2, 3])}}}
     path.write_bytes(pickle.dumps(flax.core.freeze(tree)))
     assert_same(migrate.load(path), jax.tree.map(np.asarray, tree))
+
+
+# Any names: there and back, or refused.
+
+TEXT = st.one_of(st.text("ab/.:~%_0", max_size=4), st.text(max_size=3))
+BUNDLES = st.dictionaries(
+    TEXT, st.dictionaries(TEXT, st.just(X), max_size=2), max_size=3
+)
+SPELLED = ["hk_bridge", "plain", "dotted", "alphafold", "weathernext"]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".msgpack"])
+@given(params=BUNDLES, state=BUNDLES)
+@settings(max_examples=60, deadline=None)
+@example(params={"params": {}, "state": {}}, state={})
+@example(params={"params": {"params": X}}, state={"params": {"state": X}})
+@example(params={"0": {"a": X}}, state={"1": {"b": X}})
+@example(params={}, state={"a": {}})
+def test_any_names_survive(params, state, suffix):
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / f"a{suffix}"
+        try:
+            migrate.save_haiku(path, params, state)
+        except hk_bridge.VariablesError:
+            assert not path.exists()
+        else:
+            assert_same(migrate.load_haiku(path), (params, state))
+
+
+@pytest.mark.parametrize("names", SPELLED)
+@given(params=BUNDLES, state=st.one_of(st.just({}), BUNDLES))
+@settings(max_examples=100, deadline=None)
+def test_any_names_survive_in_each_spelling_or_are_refused(params, state, names):
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "a.npz"
+        try:
+            migrate.save_haiku(path, params, state, names=names)
+        except hk_bridge.VariablesError:
+            assert not path.exists()
+        else:
+            assert_same(migrate.load_haiku(path), (params, state))
