@@ -21,8 +21,10 @@ neither framework.
 """
 
 import importlib
-from typing import TYPE_CHECKING
-from typing import Any
+
+# As `typing` has it, which is not imported: at this moment `python -m hk_bridge` looks
+# for modules in the folder where it runs.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from hk_bridge import migrate as migrate
@@ -70,7 +72,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = importlib.import_module(f"{__name__}.{_HOMES.get(name, name)}")

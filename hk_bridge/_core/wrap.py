@@ -63,7 +63,10 @@ class Silent(_module.Bridged):
             raise AttributeError(
                 f"{type(self).__name__!r} object has no attribute {name!r}"
             )
-        return getattr(self.module, name)
+        value = getattr(self.module, name)
+        if _flax.is_of_graph(value):  # whose values are Haiku's
+            return call.run(self, lambda module: getattr(module, name), (), {})
+        return value
 
     @_haiku.transparent
     def _line(self) -> str:

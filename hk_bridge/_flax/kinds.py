@@ -28,6 +28,12 @@ def is_nnx(module: Any) -> bool:
     return is_nnx_class(type(module))
 
 
+def is_of_graph(value: Any) -> bool:
+    """Whether `value` is a Variable of NNX, or an object that may have some."""
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(value, (nnx.Variable, nnx.Pytree))
+
+
 def _nnx() -> Any:
     """`hk_bridge._flax.nnx`."""
     name = f"{__package__}.nnx"

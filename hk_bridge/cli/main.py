@@ -105,7 +105,7 @@ def _add_convert(commands: Commands) -> None:
     add("--to", choices=("haiku", "flax"), default="haiku", help="default: %(default)s")
     text = "SRC is one of a Haiku code base, and stays so: the format changes alone"
     add("--haiku", action="store_true", help=text)
-    names = ("hk_bridge", "plain", "alphafold", "weathernext")
+    names = ("hk_bridge", "plain", "dotted", "alphafold", "weathernext")
     add("--names", choices=names, default=names[0], help="how Haiku's are spelled")
 
 

@@ -21,7 +21,7 @@ from hk_bridge.migrate._save import prepared
 from hk_bridge.migrate.formats import for_saving
 
 Bundles = dict[str, dict[str, Any]]
-Names = Literal["hk_bridge", "plain", "alphafold", "weathernext"]
+Names = Literal["hk_bridge", "plain", "dotted", "alphafold", "weathernext"]
 
 
 def load_haiku(
@@ -37,8 +37,8 @@ def load_haiku(
 
     * flat names in `.npz` and `.safetensors`: those of `save_haiku` and of `python -m
       hk_bridge convert`; AlphaFold's `scope//name`; WeatherNext's and GraphCast's
-      `params:module/~/linear:w`, which has other things beside; plain
-      `module/~/linear/w`;
+      `params:module/~/linear:w`, which has other things beside; SAbR's
+      `module/~/linear.w`; plain `module/~/linear/w`;
     * trees in msgpack, Orbax, pickles and joblib's dumps, acme's `array_nest`, and the
       recipe `arrays.npy` with `tree.pkl`: params alone, the pair `(params, state)`, or
       a dict or a list of the two with others (`opt_state`) beside.
@@ -133,13 +133,14 @@ def save_haiku(
       params: `{module name: {leaf name: array}}`.
       state: likewise.
       names: how flat names are spelled: `"alphafold"` is `scope//name`, `"weathernext"`
-        is `params:module/~/linear:w`, `"plain"` is `module/~/linear/w`. By default so
-        that any name can be read. In formats that hold trees it changes nothing.
+        is `params:module/~/linear:w`, `"dotted"` is `module/~/linear.w`, `"plain"` is
+        `module/~/linear/w`. By default so that any name can be read. In formats that
+        hold trees it changes nothing.
       progress: as for `load`.
 
     Raises:
       VariablesError: there is a leaf or a name that the format cannot hold, or state,
-        which `"alphafold"` and `"plain"` have no place for.
+        which all but the default and `"weathernext"` have no place for.
       FileExistsError, OSError, CheckpointError, ModuleNotFoundError: as `save`.
 
     >>> import numpy as np, tempfile

@@ -1,5 +1,6 @@
 """How Haiku's code bases spell the names of leaves in flat files."""
 
+import re
 from typing import Any
 
 from hk_bridge import _layout
@@ -11,7 +12,9 @@ from hk_bridge.migrate._format import Tree
 from hk_bridge.migrate._format import add_once
 from hk_bridge.migrate._format import cannot_hold
 
-_JOINTS = {"alphafold": "//", "plain": "/"}  # between the module and the leaf
+# What stands between the module and the leaf.
+_JOINTS = {"alphafold": "//", "plain": "/", "dotted": "."}
+_DOTTED = re.compile(r"(.*/)?[A-Za-z_]\w*\.[^./]+", re.ASCII | re.DOTALL)
 _ROOTS = ("params:", "state:")
 
 
@@ -25,6 +28,8 @@ def read(flat: Flat) -> tuple[Any, Any]:
         tree = _ours(flat)
         if tree is not None:
             return tree.get("params", {}), tree.get("state", {})
+    if flat and all(map(_DOTTED.fullmatch, flat)):
+        return _joint(flat, "."), {}
     if flat and {name.partition("/")[0] for name in flat} <= _layout.FLAXS_OWN:
         raise ValueError(
             "its names are those of Flax variables, which hk_bridge.migrate.load reads"
@@ -58,7 +63,7 @@ def _joint(flat: Flat, joint: str) -> Tree:
     tree: Tree = {}
     for name, leaf in flat.items():
         module, joined, last = name.rpartition(joint)
-        if not joined or not last:
+        if not joined or not last or module.rpartition("/")[2].startswith("~"):
             raise ValueError(f"{name!r} is not of the form module{joint}name")
         add_once(tree.setdefault(module, {}), last, leaf)
     return tree

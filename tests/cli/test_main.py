@@ -426,7 +426,7 @@ def test_a_module_that_exits_is_not_verified(capsys, tmp_path, monkeypatch, targ
     assert "SystemExit: 0" in err
 
 
-@pytest.mark.parametrize("name", ["safetensors", "flax", "numpy", "tqdm"])
+@pytest.mark.parametrize("name", ["safetensors", "flax", "numpy", "typing", "json"])
 def test_a_module_beside_the_weights_does_not_run(tmp_path, name):
     path = tmp_path / "a.safetensors"
     migrate.save(path, {"params": {"w": np.ones(1)}})

@@ -71,7 +71,7 @@ def _files(folder: pathlib.Path) -> list[Sample]:
         path = folder / f"haiku{suffix}"
         migrate.save_haiku(path, PARAMS, STATE)
         add(f"haiku {suffix[1:]}", path, migrate.load_haiku, checked=suffix == ".npz")
-    for names in ("alphafold", "weathernext", "plain"):
+    for names in ("alphafold", "weathernext", "plain", "dotted"):
         path = folder / f"{names}.npz"
         migrate.save_haiku(path, PARAMS, names=names)  # type: ignore[arg-type]
         add(names, path, migrate.load_haiku, checked=True)

@@ -7,6 +7,7 @@ import pathlib
 import struct
 import subprocess
 import sys
+import tempfile
 from typing import Any
 import warnings
 import zipfile
@@ -15,6 +16,10 @@ import flax
 from flax import traverse_util
 import flax.linen as nn
 import fsspec
+from hypothesis import example
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -712,3 +717,45 @@ migrate.save(sys.argv[1], {"params": {"w": noise}})
     assert len(done.stderr.splitlines()) < 20, done.stderr
     assert "CheckpointError" in done.stderr
     assert os.listdir(tmp_path) == []
+
+
+# Trees with arrays on top, as parameters alone may be: there and back, or refused.
+
+PARTS = st.one_of(
+    st.sampled_from(["params", "cache", "value"]), st.text("a./%~_", max_size=3)
+)
+LEVELS = st.recursive(
+    st.just(W), lambda inner: st.dictionaries(PARTS, inner, max_size=3), max_leaves=6
+)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".msgpack"])
+@given(tree=st.dictionaries(PARTS, LEVELS, max_size=3))
+@settings(max_examples=100, deadline=None)
+@example(tree={"params.a": W})
+@example(tree={"a%": W, "b/c": W})
+@example(tree={"params": {}, "a": W})
+def test_any_tree_survives(tree, suffix):
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / f"a{suffix}"
+        try:
+            migrate.save(path, tree)
+        except hk_bridge.VariablesError:
+            assert not path.exists()
+        else:
+            assert_identical(migrate.load(path), tree)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("separator", [".", "/"])
+@given(tree=st.dictionaries(PARTS, LEVELS, max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_any_tree_survives_joined_or_is_refused(tree, separator, suffix):
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / f"a{suffix}"
+        try:
+            migrate.save(path, tree, separator=separator)
+        except hk_bridge.VariablesError:
+            assert not path.exists()
+        else:
+            assert_identical(migrate.load(path, separator=separator), tree)

@@ -350,3 +350,28 @@ def test_perturbations():
     (y, mutated), _ = f.apply(params, state, None, X)
     assert_identical(y, 3.0 * X)
     assert_identical(mutated, {"perturbations": {"p": jnp.zeros_like(X)}})
+
+
+class Loss(nnx.Variable):
+    """A type into which a module sows, and of which it has a Variable."""
+
+
+class SowsIntoItsOwn(nnx.Module):
+    def __init__(self):
+        self.loss = Loss(jnp.zeros([]))
+
+    def __call__(self, x):
+        self.sow(Loss, "loss", x.sum(), reduce_fn=lambda a, b: a + b)
+        if hasattr(nnx, "capture"):  # before that, it makes a Variable
+            self.sow(Loss, "other", x)
+        return x
+
+
+@pytest.mark.parametrize("run", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_what_is_sown_into_a_variable_is_written(run):
+    f = transform(SowsIntoItsOwn())
+    params, state = f.init(None, X)
+    assert {n: [*b] for n, b in state.items()} == {"net/Loss": ["loss"]}
+    for times in (1, 2):
+        _, state = run(f.apply)(params, state, None, X)
+        assert jnp.allclose(state["net/Loss"]["loss"], times * X.sum())

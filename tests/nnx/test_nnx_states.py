@@ -205,3 +205,19 @@ def test_a_wrapped_class_is_told_its_mode():
     assert_identical(y, native(X))
     with pytest.raises(Exception, match="has no key"):
         f.apply(params, state, None, X, True)
+
+
+def test_attributes_of_a_wrapped_class_have_haikus_values():
+    def forward(x):
+        net = Wrapped(name="net")
+        y = net(x)
+        kernel = net.layers[0].kernel[...]
+        return y, kernel, net.memo[...], net.dropout.rate
+
+    f = hk.transform_with_state(forward)
+    params, state = f.init(KEY, X)
+    doubled = jax.tree.map(lambda x: x * 2.0, params)
+    (_, kernel, memo, rate), state = jax.jit(f.apply)(doubled, state, KEY, X)
+    assert_identical(kernel, doubled["net/layers/%i0"]["kernel"])
+    assert (float(memo), rate) == (1.0, 0.5)
+    assert float(state["net/Memo"]["memo"]) == 1.0

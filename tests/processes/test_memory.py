@@ -26,9 +26,9 @@ path, small, haiku = sys.argv[1], sys.argv[2], sys.argv[3] == "haiku"
 load = migrate.load_haiku if haiku else migrate.load
 load(small)
 open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
-before, start = status("VmRSS"), time.perf_counter()
+before, start = status("VmRSS"), time.process_time()
 loaded = load(path)
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start  # others may use the machine, too
 leaves = jax.tree.leaves(loaded)
 total = sum(float(leaf.sum()) for leaf in leaves)
 print(json.dumps({"peak": status("VmHWM") - before, "seconds": seconds,
@@ -69,7 +69,7 @@ def test_memory_above_the_files_own_size(suffix, side, tmp_path):
     assert found["total"] == pytest.approx(expected)
 
 
-SECONDS = {".msgpack": 30, ".safetensors": 30, ".npz": 240}
+SECONDS = {".msgpack": 30, ".safetensors": 40, ".npz": 80}
 
 
 @pytest.mark.parametrize("suffix", SECONDS)
@@ -81,6 +81,6 @@ def test_a_million_small_leaves(suffix, tmp_path):
     migrate.save(path, {"params": tree})
     migrate.save(small, {"params": {"w": leaf}})
     found = measured(path, small)
-    print(f"{suffix}: {found['count']} leaves in {found['seconds']:.1f} s")
+    print(f"{suffix}: {found['count']} leaves in {found['seconds']:.1f} s of CPU")
     assert found["count"] == found["total"] == 1_000_000
     assert found["seconds"] < SECONDS[suffix]

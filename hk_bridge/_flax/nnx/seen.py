@@ -33,6 +33,7 @@ class _Watching(threading.local):
     """Who watches in this thread: the host, and what to capture."""
 
     now: tuple[Host, Capture] | None = None
+    outputs: dict[Where, Any]  # captured, where the version cannot sow them
 
 
 _watching = _Watching()
@@ -49,6 +50,7 @@ def watched(module: Any, host: Host, capture: Capture) -> Iterator[None]:
             continue  # has no methods of its own
         object.__setattr__(part, "__class__", _told_of(type(part), path))
     before, _watching.now = _watching.now, (host, capture)
+    _watching.outputs = {}
     try:
         yield
     finally:
@@ -126,10 +128,23 @@ def _telling(path: names.Path, name: str, method: Callable[..., Any]) -> Any:
             name == "__call__" if isinstance(capture, bool) else capture(self, name)
         )
         if capture and wanted:
-            self.sow(nnx.Intermediate, name, output)
+            _keep_output(self, path, name, output)
         return output
 
     return told
+
+
+def _keep_output(module: Any, path: names.Path, name: str, output: Any) -> None:
+    if _CAPTURES:
+        module.sow(nnx.Intermediate, name, output)
+        return
+    # `sow` sets an attribute, which a method would be.
+    where = states.where_of(_INTERMEDIATES, (*path, name))
+    before = _watching.outputs.get(where, ())
+    _watching.outputs[where] = (*before, output)
+
+
+_INTERMEDIATES = "intermediates"
 
 
 @contextlib.contextmanager
@@ -139,28 +154,60 @@ def sowing(plan: Plan, bound: graph.Bound) -> Iterator[list[tuple[Where, Any]]]:
     As `nnx.capture` does, where the version has it; but that marks every module, lists
     too, and takes as long as a small model. So it is done here, to those whose code
     speaks of sowing; to all, if the caller wants what is sown: functions outside of
-    the class may sow, too."""
+    the class may sow, too. What is sown into a Variable that a module has is written
+    into that, as it is without `nnx.capture`."""
     sown: list[tuple[Where, Any]] = []
     speaking = {cls for cls in bound.graph.types if _speaks_of_sowing(cls)}
     types = _types(plan.mutable, bound.graph)
     wanted = nnx.Intermediate in types
-    if not hasattr(nnx, "capture") or not (wanted or plan.capture or speaking):
+    if not _CAPTURES or not (wanted or plan.capture or speaking):
         yield sown
+        if plan.capture and not _CAPTURES:
+            sown.extend(_watching.outputs.items())
         return
-    marked: list[tuple[names.Path, Any]] = [
-        (path, part)
-        for path, part in nnx.iter_modules(bound.module)
-        if wanted or type(part) in speaking or isinstance(part, _Telling)
-    ]
-    for _, part in marked:
-        part.__captures__ = nnx.data(tuple([cls({}) for cls in types]))
+    marked: list[tuple[names.Path, Any, dict[type, Any]]] = []
+    for path, part in nnx.iter_modules(bound.module):
+        if wanted or type(part) in speaking or isinstance(part, _Telling):
+            held = _variables_of(part)
+            every = dict.fromkeys([*types, *held])
+            captures = [cls(dict(held.get(cls, {}))) for cls in every]
+            module: Any = part
+            module.__captures__ = nnx.data(tuple(captures))
+            marked.append((path, module, held))
     yield sown
-    for path, part in marked:
-        for variable in part.__captures__:
-            collection = states.collection_of(type(variable))
-            for name, value in variable.get_raw_value().items():
-                sown.append((states.where_of(collection, (*path, name)), value))
+    for path, part, held in marked:
+        captured: Any = part.__captures__
         del part.__captures__
+        for variable in captured:
+            cls = type(variable)
+            fresh = _take(variable.get_raw_value(), part, held.get(cls, {}))
+            if cls in types:
+                collection = states.collection_of(cls)
+                for name, value in fresh.items():
+                    sown.append((states.where_of(collection, (*path, name)), value))
+
+
+_CAPTURES = hasattr(nnx, "capture")
+
+
+def _variables_of(part: Any) -> dict[type, dict[str, Any]]:
+    """What the Variables hold that a module has itself and may sow into, by type."""
+    found: dict[type, dict[str, Any]] = {}
+    for name, value in vars(part).items():
+        if isinstance(value, nnx.Variable) and not isinstance(value, _NEVER_SOWN):
+            found.setdefault(type(value), {})[name] = value.get_raw_value()
+    return found
+
+
+_NEVER_SOWN = (nnx.Param, nnx.RngState)
+
+
+def _take(values: dict[str, Any], part: Any, held: dict[str, Any]) -> dict[str, Any]:
+    """Gives the Variables of a module what was sown into them; what else was sown."""
+    for name, before in held.items():
+        if values[name] is not before:
+            vars(part)[name].set_raw_value(values[name])
+    return {name: value for name, value in values.items() if name not in held}
 
 
 def _types(mutable: Any, found: graph.Graph) -> tuple[Any, ...]:
