@@ -123,8 +123,8 @@ def _flags() -> Any:
     return (
         *(flags.jax_enable_x64, flags.jax_numpy_dtype_promotion),
         *(flags.jax_default_matmul_precision, flags.jax_default_prng_impl),
-        # Flax 0.12.2 has flags in their place, which nobody changes from call to call.
-        dict(nnx.var_defaults()) if hasattr(nnx, "var_defaults") else None,
+        nnx.using_eager_sharding(),
+        dict(nnx.var_defaults()) if hasattr(nnx, "var_defaults") else None,  # 0.12.2
     )
 
 
