@@ -191,6 +191,85 @@ class CustomVjp(nnx.Module):
         return run(self.layer, x)
 
 
+class Parts(nnx.Module):
+    """Gradients by a part of its Variables, and checks of what runs."""
+
+    def __init__(self, rngs):
+        self.layer = nnx.Linear(4, 3, rngs=rngs)
+        self.lora = nnx.LoRA(3, 2, 3, rngs=rngs)
+        self.count = Count(jnp.zeros([], jnp.int32))
+
+    def __call__(self, x):
+        def loss(module, x):
+            module.count[...] += 1
+            return (module.lora(module.layer(x)) ** 2).sum()
+
+        by = nnx.DiffState(0, nnx.LoRAParam)
+        grads = nnx.grad(loss, argnums=by)(self, x)
+        error, y = nnx.checkify(lambda module, x: module.layer(x))(self, x)
+        return nnx.to_pure_dict(grads), y
+
+
+class Tangents(nnx.Module):
+    """Pushes forward and pulls back through a part of itself."""
+
+    def __init__(self, rngs):
+        self.layer = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x):
+        graphdef, state = nnx.split(self.layer)
+        ones = nnx.merge(graphdef, jax.tree.map(jnp.ones_like, state))
+        run = lambda layer, x: layer(x)
+        pure = {"graph_updates": False}
+        y, tangent = nnx.jvp(run, (self.layer, x), (ones, x), **pure)
+        _, pull = nnx.vjp(run, self.layer, x, **pure)
+        return y, tangent, pull(y)[1]
+
+
+class Sharded(nnx.Module):
+    """A layer that runs on a part of the batch on each device."""
+
+    def __init__(self, rngs):
+        self.layer = nnx.Linear(4, 3, rngs=rngs)
+        self.norm = nnx.BatchNorm(3, axis_name="x", rngs=rngs)
+
+    def __call__(self, x):
+        spec = jax.sharding.PartitionSpec
+        auto = (jax.sharding.AxisType.Auto,)
+        mesh = jax.make_mesh((2,), ("x",), axis_types=auto, devices=jax.devices()[:2])
+        specs = {"in_specs": (spec(), spec("x")), "out_specs": spec("x")}
+        run = lambda module, x: module.norm(module.layer(x))
+        return nnx.shard_map(run, mesh=mesh, **specs)(self, x)
+
+
+class Stacked(nnx.Module):
+    """A scanned stack whose Variables say how they are sharded."""
+
+    def __init__(self, rngs):
+        init = nnx.with_partitioning(nnx.initializers.lecun_normal(), ("in", "out"))
+        axes = {"transform_metadata": {nnx.PARTITION_NAME: "layers"}}
+
+        @nnx.split_rngs(splits=3)
+        @nnx.vmap(in_axes=0, out_axes=0, **axes)
+        def make(rngs):
+            return nnx.Linear(4, 4, kernel_init=init, rngs=rngs)
+
+        self.layers = make(rngs)
+        self.axes = nnx.static(axes)
+
+    def __call__(self, x):
+        @nnx.scan(in_axes=(0, nnx.Carry), out_axes=nnx.Carry, **self.axes)
+        def run(layer, x):
+            return nnx.relu(layer(x))
+
+        return run(self.layers, x)
+
+
+def stacked(rngs: nnx.Rngs) -> Stacked:
+    with nnx.use_eager_sharding(False):
+        return Stacked(rngs)
+
+
 class Functional(nnx.Module):
     """Splits and merges a part of itself, for transforms of JAX."""
 
@@ -240,6 +319,10 @@ CASES = [
     case("nnx_loops", Loops, skip=NO_GRADIENT),
     case("nnx_gradients", Gradients),
     case("nnx_custom_vjp", CustomVjp),
+    case("nnx_parts", Parts),
+    case("nnx_sharded", Sharded),
+    case("nnx_stacked", stacked),
+    *([case("nnx_tangents", Tangents)] if hasattr(nnx, "jvp") else []),
     case("nnx_functional", Functional, streams=("dropout",)),
     case(
         "nnx_to_nnx",

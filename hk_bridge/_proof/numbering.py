@@ -229,7 +229,8 @@ class _Reader:
             for i, aval in enumerate(avals)
         ]
         for i, operand in _passed_through(eqn, inner):
-            if operands[operand].aval == avals[i]:
+            given = operands[operand].aval
+            if given == avals[i] or name == "shard_map":  # which names its mesh there
                 results[i] = operands[operand]
         return results
 
@@ -257,7 +258,7 @@ def _passed_through(eqn: Any, inner: "list[Program]") -> Iterator[tuple[int, int
     That is what an inner program gives back untouched: a call, or a scan in what it
     carries, and in what it reads and stacks again."""
     name, params = eqn.primitive.name, eqn.params
-    if not inner or name not in {*_CALLS, "scan"}:
+    if not inner or name not in {*_CALLS, "scan", "shard_map"}:
         return
     body = inner[0]
     if len(body.entries) != len(eqn.invars) or len(body.outputs) != len(eqn.outvars):
@@ -269,6 +270,8 @@ def _passed_through(eqn: Any, inner: "list[Program]") -> Iterator[tuple[int, int
         if entry is None:
             continue
         carry, stack = i < carried, entry >= consts + carried
+        if name == "shard_map" and params["in_specs"][entry] != params["out_specs"][i]:
+            continue
         if name != "scan" or (entry == consts + i if carry else stack):
             yield i, entry
 

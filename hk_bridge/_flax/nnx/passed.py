@@ -126,6 +126,10 @@ def _operand(equation: Any, position: int) -> int | None:
         if found is not None and found >= consts + carries <= consts + position:
             return found  # a slice of each step, put together again
         return found if found == consts + position else None
+    if name == "shard_map":
+        found = _input(params["jaxpr"], position)
+        is_whole = found is not None and _is_gathered(params, found, position)
+        return found if is_whole else None
     if name == "while":
         consts = params["cond_nconsts"] + params["body_nconsts"]
         found = _input(params["body_jaxpr"], position)
@@ -136,6 +140,12 @@ def _operand(equation: Any, position: int) -> int | None:
         only = inputs.pop() if len(inputs) == 1 else None
         return None if only is None else only + 1  # the first says which branch
     return None
+
+
+def _is_gathered(params: Any, operand: int, position: int) -> bool:
+    """Whether `shard_map` puts an output together as it took the input apart."""
+    specs = params.get("in_specs"), params.get("out_specs")
+    return None not in specs and bool(specs[0][operand] == specs[1][position])
 
 
 def _input(held: Any, position: int) -> int | None:

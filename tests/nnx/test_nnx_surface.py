@@ -1,0 +1,55 @@
+"""NNX's public surface: no layer and no transform lacks a case."""
+
+import pathlib
+import re
+
+import catalogue_nnx
+import catalogue_nnx_lifted
+import catalogue_nnx_models
+from flax import nnx
+
+CATALOGUES = (catalogue_nnx, catalogue_nnx_lifted, catalogue_nnx_models)
+CASES = [case for catalogue in CATALOGUES for case in catalogue.CASES]
+# They write the parameters of the layer inside, which test_nnx_norms.py is about.
+WRITERS = {"WeightNorm", "SpectralNorm"}
+# What runs nothing, or cannot run in the call of a module: one device a process.
+OTHERS = {
+    "StateSharding",
+    "eval_shape",
+    "jit_partial",
+    "make_jaxpr",
+    "pmap",
+    "transform_metadata",
+}
+
+
+def test_every_layer_is_in_a_case():
+    held = {
+        cls.__name__
+        for case in CASES
+        for _, module in nnx.iter_modules(case.make())
+        for cls in type(module).__mro__
+    }
+    layers = {
+        name
+        for name, value in vars(nnx).items()
+        if isinstance(value, type) and issubclass(value, nnx.Module)
+    }
+    assert layers - held == WRITERS
+    assert "ToNNX" in held
+
+
+def test_every_transform_is_in_a_case():
+    transforms = {
+        name
+        for name, value in vars(nnx).items()
+        if getattr(value, "__module__", "").startswith("flax.nnx.transforms")
+    }
+    sources = [pathlib.Path(c.__file__).read_text() for c in CATALOGUES]
+    used = set(re.findall(r"\bnnx\.(\w+)", "".join(sources)))
+    assert {"vmap", "scan", "jit", "remat", "cond"} <= transforms
+    assert transforms - used <= OTHERS
+
+
+def test_there_are_many():
+    assert len(CASES) >= 40
