@@ -486,6 +486,14 @@ def note_call(owner: str) -> str:
     return f"This happened in hk_bridge.{owner}."
 
 
+def note_outline(cls: type) -> str:
+    return (
+        f"At apply {cls.__name__} is built by shapes alone, so its constructor may not "
+        "read a value that comes from a key. Build the module outside of the transform "
+        "and write FlaxModule(module)."
+    )
+
+
 def note_field(field: str, haiku_module: Any) -> str:
     flax = getattr(haiku_module, "flax_class", None)
     line = f": {field}={flax.__name__}(...)" if flax is not None else ""
