@@ -298,13 +298,20 @@ def abstract_attribute(path: Sequence[Any]) -> VariablesError:
     )
 
 
+def mutable_variable(path: Sequence[Any], kind: str) -> ModuleTypeError:
+    return ModuleTypeError(
+        f"The Variable in the attribute {_dots(path)} of the NNX module is of the kind "
+        f"{kind}=True: JAX itself writes into it, and Haiku could not know. Make the "
+        f"module with {kind}=False, or inside nnx.var_defaults({kind}=False)."
+    )
+
+
 def made_anew(collection: str, path: Sequence[Any]) -> StateStructureError:
     return StateStructureError(
-        f"A call made the Variable at collection {collection!r}, path "
-        f"{'/'.join(map(str, path))!r}, anew, and the module or container that it is "
-        "in, so that the value that Haiku has since init was not used. Build what is "
-        f"at {_dots(path[:-1])} in __init__, or call the instance once before it is "
-        "given to FlaxModule."
+        f"A call made the Variable at {_path(collection, path)}, anew, and the module "
+        "or container that it is in, so that the value that Haiku has since init was "
+        f"not used. Build what is at {_dots(path[:-1])} in __init__, or call the "
+        "instance once before it is given to FlaxModule."
     )
 
 
@@ -477,6 +484,14 @@ def slower_without(
 
 def note_call(owner: str) -> str:
     return f"This happened in hk_bridge.{owner}."
+
+
+def note_outline(cls: type) -> str:
+    return (
+        f"At apply {cls.__name__} is built by shapes alone, so its constructor may not "
+        "read a value that comes from a key. Build the module outside of the transform "
+        "and write FlaxModule(module)."
+    )
 
 
 def note_field(field: str, haiku_module: Any) -> str:

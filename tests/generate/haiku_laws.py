@@ -189,6 +189,8 @@ def same_written(ours: Run, theirs: Run, how: Any) -> None:
         ways = [way for where, way in how.items() if f"[{str(where[-1])!r}]" in path]
         if not path.startswith("[1]") or not ways or told & set(ways):
             continue
+        if path.endswith(("['left']", "['right']")):
+            continue  # of a Mapping Haiku makes a dict, and the bridge does not
         assert ours.outputs.get(path) == theirs.outputs[path], (
             f"state that is {ways[0]} ends otherwise: {path} "
             f"{ours.outputs.get(path)} != {theirs.outputs[path]}"

@@ -294,6 +294,43 @@ def test_what_passed_through_is_not_written_under_grad_and_vmap():
         jax.vmap(loss, in_axes=axes)(*given)
 
 
+@pytest.mark.parametrize("lift", [nnx.jit, nnx.remat])
+@pytest.mark.parametrize("over", [lambda f: f, jax.jit, jax.grad])
+def test_arrays_in_attributes_pass_through(lift, over):
+    class Passes(nnx.Module):
+        def __init__(self):
+            self.array, self.numbers = jnp.ones(4), np.ones(4, np.float32)
+            self.w = nnx.Param(jnp.ones(4))
+
+        def __call__(self, x):
+            scale = lambda m, x: x * m.array[None] * m.numbers[None] * m.w[...][None]
+            return lift(scale)(self, x).sum()
+
+    f = transform(Passes())
+    params, state = f.init(None, X)
+    run = over(lambda params: f.apply(params, state, None, X)[0])
+    model = nnx.split(Passes(), nnx.Param, ...)
+    expected = over(lambda params: nnx.merge(model[0], params, model[2])(X))(model[1])
+    expected = nnx.to_pure_dict(expected) if over is jax.grad else expected
+    expected = {"net": expected} if over is jax.grad else expected
+    assert_identical(run(params), expected)
+
+
+@pytest.mark.parametrize("kind", ["ref", "hijax"])
+def test_variables_that_jax_writes_are_refused(kind):
+    class Refers(nnx.Module):
+        def __init__(self):
+            self.mean = nnx.Cache(jnp.zeros(4), **{kind: True})
+
+        def __call__(self):
+            self.mean[...] += 1.0
+
+    module = Refers()
+    with pytest.raises(hk_bridge.ModuleTypeError, match=f"'mean' .* {kind}=False"):
+        transform(module).init(None)
+    assert not module.mean[...].any()
+
+
 @pytest.mark.parametrize("where", ["attribute", "variable"])
 def test_arrays_of_numpy_are_not_written_in_place(where):
     class InPlace(nnx.Module):

@@ -201,6 +201,59 @@ def test_arrays_that_are_traced():
     assert_identical(y, jax.jit(lambda value, x: Given(value)(x))(value, X))
 
 
+class Reads(nnx.Module):
+    """Its constructor reads numbers out of arrays."""
+
+    def __init__(self, depth, *, rngs):
+        self.rates = tuple(float(rate) for rate in jnp.linspace(0.0, 0.5, depth))
+        self.mask = np.asarray(jnp.tril(jnp.ones([4, 4])))
+        self.w = nnx.Param(jax.random.normal(rngs.params(), (4,)) * self.rates[1])
+
+    def __call__(self, x):
+        return (x * self.w[...][None]) @ self.mask * sum(self.rates)
+
+
+class Rows(nnx.Module):
+    """A module of which each layer has an array in an attribute."""
+
+    def __init__(self, *, rngs):
+        @nnx.vmap(in_axes=0)
+        def make(key):
+            layer = Layer(4, nnx.Rngs(key))
+            layer.shift = jnp.arange(4.0) * 2.0
+            return layer
+
+        self.layers = make(jax.random.split(rngs.params(), 3))
+
+    def __call__(self, x):
+        @nnx.scan(in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
+        def run(layer, x):
+            return layer(x) + layer.shift[None]
+
+        return run(self.layers, x)
+
+
+@pytest.mark.parametrize(("cls", "args"), [(Reads, (3,)), (Rows, ())])
+def test_constructors_that_need_values(cls, args):
+    same_as_class(cls, *args)
+
+
+def test_constructors_that_read_what_a_key_gives():
+    class Draws(nnx.Module):
+        def __init__(self, *, rngs):
+            self.w = nnx.Param(jax.random.normal(rngs.params(), (4,)))
+            self.positive = bool(self.w[...].sum() > 0.0)
+
+        def __call__(self, x):
+            return x if self.positive else -x
+
+    f = transform(Draws)
+    params, state = f.init(KEY, X)
+    with pytest.raises(jax.errors.ConcretizationTypeError) as caught:
+        f.apply(params, state, None, X)
+    assert any("FlaxModule(module)" in note for note in caught.value.__notes__)
+
+
 # What is remembered.
 
 

@@ -1,6 +1,8 @@
 """Building the module of a wrapped NNX class: with values at init, else its graph."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
+import contextlib
 import inspect
 from typing import Any
 from typing import NamedTuple
@@ -160,18 +162,51 @@ def _outline(
         of_all = zip(values(key), graphs[0].leaves, strict=True)
         return [value for value, leaf in of_all if _is_made(leaf)]
 
-    specs = _abstract.evaluate(values, streams.stand_in())
-    leaves = graphs[0].leaves
-    is_made = [_is_made(leaf) for leaf in leaves]
-    constants = iter(_constants(arrays, cls) if any(is_made) else ())
-    changing = [value for value in graphs[0].statics if not is_fixed(value)]
-    found = graphs[0].of_values(
-        [
-            _outlined(leaf, spec, constants)
-            for leaf, spec in zip(leaves, specs, strict=True)
-        ]
-    )
+    def outline() -> graph.Graph:
+        specs = _abstract.evaluate(values, streams.stand_in())
+        found = graphs[0]
+        is_made = any(map(_is_made, found.leaves))
+        constants = iter(_constants(arrays, cls) if is_made else ())
+        pairs = zip(found.leaves, specs, strict=True)
+        return found.of_values([_outlined(*pair, constants) for pair in pairs])
+
+    found = _of_values_known(outline, cls)
+    changing = [value for value in found.statics if not is_fixed(value)]
     return found, changing, key_of(changing)
+
+
+def _of_values_known(outline: Callable[[], graph.Graph], cls: Any) -> graph.Graph:
+    """`outline()`, with the values at hand that no key has a part in, if it needs them.
+
+    Code may read numbers out of arrays; and NNX's own transforms do to arrays in
+    attributes what they do to data only where these are no tracers. Else what is
+    computed has the bits that it has outside of a trace."""
+    found = None
+    with contextlib.suppress(*_NEED_VALUES):
+        found = outline()
+        if not any(leaf.kind is Kind.ARRAY for leaf in found.leaves):
+            return found
+    try:
+        with jax.ensure_compile_time_eval():
+            known = outline()
+    except _NEED_VALUES as error:
+        error.add_note(_errors.note_outline(cls))
+        raise
+    return known if found is None or _arrays(found) != _arrays(known) else found
+
+
+def _arrays(found: graph.Graph) -> list[Any]:
+    """Where arrays in attributes are, and their shapes."""
+    of_all = [leaf for leaf in found.leaves if leaf.kind is Kind.ARRAY]
+    return [(leaf.path, np.shape(leaf.value)) for leaf in of_all]
+
+
+# Code that wants to know what is in an array, which has no values.
+_NEED_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 def _own(given: Any) -> Any:
@@ -208,14 +243,14 @@ def _constants(arrays: Any, cls: Any) -> list[Any]:
     They are computed one operation after another, as the class does outside of `jit`:
     what XLA compiles as one may differ in the last bit."""
     program = jax.make_jaxpr(arrays)(streams.stand_in())
-    jaxpr, consts = program.jaxpr, program.consts
+    jaxpr = program.jaxpr
     _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     if any(used):
         raise _errors.random_attribute(cls)
     needed = program.replace(jaxpr=jaxpr.replace(eqns=_needed(jaxpr)))
     compute = core.jaxpr_as_fun(needed)
     made: list[Any]
-    if any(isinstance(const, jax.core.Tracer) for const in consts):
+    if any(isinstance(const, jax.core.Tracer) for const in program.consts):
         made = compute(streams.stand_in())  # of arguments that are being traced
         return made
     with jax.ensure_compile_time_eval():

@@ -20,6 +20,7 @@ from flax.nnx import graph as nnx_graph
 import jax
 import numpy as np
 
+from hk_bridge import _errors
 from hk_bridge._flax.host import MISSING
 from hk_bridge._flax.nnx.snapshot import Snapshot
 from hk_bridge._layout import Where
@@ -28,6 +29,7 @@ from hk_bridge._layout import states
 
 _STATE = "_pytree__state"  # of each object of NNX
 _CONSTANT = (tuple, type(None))
+_REF: Any = getattr(jax, "Ref", ())  # not in older versions
 _OF_NODES = ("type", "index", "num_attributes", "metadata")  # of nodes of a GraphDef
 
 
@@ -78,8 +80,14 @@ class Graph:
         for path, value in flat:
             cls = type(value)
             if cls not in self._kinds:
+                if isinstance(value, nnx.Variable) and not issubclass(
+                    cls, nnx.Variable
+                ):
+                    raise _errors.mutable_variable(path, "hijax")
                 self._kinds[cls] = _kind(cls, self._keep_rngs)
             kind, collection = self._kinds[cls]
+            if kind is Kind.VARIABLE and isinstance(value.get_raw_value(), _REF):
+                raise _errors.mutable_variable(path, "ref")
             where = states.where_of(collection, path) if collection else None
             leaves.append(Leaf(path, where, value, kind))
         return leaves

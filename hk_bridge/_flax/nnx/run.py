@@ -221,12 +221,16 @@ def _collect(
                 _record(leaf.where, leaf.value, before, plan, variables, record, host)
         elif leaf.kind is Kind.COUNT and leaf.path[:-1] in numbers:
             fed.check(numbers[leaf.path[:-1]], leaf.value, before)
-        elif leaf.kind is Kind.ARRAY and leaf.value is not before is not MISSING:
+        elif leaf.kind is Kind.ARRAY and _is_changed(leaf.value, before):
             raise _errors.array_attribute_changed(leaf.path)
     for where in gone:
         if where is not None:
             _layout.remove(variables, where)
             record.wrote.add(where)
+
+
+def _is_changed(after: Any, before: Any) -> bool:
+    return before is not MISSING and is_passed(after, before) is False
 
 
 def _record(
