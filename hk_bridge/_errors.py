@@ -298,11 +298,11 @@ def abstract_attribute(path: Sequence[Any]) -> VariablesError:
     )
 
 
-def mutable_variable(path: Sequence[Any], kind: str) -> ModuleTypeError:
+def hijax_variable(path: Sequence[Any]) -> ModuleTypeError:
     return ModuleTypeError(
         f"The Variable in the attribute {_dots(path)} of the NNX module is of the kind "
-        f"{kind}=True: JAX itself writes into it, and Haiku could not know. Make the "
-        f"module with {kind}=False, or inside nnx.var_defaults({kind}=False)."
+        "hijax=True: JAX itself writes into it, and Haiku could not know. Make the "
+        "module with hijax=False, or inside nnx.var_defaults(hijax=False)."
     )
 
 

@@ -83,11 +83,9 @@ class Graph:
                 if isinstance(value, nnx.Variable) and not issubclass(
                     cls, nnx.Variable
                 ):
-                    raise _errors.mutable_variable(path, "hijax")
+                    raise _errors.hijax_variable(path)
                 self._kinds[cls] = _kind(cls, self._keep_rngs)
             kind, collection = self._kinds[cls]
-            if kind is Kind.VARIABLE and isinstance(value.get_raw_value(), _REF):
-                raise _errors.mutable_variable(path, "ref")
             where = states.where_of(collection, path) if collection else None
             leaves.append(Leaf(path, where, value, kind))
         return leaves
@@ -255,7 +253,7 @@ def is_transient(cls: type) -> bool:
 def held(variable: Any) -> Any:
     """What a Variable holds; of a `Ref` what that holds."""
     value = variable.get_raw_value()
-    return variable.get_value() if isinstance(value, jax.Ref) else value
+    return variable.get_value() if isinstance(value, _REF) else value
 
 
 def spec(variable: Any) -> Any:
