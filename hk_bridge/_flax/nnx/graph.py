@@ -233,7 +233,8 @@ def remembered(module: Any, keep_rngs: bool, memory: dict[str, Any] | None) -> G
 
 
 def _plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, typing.HashableMapping) else value
+    kind: Any = getattr(typing, "HashableMapping", ())  # not in Flax 0.12.2
+    return dict(value) if isinstance(value, kind) else value
 
 
 def _kind(cls: type, keep_rngs: bool) -> tuple[Kind, str]:
