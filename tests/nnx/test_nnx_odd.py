@@ -316,6 +316,9 @@ def test_arrays_in_attributes_pass_through(lift, over):
     assert_identical(run(params), expected)
 
 
+@pytest.mark.skipif(
+    not hasattr(nnx, "var_defaults"), reason="flax 0.12.2 spells hijax otherwise"
+)
 def test_variables_of_hijax_are_refused():
     class Refers(nnx.Module):
         def __init__(self):
