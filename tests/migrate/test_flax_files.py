@@ -759,3 +759,51 @@ def test_any_tree_survives_joined_or_is_refused(tree, separator, suffix):
             assert not path.exists()
         else:
             assert_identical(migrate.load(path, separator=separator), tree)
+
+
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "self", "arr_0", "args"])
+def test_names_that_numpys_savez_has_itself(name, tmp_path):
+    tree = {name: W}
+    migrate.save(tmp_path / "a.npz", tree)
+    assert_identical(migrate.load(tmp_path / "a.npz"), tree)
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npz")[name], W)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "model.safetensors.index.json"])
+def test_the_name_that_safetensors_has_itself(name, tmp_path):
+    with pytest.raises(hk_bridge.VariablesError, match="an array of that name"):
+        migrate.save(tmp_path / name, {"__metadata__": W})
+    assert not list(tmp_path.iterdir())
+    if not name.endswith(".json"):
+        tree = {"__metadata__": {"__metadata__": W}}
+        migrate.save(tmp_path / name, tree)
+        assert_identical(migrate.load(tmp_path / name), tree)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".msgpack", ""])
+@pytest.mark.parametrize("collection", [5, [1], {"params": 1, 2: 1}, b"params"])
+def test_collections_that_are_no_names(suffix, collection, tmp_path):
+    migrate.save(tmp_path / f"a{suffix}", TREE)
+    with pytest.raises(ValueError, match="collection= is a name like 'params'"):
+        migrate.load(tmp_path / f"a{suffix}", collection=collection)
+    assert migrate.load(tmp_path / f"a{suffix}", collection=()) == {}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ""])
+def test_bits_that_jax_has_not_are_refused_in_each_format(suffix, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    migrate.save(path, {"params": {"w": W, "i": np.arange(2, dtype=np.int32)}})
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with pytest.raises(hk_bridge.VariablesError, match="which JAX would cut to 32"):
+        migrate.load(path, shardings=sharding, dtype="float64")
+    loaded = migrate.load(path, shardings=sharding, dtype="bfloat16")["params"]
+    assert loaded["w"].dtype == jnp.bfloat16
+    assert loaded["i"].dtype == np.int32
+
+
+@pytest.mark.parametrize("key", [True, None, 1.5, b"a", ("a",)])
+def test_a_key_that_is_no_name_is_told(key, tmp_path):
+    for tree in ({"params": {key: W}}, {"params": {0: W, key: W}}, {key: {"w": W}}):
+        with pytest.raises(hk_bridge.VariablesError, match="a dict with the key") as e:
+            migrate.save(tmp_path / "a.npz", tree)
+        assert f"the key {key!r}" in str(e.value)
