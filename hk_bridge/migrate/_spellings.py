@@ -63,7 +63,8 @@ def _joint(flat: Flat, joint: str) -> Tree:
     tree: Tree = {}
     for name, leaf in flat.items():
         module, joined, last = name.rpartition(joint)
-        if not joined or not last or module.rpartition("/")[2].startswith("~"):
+        end = module.rpartition("/")[2]  # `~` alone has what is in no module
+        if not joined or not last or not end or (end[0] == "~" and module != "~"):
             raise ValueError(f"{name!r} is not of the form module{joint}name")
         add_once(tree.setdefault(module, {}), last, leaf)
     return tree

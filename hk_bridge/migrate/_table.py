@@ -10,7 +10,6 @@ import re
 from typing import Any
 from typing import NamedTuple
 
-from hk_bridge import _layout
 from hk_bridge import _tables
 from hk_bridge._layout import names
 from hk_bridge.migrate._files import Path
@@ -132,9 +131,14 @@ class Table:
                     f"The table has no place for {row.given!r}. Write where it goes "
                     f"in its second column, or {LEFT_OUT!r} to leave it out."
                 )
-            *parents, last = map(names.unescape, row.flax.split("/"))
-            level: dict[Any, Any] = _layout.make_level(made, tuple(parents))
-            if last in level or not parents:
+            try:
+                *parents, last = map(names.unescape, row.flax.split("/"))
+            except ValueError as error:
+                raise CheckpointError(f"The table has {row.flax!r}: {error}") from error
+            level: Any = made
+            for part in parents:  # one of which may be a leaf already
+                level = level.setdefault(part, {}) if isinstance(level, dict) else None
+            if not isinstance(level, dict) or last in level or not parents:
                 raise CheckpointError(f"The table has no leaf at {row.flax!r}, or two.")
             level[last] = turned(flat[row.given], row)
         return made

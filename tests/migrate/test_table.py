@@ -236,3 +236,25 @@ def test_a_table_that_cannot_be_read_is_told_as_such(tmp_path):
         migrate.load(tmp_path / "a.npz", table=5)
     with pytest.raises(migrate.CheckpointError, match="a.npz is no table: it is no"):
         migrate.load(tmp_path / "a.npz", table=tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize(
+    "where", ["params/a/b", "params/a/%i0", "params/a/b/c", "params"]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_row_below_a_leaf(suffix, where, turned, tmp_path):
+    flat = {"x": np.zeros(3, np.float32), "y": np.ones((), np.float32)}
+    path = tmp_path / f"a{suffix}"
+    migrate.save(path, flat)
+    rows = (Row("x", "params/a"), Row("y", where))
+    table = Table(rows[::-1] if turned else rows)
+    with pytest.raises(migrate.CheckpointError, match="The table has no leaf at"):
+        migrate.load(path, table=table)
+
+
+@pytest.mark.parametrize("where", ["params/", "/params", "", "params/a%b", "params/~a"])
+def test_a_place_that_is_spelled_wrongly(where, tmp_path):
+    migrate.save(tmp_path / "a.npz", {"x": noise(2)})
+    with pytest.raises(migrate.CheckpointError, match="^The table has .*is not a name"):
+        migrate.load(tmp_path / "a.npz", table=Table((Row("x", where),)))
