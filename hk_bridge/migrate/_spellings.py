@@ -14,7 +14,7 @@ from hk_bridge.migrate._format import cannot_hold
 
 # What stands between the module and the leaf.
 _JOINTS = {"alphafold": "//", "plain": "/", "dotted": "."}
-_DOTTED = re.compile(r"(.*/)?[A-Za-z_]\w*\.[^./]+", re.ASCII | re.DOTALL)
+_DOTTED = re.compile(r"((.*/)?[A-Za-z_]\w*|~)\.[^./]+", re.ASCII | re.DOTALL)
 _ROOTS = ("params:", "state:")
 
 

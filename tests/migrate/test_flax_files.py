@@ -105,6 +105,10 @@ def test_a_model_of_the_hub_is_told():
         migrate.load("google/vit-base")
     (note,) = caught.value.__notes__
     assert note == "A model of Hugging Face's hub is hf://google/vit-base."
+    for path in ("~/net", "./net", "../net", "a/b/c", "C:/net", "net", "/net/b"):
+        with pytest.raises(FileNotFoundError) as caught:
+            migrate.load(path)
+        assert not hasattr(caught.value, "__notes__")
 
 
 def test_lists_of_a_state_of_training_are_cast_too(tmp_path):
@@ -408,6 +412,7 @@ def memory():
     files = fsspec.filesystem("memory")
     yield files
     files.store.clear()
+    files.pseudo_dirs[:] = [""]
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".msgpack", ".safetensors", ""])
@@ -426,6 +431,46 @@ def test_parts_that_are_far_away(memory, monkeypatch):
     migrate.save(path, TREE)
     assert len(memory.glob("/bucket/flax_model*")) == 3
     assert_identical(migrate.load(path), TREE)
+
+
+@pytest.mark.parametrize("name", ["a", *INDEX])
+def test_what_is_far_away_is_not_replaced_in_parts(memory, name):
+    path = f"memory://bucket/{name}"
+    migrate.save(path, TREE)
+    held = {file: memory.cat(file) for file in memory.find("/bucket")}
+    for save in (migrate.save, migrate.save_haiku):
+        with pytest.raises(FileExistsError, match=f"{path} exists, and cannot be"):
+            save(path, {"params": {"w": W}})
+    assert {file: memory.cat(file) for file in memory.find("/bucket")} == held
+    assert_identical(migrate.load(path), TREE)
+
+
+def test_a_file_far_away_is_replaced_and_a_folder_is_not(memory):
+    for tree in (TREE, {"params": {"w": W}}):
+        migrate.save("memory://bucket/a.npz", tree)
+        assert_identical(migrate.load("memory://bucket/a.npz"), tree)
+    memory.pipe("/bucket/b.npz/c", b"text")
+    with pytest.raises(FileExistsError, match="memory://bucket/b.npz exists"):
+        migrate.save("memory://bucket/b.npz", TREE)
+
+
+def test_errors_name_what_is_far_away(memory):
+    migrate.save("memory://bucket/run/a", TREE)
+    memory.pipe("/bucket/b.npz", b"text")
+    inside = "^memory://bucket/run is a dir.*Load one of 'memory://bucket/run/a'"
+    for path, told in (
+        ("memory://bucket/run", inside),
+        ("memory://bucket/b.npz", "^memory://bucket/b.npz could not be read"),
+    ):
+        with pytest.raises(migrate.CheckpointError, match=told):
+            migrate.load(path)
+    with pytest.raises(migrate.CheckpointError, match="^memory://bucket/a.pkl has the"):
+        migrate.save("memory://bucket/a.pkl", TREE)
+
+
+def test_chained_paths(memory):
+    migrate.save("memory://bucket/a.npz", TREE)
+    assert_identical(migrate.load("simplecache::memory://bucket/a.npz"), TREE)
 
 
 def test_what_cannot_be_reached(monkeypatch):
