@@ -174,10 +174,18 @@ def check_name(name: Any) -> None:
         )
 
 
+def _mapping(value: Any) -> str:
+    """What is given in the place of a dict with string keys: of a dict, the key."""
+    keys = value if isinstance(value, dict) else ()
+    wrong = [key for key in keys if not isinstance(key, str)]
+    wrong.sort(key=lambda key: type(key) is int)  # which may be one, further down
+    return f"a dict with the key {wrong[0]!r}" if wrong else _type(value)
+
+
 def variables_type(variables: Any) -> VariablesError:
     return VariablesError(
         "variables must be a dict of collections with string keys, but got "
-        f"{_type(variables)}. "
+        f"{_mapping(variables)}. "
         'Write variables={"params": {...}}, as module.init(key, x) returns them.'
     )
 
@@ -185,7 +193,7 @@ def variables_type(variables: Any) -> VariablesError:
 def collection_type(collection: str, value: Any) -> VariablesError:
     return VariablesError(
         f"The collection {collection!r} must be a dict with string keys, but is "
-        f"{_type(value)}. "
+        f"{_mapping(value)}. "
         'Variables have a level of collections on top: write {"params": {...}}.'
     )
 
