@@ -522,6 +522,19 @@ class Sow(nnx.Module):
         return self.attention(x, sow_weights=True)
 
 
+class Sums(nnx.Module):
+    """Sows into a Variable that it keeps, here and in a child."""
+
+    def __init__(self, inner=None):
+        self.total = Count(jnp.zeros([]))
+        self.inner = nnx.data(inner)
+
+    def __call__(self, x):
+        add = {"init_fn": lambda: jnp.zeros([]), "reduce_fn": lambda a, b: a + b}
+        self.sow(Count, "total", x.sum(), **add)
+        return x if self.inner is None else self.inner(self.inner(x * 2.0))
+
+
 class Coder(nnx.Module):
     """Several methods, one of which uses the others."""
 
@@ -583,6 +596,7 @@ HELD = [
         **{**DROP, "streams": ("dropout", "noise", "default")},
     ),
     case("nnx_sow", Sow, SEQUENCE),
+    case("nnx_sums", lambda rngs: Sums(Sums())),
     case("nnx_methods", Coder),
     case("nnx_method_by_name", Coder, method="encode"),
     case("nnx_method", Coder, (array(2, 3),), method=Coder.decode),

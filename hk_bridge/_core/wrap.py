@@ -193,7 +193,7 @@ def _attribute(name: str, attribute: Any) -> Any:
     if hasattr(attribute, "__get__") and not inspect.isroutine(attribute):
         doc = getattr(attribute, "wrapped", attribute).__doc__  # Flax wraps descriptors
         return property(_haiku.transparent(_reader(name)), doc=doc)
-    if not inspect.isfunction(attribute):
+    if not (inspect.isfunction(attribute) or _is_compiled(attribute)):
         return attribute
     if hasattr(attribute, "nowrap") and not hasattr(attribute, "compact_name_scope"):
         return _haiku.transparent(_unbound_method(name, attribute))
@@ -210,6 +210,15 @@ def _attribute(name: str, attribute: Any) -> Any:
         native, **({"method": None} if is_call else {})
     )
     return method
+
+
+def _is_compiled(attribute: Any) -> bool:
+    """Whether `attribute` is a method under `nnx.jit`, an object that binds as one."""
+    if isinstance(attribute, (staticmethod, classmethod)):
+        return False
+    function = getattr(attribute, "__wrapped__", None)
+    binds = hasattr(type(attribute), "__get__") and callable(attribute)
+    return binds and inspect.isfunction(function)
 
 
 def _reader(name: str) -> Callable[[Any], Any]:

@@ -211,6 +211,40 @@ def test_methods():
     assert_identical((whole, again), (y, z))
 
 
+@pytest.mark.parametrize("lift", [nnx.jit, nnx.remat])
+def test_methods_under_transforms(lift):
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.layer = nnx.Linear(4, 3, rngs=rngs)
+
+        @lift
+        def __call__(self, x):
+            """What it gives."""
+            return self.layer(x)
+
+        @lift
+        def twice(self, x, scale):
+            return self.layer(x) * scale
+
+        @staticmethod
+        def halve(x):
+            return x / 2.0
+
+    Wrapped = wrap(Net)
+
+    def forward(x):
+        net = Wrapped(name="net")
+        return net(x), net.twice(x, 2.0), Wrapped.halve(x)
+
+    f = hk.transform(forward)
+    params = f.init(KEY, X)
+    native = Net(nnx.Rngs(params=keys_of(KEY, 1)[0]))
+    assert_identical(
+        f.apply(params, None, X), (native(X), native.twice(X, 2.0), X / 2.0)
+    )
+    assert Wrapped.__call__.__doc__ == "What it gives."
+
+
 def test_the_class_is_known():
     Wrapped = wrap(Coder)
     assert Wrapped.flax_class is Coder

@@ -125,7 +125,8 @@ def _flags() -> Any:
     return (
         *(flags.jax_enable_x64, flags.jax_numpy_dtype_promotion),
         *(flags.jax_default_matmul_precision, flags.jax_default_prng_impl),
-        dict(getattr(nnx, "var_defaults", dict)()),  # not in flax 0.12.2
+        nnx.using_eager_sharding(),
+        dict(nnx.var_defaults()) if hasattr(nnx, "var_defaults") else None,  # 0.12.2
     )
 
 
