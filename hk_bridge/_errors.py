@@ -298,11 +298,11 @@ def abstract_attribute(path: Sequence[Any]) -> VariablesError:
     )
 
 
-def mutable_variable(path: Sequence[Any], kind: str) -> ModuleTypeError:
+def hijax_variable(path: Sequence[Any]) -> ModuleTypeError:
     return ModuleTypeError(
-        f"The Variable in the attribute {_dots(path)} of the NNX module is of the kind "
-        f"{kind}=True: JAX itself writes into it, and Haiku could not know. Make the "
-        f"module with {kind}=False, or inside nnx.var_defaults({kind}=False)."
+        f"The Variable in the attribute {_dots(path)} of the NNX module has hijax=True: "
+        "JAX itself writes into it, and Haiku could not know. Make the module with "
+        "hijax=False, or inside nnx.var_defaults(hijax=False)."
     )
 
 
@@ -484,6 +484,14 @@ def slower_without(
 
 def note_call(owner: str) -> str:
     return f"This happened in hk_bridge.{owner}."
+
+
+def note_rngs(streams: Sequence[str]) -> str:
+    return (
+        f"rngs= of this call has {', '.join(map(repr, streams)) or 'no stream'}. Give "
+        "it a key for that stream, or for 'default', which answers for all others: a "
+        "module that was built with nnx.Rngs(0) asks for no other."
+    )
 
 
 def note_outline(cls: type) -> str:

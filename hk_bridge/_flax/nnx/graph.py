@@ -29,7 +29,6 @@ from hk_bridge._layout import states
 
 _STATE = "_pytree__state"  # of each object of NNX
 _CONSTANT = (tuple, type(None))
-_REF: Any = getattr(jax, "Ref", ())  # not in older versions
 _OF_NODES = ("type", "index", "num_attributes", "metadata")  # of nodes of a GraphDef
 
 
@@ -80,14 +79,10 @@ class Graph:
         for path, value in flat:
             cls = type(value)
             if cls not in self._kinds:
-                if isinstance(value, nnx.Variable) and not issubclass(
-                    cls, nnx.Variable
-                ):
-                    raise _errors.mutable_variable(path, "hijax")
+                if isinstance(value, nnx.Variable) > issubclass(cls, nnx.Variable):
+                    raise _errors.hijax_variable(path)
                 self._kinds[cls] = _kind(cls, self._keep_rngs)
             kind, collection = self._kinds[cls]
-            if kind is Kind.VARIABLE and isinstance(value.get_raw_value(), _REF):
-                raise _errors.mutable_variable(path, "ref")
             where = states.where_of(collection, path) if collection else None
             leaves.append(Leaf(path, where, value, kind))
         return leaves
