@@ -300,9 +300,17 @@ def abstract_attribute(path: Sequence[Any]) -> VariablesError:
 
 def hijax_variable(path: Sequence[Any]) -> ModuleTypeError:
     return ModuleTypeError(
-        f"The Variable in the attribute {_dots(path)} of the NNX module has hijax=True: "
-        "JAX itself writes into it, and Haiku could not know. Make the module with "
-        "hijax=False, or inside nnx.var_defaults(hijax=False)."
+        f"The Variable in the attribute {_dots(path)} of the NNX module has hijax=True, "
+        "so that JAX itself writes into it, and Haiku could not know. Make the module "
+        "with hijax=False, or inside nnx.var_defaults(hijax=False)."
+    )
+
+
+def written_in_copy(name: str) -> StateStructureError:
+    return StateStructureError(
+        f"A {name} was written that an attribute of a wrapped class gave. That is a "
+        "copy, so Haiku would not know. Where a submodule is called, call it by its "
+        "owner: net(x, method=lambda module, x: module.part(x))."
     )
 
 

@@ -40,6 +40,11 @@ def is_of_graph(value: Any) -> bool:
     return any(map(of_nnx, jax.tree.leaves(value, is_leaf=of_nnx)))
 
 
+def guarded(value: Any) -> Any:
+    """A part of a copy of an NNX module, whose Variables refuse to be written."""
+    return _nnx().guarded(value)
+
+
 def _nnx() -> Any:
     """`hk_bridge._flax.nnx`."""
     name = f"{__package__}.nnx"

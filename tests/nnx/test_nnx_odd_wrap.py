@@ -7,7 +7,6 @@ import typing
 import weakref
 
 from catalogue import array
-from flax import errors
 from flax import nnx
 import haiku as hk
 import jax
@@ -17,7 +16,6 @@ import pytest
 from replay import keys_of
 from replay import pure
 
-from hk_bridge import FlaxModule
 from hk_bridge import to_flax
 from hk_bridge import wrap
 from hk_bridge.testing import assert_identical
@@ -254,38 +252,6 @@ def test_constructors_that_read_what_a_key_gives():
     with pytest.raises(jax.errors.ConcretizationTypeError) as caught:
         f.apply(params, state, None, X)
     assert any("FlaxModule(module)" in note for note in caught.value.__notes__)
-
-
-# Attributes and errors.
-
-
-def test_modules_in_lists_have_values():
-    class Rows(Layer):
-        def __init__(self, *, rngs):
-            super().__init__(3, rngs)
-            self.rows = nnx.data([nnx.Linear(4, 3, rngs=rngs), {"a": None}])
-            self.sizes = [3, 4]
-
-    net = wrap(Rows)
-
-    def forward(x):
-        rows = net(name="net")
-        rows(x)
-        return rows.rows[0].kernel[...] + 0.0, rows.sizes
-
-    f = hk.transform_with_state(forward)
-    params, state = f.init(KEY, X)
-    (kernel, sizes), _ = f.apply(params, state, None, X)
-    assert_identical(kernel, params["net/rows/%i0"]["kernel"])
-    assert sizes == [3, 4]
-
-
-def test_a_stream_that_rngs_lack_is_told():
-    module = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
-    f = hk.transform(lambda x: FlaxModule(module)(x, rngs={"dropout": KEY}))
-    with pytest.raises(errors.InvalidRngError, match="default") as caught:
-        f.apply({}, None, X)
-    assert caught.value.__notes__[0].startswith("rngs= of this call has 'dropout'.")
 
 
 # What is remembered.
