@@ -300,9 +300,9 @@ def abstract_attribute(path: Sequence[Any]) -> VariablesError:
 
 def hijax_variable(path: Sequence[Any]) -> ModuleTypeError:
     return ModuleTypeError(
-        f"The Variable in the attribute {_dots(path)} of the NNX module has hijax=True, "
-        "so that JAX itself writes into it, and Haiku could not know. Make the module "
-        "with hijax=False, or inside nnx.var_defaults(hijax=False)."
+        f"The Variable in the attribute {_dots(path)} of the NNX module is of the kind "
+        "hijax=True: JAX itself writes into it, and Haiku could not know. Make the "
+        "module with hijax=False, or inside nnx.var_defaults(hijax=False)."
     )
 
 

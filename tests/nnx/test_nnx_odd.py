@@ -316,7 +316,7 @@ def test_arrays_in_attributes_pass_through(lift, over):
     assert_identical(run(params), expected)
 
 
-def test_variables_that_jax_writes_are_refused():
+def test_variables_of_hijax_are_refused():
     class Refers(nnx.Module):
         def __init__(self):
             self.mean = nnx.Cache(jnp.zeros(4), hijax=True)

@@ -1,7 +1,7 @@
 """What an attribute of a wrapped class gives: a part of a copy, with Haiku's values.
 
-Nobody looks at that copy again. So what writes into one of its Variables, as a part does
-with statistics of its own, is an error."""
+Nobody looks at that copy again. So what writes into one of its Variables, as a part
+does that has statistics of its own, is an error."""
 
 from typing import Any
 import weakref

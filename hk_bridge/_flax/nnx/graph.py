@@ -79,7 +79,9 @@ class Graph:
         for path, value in flat:
             cls = type(value)
             if cls not in self._kinds:
-                if isinstance(value, nnx.Variable) > issubclass(cls, nnx.Variable):
+                if isinstance(value, nnx.Variable) and not issubclass(
+                    cls, nnx.Variable
+                ):
                     raise _errors.hijax_variable(path)
                 self._kinds[cls] = _kind(cls, self._keep_rngs)
             kind, collection = self._kinds[cls]
@@ -250,7 +252,7 @@ def is_transient(cls: type) -> bool:
 def held(variable: Any) -> Any:
     """What a Variable holds; of a `Ref` what that holds."""
     value = variable.get_raw_value()
-    return variable.get_value() if isinstance(value, jax.Ref) else value
+    return variable.get_value() if isinstance(value, _REF) else value
 
 
 def spec(variable: Any) -> Any:
