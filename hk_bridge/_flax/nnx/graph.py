@@ -29,6 +29,7 @@ from hk_bridge._layout import states
 
 _STATE = "_pytree__state"  # of each object of NNX
 _CONSTANT = (tuple, type(None))
+_REF: Any = getattr(jax, "Ref", ())  # not in older versions
 _OF_NODES = ("type", "index", "num_attributes", "metadata")  # of nodes of a GraphDef
 
 
