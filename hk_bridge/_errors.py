@@ -314,6 +314,14 @@ def hijax_variable(path: Sequence[Any]) -> ModuleTypeError:
     )
 
 
+def written_in_copy(name: str) -> StateStructureError:
+    return StateStructureError(
+        f"A {name} was written that an attribute of a wrapped class gave. That is a "
+        "copy, so Haiku would not know. Where a submodule is called, call it by its "
+        "owner: net(x, method=lambda module, x: module.part(x))."
+    )
+
+
 def made_anew(collection: str, path: Sequence[Any]) -> StateStructureError:
     return StateStructureError(
         f"A call made the Variable at {_path(collection, path)}, anew, and the module "
@@ -492,6 +500,14 @@ def slower_without(
 
 def note_call(owner: str) -> str:
     return f"This happened in hk_bridge.{owner}."
+
+
+def note_rngs(streams: Sequence[str]) -> str:
+    return (
+        f"rngs= of this call has {', '.join(map(repr, streams)) or 'no stream'}. Give "
+        "it a key for that stream, or for 'default', which answers for all others: a "
+        "module that was built with nnx.Rngs(0) asks for no other."
+    )
 
 
 def note_outline(cls: type) -> str:
