@@ -174,10 +174,18 @@ def check_name(name: Any) -> None:
         )
 
 
+def _mapping(value: Any) -> str:
+    """What is given in the place of a dict with string keys: of a dict, the key."""
+    keys = value if isinstance(value, dict) else ()
+    wrong = [key for key in keys if not isinstance(key, str)]
+    wrong.sort(key=lambda key: type(key) is int)  # which may be one, further down
+    return f"a dict with the key {wrong[0]!r}" if wrong else _type(value)
+
+
 def variables_type(variables: Any) -> VariablesError:
     return VariablesError(
         "variables must be a dict of collections with string keys, but got "
-        f"{_type(variables)}. "
+        f"{_mapping(variables)}. "
         'Write variables={"params": {...}}, as module.init(key, x) returns them.'
     )
 
@@ -185,7 +193,7 @@ def variables_type(variables: Any) -> VariablesError:
 def collection_type(collection: str, value: Any) -> VariablesError:
     return VariablesError(
         f"The collection {collection!r} must be a dict with string keys, but is "
-        f"{_type(value)}. "
+        f"{_mapping(value)}. "
         'Variables have a level of collections on top: write {"params": {...}}.'
     )
 
@@ -303,6 +311,14 @@ def hijax_variable(path: Sequence[Any]) -> ModuleTypeError:
         f"The Variable in the attribute {_dots(path)} of the NNX module is of the kind "
         "hijax=True: JAX itself writes into it, and Haiku could not know. Make the "
         "module with hijax=False, or inside nnx.var_defaults(hijax=False)."
+    )
+
+
+def written_in_copy(name: str) -> StateStructureError:
+    return StateStructureError(
+        f"A {name} was written that an attribute of a wrapped class gave. That is a "
+        "copy, so Haiku would not know. Where a submodule is called, call it by its "
+        "owner: net(x, method=lambda module, x: module.part(x))."
     )
 
 
@@ -484,6 +500,14 @@ def slower_without(
 
 def note_call(owner: str) -> str:
     return f"This happened in hk_bridge.{owner}."
+
+
+def note_rngs(streams: Sequence[str]) -> str:
+    return (
+        f"rngs= of this call has {', '.join(map(repr, streams)) or 'no stream'}. Give "
+        "it a key for that stream, or for 'default', which answers for all others: a "
+        "module that was built with nnx.Rngs(0) asks for no other."
+    )
 
 
 def note_outline(cls: type) -> str:

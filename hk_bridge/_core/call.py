@@ -1,6 +1,7 @@
 """A call of a bridged module, from Haiku's leaves to Haiku's leaves."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 import inspect
 import itertools
 from typing import TYPE_CHECKING
@@ -41,6 +42,8 @@ def run(
     except Exception as error:
         if _flax.lacks_key(error) and rngs is None and _haiku.key_source() is None:
             error.add_note(_errors.note_key(_haiku.running_init()))
+        if _flax.lacks_key(error) and net._kind == "nnx" and isinstance(rngs, Mapping):
+            error.add_note(_errors.note_rngs(sorted(rngs)))
         for field, value in vars(net._module or net).items():
             if isinstance(value, _haiku.Module):
                 error.add_note(_errors.note_field(field, value))

@@ -65,7 +65,8 @@ class Silent(_module.Bridged):
             )
         value = getattr(self.module, name)
         if _flax.is_of_graph(value):  # whose values are Haiku's
-            return call.run(self, lambda module: getattr(module, name), (), {})
+            part = call.run(self, lambda module: getattr(module, name), (), {})
+            return _flax.guarded(part)
         return value
 
     @_haiku.transparent

@@ -16,6 +16,7 @@ from hk_bridge._flax.keys import Streams as Streams
 from hk_bridge._flax.kinds import annotated as annotated
 from hk_bridge._flax.kinds import apply as apply
 from hk_bridge._flax.kinds import build_nnx as build_nnx
+from hk_bridge._flax.kinds import guarded as guarded
 from hk_bridge._flax.kinds import is_nnx as is_nnx
 from hk_bridge._flax.kinds import is_of_graph as is_of_graph
 from hk_bridge._flax.kinds import outline_nnx as outline_nnx

@@ -29,9 +29,20 @@ def is_nnx(module: Any) -> bool:
 
 
 def is_of_graph(value: Any) -> bool:
-    """Whether `value` is a Variable of NNX, or an object that may have some."""
+    """Whether `value` is a Variable of NNX, or something that may have some."""
     nnx = sys.modules.get("flax.nnx")
-    return nnx is not None and isinstance(value, (nnx.Variable, nnx.Pytree))
+    if nnx is None:
+        return False
+    of_nnx: Callable[[Any], bool]
+    of_nnx = lambda x: isinstance(x, (nnx.Variable, nnx.Pytree))
+    if not isinstance(value, (list, tuple, dict)):
+        return of_nnx(value)
+    return any(map(of_nnx, jax.tree.leaves(value, is_leaf=of_nnx)))
+
+
+def guarded(value: Any) -> Any:
+    """A part of a copy of an NNX module, whose Variables refuse to be written."""
+    return _nnx().guarded(value)
 
 
 def _nnx() -> Any:

@@ -1,6 +1,8 @@
 """What several commands need: checkpoints, sizes, and errors in one line."""
 
+import argparse
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import json
@@ -38,6 +40,13 @@ def told() -> Iterator[None]:
         if (error.name or "").partition(".")[0] in PACKAGES:
             raise
         raise CannotStart(str(error)) from error
+
+
+def refuse(args: argparse.Namespace, given: Mapping[str, Any], why: str) -> None:
+    """Refuses options that would say nothing, if they are given."""
+    for option, value in given.items():
+        if value is not None and value is not False and value != []:
+            args.wrong(f"argument --{option}: not allowed {why}")
 
 
 def seen(path: str, step: int | None = None) -> str:

@@ -8,11 +8,13 @@ import jax
 
 from hk_bridge import _layout
 from hk_bridge import migrate
+from hk_bridge._tables import printable
 from hk_bridge.cli.common import CannotStart
 from hk_bridge.cli.common import counted
 from hk_bridge.cli.common import load
 from hk_bridge.cli.common import print_json
 from hk_bridge.cli.common import readable
+from hk_bridge.cli.common import refuse
 from hk_bridge.cli.common import seen
 from hk_bridge.cli.common import size_of
 from hk_bridge.cli.common import told
@@ -23,10 +25,10 @@ from hk_bridge.migrate.formats import for_saving
 
 def convert(args: argparse.Namespace) -> int:
     """Writes a checkpoint in the other layout."""
-    if args.name is None and not args.haiku:
-        args.wrong("the following arguments are required: --name")
+    _check_options(args)
     _check_target(args.src, args.dst)
     converted: dict[str, Any]
+    left_out = 0
     if args.haiku:
         with told():
             params, state = migrate.load_haiku(args.src, step=args.step)
@@ -38,7 +40,7 @@ def convert(args: argparse.Namespace) -> int:
         with told():
             migrate.save_haiku(args.dst, params, state, names=args.names)
     else:
-        converted = _to_flax(args)
+        converted, left_out = _to_flax(args)
         with told():
             migrate.save(args.dst, converted)
     count, size = len(jax.tree.leaves(converted)), size_of(converted)
@@ -46,13 +48,28 @@ def convert(args: argparse.Namespace) -> int:
     if args.json:
         done = {"src": args.src, "dst": args.dst, "to": args.to, "name": args.name}
         done |= {"read": source, "written": target}
-        print_json({**done, "leaves": count, "bytes": size})
+        print_json({**done, "leaves": count, "bytes": size, "left_out": left_out})
     else:
         layout = "Haiku" if args.to == "haiku" else "Flax"
-        print(f"{args.src}: {source}")
+        print(printable(f"{args.src}: {source}"))
         line = f"{counted(count)}, {readable(size)}, as {layout} has them"
-        print(f"{args.dst}: {target}, {line}")
+        print(printable(f"{args.dst}: {target}, {line}"))
+        if left_out:
+            print(f"{counted(left_out)} of other modules than {args.name!r} left out")
     return 0
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuses options that would say nothing."""
+    if args.haiku:
+        to_flax = args.to == "flax"
+        unused = {"name": args.name, "to": to_flax, "collection": args.collection}
+        refuse(args, unused, "with --haiku, by which the format changes alone")
+    elif args.name is None:
+        args.wrong("the following arguments are required: --name")
+    elif args.to == "flax":
+        unused = {"collection": args.collection, "names": args.names != "hk_bridge"}
+        refuse(args, unused, "with --to flax")
 
 
 def _check_target(src: str, dst: str) -> None:
@@ -90,13 +107,16 @@ def _to_haiku(variables: Any, args: argparse.Namespace) -> Any:
 _HINT = "On the command line, write --collection params."
 
 
-def _to_flax(args: argparse.Namespace) -> dict[str, Any]:
+def _to_flax(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """The variables, and how many leaves are of other modules."""
     with told():
         params, state = migrate.load_haiku(args.src, step=args.step)
     try:
-        return _layout.to_flax(params, state, name=args.name)
+        variables = _layout.to_flax(params, state, name=args.name)
     except ValueError as error:
         raise CannotStart(f"{args.src} has nothing of that name. {error}") from None
+    leaves = [leaf for tree in (params, state) for b in tree.values() for leaf in b]
+    return variables, len(leaves) - len(list(_layout.leaves(variables)))
 
 
 def _are_haikus(tree: Any) -> bool:

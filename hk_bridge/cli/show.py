@@ -14,6 +14,7 @@ from hk_bridge.cli.common import counted
 from hk_bridge.cli.common import load
 from hk_bridge.cli.common import print_json
 from hk_bridge.cli.common import readable
+from hk_bridge.cli.common import refuse
 from hk_bridge.cli.common import seen
 from hk_bridge.cli.common import size_of
 from hk_bridge.cli.common import told
@@ -48,6 +49,7 @@ _HINT = (
 
 def _show_haikus(args: argparse.Namespace) -> int:
     """The same of a checkpoint of a Haiku code base."""
+    refuse(args, {"collection": args.collection}, "with --haiku")
     with told():
         trees = migrate.load_haiku(args.ckpt, step=args.step)
     found = [
@@ -70,7 +72,7 @@ def _show_haikus(args: argparse.Namespace) -> int:
 
 def _print(args: argparse.Namespace, rows: Any, leaves: Any) -> None:
     size, kind = readable(size_of(leaves)), seen(args.ckpt, args.step)
-    print(f"{args.ckpt} ({kind}): {counted(len(leaves))}, {size}")
+    print(_tables.printable(f"{args.ckpt} ({kind}): {counted(len(leaves))}, {size}"))
     print(_tables.table(rows))
 
 

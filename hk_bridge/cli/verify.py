@@ -21,6 +21,7 @@ from hk_bridge import testing
 from hk_bridge.cli.common import CannotStart
 from hk_bridge.cli.common import load
 from hk_bridge.cli.common import print_json
+from hk_bridge.cli.common import refuse
 from hk_bridge.cli.common import says
 from hk_bridge.cli.options import Input
 from hk_bridge.migrate._diff import Diff
@@ -28,9 +29,28 @@ from hk_bridge.migrate._diff import Diff
 
 def verify(args: argparse.Namespace) -> int:
     """Checks that a module is the same in Haiku as in Flax."""
+    # What the module prints itself is no JSON.
+    aside = contextlib.redirect_stdout(sys.stderr)
+    with aside if args.json else contextlib.nullcontext():
+        found = _found(args)
+    if isinstance(found, Diff):
+        _print_diff(found, args)
+        return 1
+    if args.json:
+        print_json({"ok": found.ok, **dataclasses.asdict(found)})
+    else:
+        print(found)
+    return 0 if found.ok else 1
+
+
+def _found(args: argparse.Namespace) -> Diff | testing.Report:
+    """What differs in the checkpoint, or else in the module."""
     # Before the user's folder can be looked in for modules.
     variables = None
-    if args.variables is not None:
+    if args.variables is None:
+        unused = {"collection": args.collection, "step": args.step}
+        refuse(args, unused, "without --variables")
+    else:
         variables = load(args.variables, args.collection, args.step)
     module = _build(args.module, dict(args.config))
     rng = np.random.default_rng(0)
@@ -40,10 +60,9 @@ def verify(args: argparse.Namespace) -> int:
         with _told():
             found = migrate.diff(variables, module, *inputs, name=args.name, **kwargs)
         if not found.ok:
-            _print_diff(found, args)
-            return 1
+            return found
     with _told():
-        report = _checked(
+        return _checked(
             module,
             *inputs,
             variables=variables,
@@ -51,11 +70,6 @@ def verify(args: argparse.Namespace) -> int:
             name=args.name,
             **kwargs,
         )
-    if args.json:
-        print_json({"ok": report.ok, **dataclasses.asdict(report)})
-    else:
-        print(report)
-    return 0 if report.ok else 1
 
 
 @contextlib.contextmanager
@@ -63,7 +77,9 @@ def _told() -> Iterator[None]:
     """In one line what Flax says about the inputs, or the module about itself."""
     try:
         yield
-    except (Exception, SystemExit) as error:  # code that exits has checked nothing
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # code that exits has checked nothing
         raise CannotStart(says(error)) from error
 
 
@@ -98,7 +114,9 @@ def _build(target: str, config: Mapping[str, Any]) -> Any:
             is_class = isinstance(made, type)
             made = _flax.build(made, (), config) if is_class else made(**config)
         module, _ = _flax.unbound(made)
-    except (Exception, SystemExit) as error:  # whatever the user's code does
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the user's code does
         raise CannotStart(f"{target} gives no module. {says(error)}") from error
     if instance and config:
         raise CannotStart(

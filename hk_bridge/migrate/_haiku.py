@@ -93,6 +93,12 @@ def pair(tree: Any, path: pathlib.Path) -> tuple[Any, Any]:
     both = set(tree) <= {"params", "state"} and all(
         map(_layout.are_bundles, tree.values())
     )
+    flaxs = sorted(_layout.FLAXS_OWN.intersection(tree) - {"params"}, key=str)
+    if "params" in tree and "state" not in tree and flaxs:  # would be lost
+        raise CheckpointError(
+            f"{path} is no checkpoint of Haiku's: beside 'params' is {flaxs[0]!r}, a "
+            "collection of Flax. Use hk_bridge.migrate.load and save."
+        )
     if "params" in tree and (both or not _layout.are_bundles(tree)):
         params, state = tree["params"], tree.get("state")
     else:

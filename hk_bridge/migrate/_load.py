@@ -82,8 +82,10 @@ def load(
     check_dtype(dtype)
     if separator is not None and (not isinstance(separator, str) or not separator):
         raise ValueError(f"separator= is a str like '.', not {separator!r}.")
+    if table is not None and not isinstance(table, Table):
+        table = Table.load(table)
+    ask = Ask(shardings, None if collection is None else names_of(collection))
     with _remote.at_hand(path) as local, reading(local, step) as place:
-        ask = Ask(shardings, None if collection is None else names_of(collection))
         tree = place.read(ask, progress)
         if table is not None:
             tree = _by_table(tree, table)
@@ -97,14 +99,23 @@ def load(
         return {k: put(v, (k,), shardings, dtype) for k, v in tree.items()}
 
 
-def _by_table(tree: Any, table: Table | Path) -> Tree:
+def _by_table(tree: Any, table: Table) -> Tree:
     if not isinstance(tree, Flat):
         raise TypeError("it has no flat names, for which a table is")
-    return (table if isinstance(table, Table) else Table.load(table)).variables(tree)
+    return table.variables(tree)
 
 
 def names_of(collection: str | Collection[str]) -> tuple[str, ...]:
-    return (collection,) if isinstance(collection, str) else tuple(collection)
+    names = (collection,) if isinstance(collection, str) else collection
+    if not isinstance(names, Collection) or not _are_names(names):
+        raise ValueError(
+            f"collection= is a name like 'params', or several, not {collection!r}."
+        )
+    return tuple(names)
+
+
+def _are_names(names: Collection[Any]) -> bool:
+    return all(isinstance(name, str) for name in names)
 
 
 def _collections(tree: Tree, wanted: tuple[str, ...]) -> Tree:

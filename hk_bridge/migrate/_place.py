@@ -29,6 +29,7 @@ _IN_FOLDER = [
 ]
 
 
+_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # `google/vit-base`
 _LEGACY = r"checkpoint_(\d+)"  # a file of flax.training.checkpoints
 
 
@@ -72,7 +73,7 @@ def found(path: pathlib.Path, step: int | None) -> Place:
         try:
             path.open("rb").close()  # what the system says of it comes as it is
         except FileNotFoundError as error:
-            if not path.is_absolute() and len(path.parts) == 2:
+            if _HUB.fullmatch(path.as_posix()):
                 error.add_note(f"A model of Hugging Face's hub is hf://{path}.")
             raise
     kind = known(path)

@@ -10,6 +10,7 @@ from hk_bridge import _errors
 from hk_bridge import _layout
 from hk_bridge.migrate._format import PLAIN
 from hk_bridge.migrate._format import is_number
+from hk_bridge.migrate._shardings import check_bits
 from hk_bridge.migrate._shardings import sharding_of
 
 
@@ -24,7 +25,7 @@ def put(tree: Any, path: _layout.Path, shardings: Any, dtype: Any) -> Any:
             return leaf
         return jax.device_put(leaf, sharding_of(shardings, path, leaf))
     if isinstance(leaf, jax.Array):
-        return cast(leaf, dtype)
+        return cast_on_device(leaf, path, dtype)
     if isinstance(leaf, list):  # as Orbax has it, in a state of training
         inner = enumerate(leaf)
         return [put(value, (*path, i), shardings, dtype) for i, value in inner]
@@ -48,3 +49,10 @@ def cast(leaf: Any, dtype: Any) -> Any:
     if dtype is None or not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
     return leaf.astype(dtype)
+
+
+def cast_on_device(leaf: jax.Array, path: _layout.Path, dtype: Any) -> jax.Array:
+    """`cast`, or the refusal where JAX has not the bits of `dtype`."""
+    if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating):
+        check_bits(path, jnp.dtype(dtype))
+    return cast(leaf, dtype)  # type: ignore[no-any-return]

@@ -15,14 +15,19 @@ def sharding_of(shardings: Any, path: _layout.Path, leaf: Any) -> Any:
             shardings = shardings.get(part)
     if not isinstance(shardings, jax.sharding.Sharding):
         raise _no_sharding(path, shardings)
-    if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
-        raise _loses_bits(path, leaf.dtype)
+    check_bits(path, leaf.dtype)
     array = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
     try:
         jax.eval_shape(lambda x: jax.device_put(x, shardings), array)
     except ValueError as error:
         raise _does_not_split(path, shardings, array.shape) from error
     return shardings
+
+
+def check_bits(path: _layout.Path, dtype: Any) -> None:
+    """Refuses a dtype that JAX would cut."""
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise _loses_bits(path, dtype)
 
 
 def _no_sharding(path: _layout.Path, given: Any) -> _errors.VariablesError:

@@ -14,7 +14,7 @@ from hk_bridge.migrate._format import cannot_hold
 
 # What stands between the module and the leaf.
 _JOINTS = {"alphafold": "//", "plain": "/", "dotted": "."}
-_DOTTED = re.compile(r"(.*/)?[A-Za-z_]\w*\.[^./]+", re.ASCII | re.DOTALL)
+_DOTTED = re.compile(r"((.*/)?[A-Za-z_]\w*|~)\.[^./]+", re.ASCII | re.DOTALL)
 _ROOTS = ("params:", "state:")
 
 
@@ -63,7 +63,8 @@ def _joint(flat: Flat, joint: str) -> Tree:
     tree: Tree = {}
     for name, leaf in flat.items():
         module, joined, last = name.rpartition(joint)
-        if not joined or not last or module.rpartition("/")[2].startswith("~"):
+        end = module.rpartition("/")[2]  # `~` alone has what is in no module
+        if not joined or not last or not end or (end[0] == "~" and module != "~"):
             raise ValueError(f"{name!r} is not of the form module{joint}name")
         add_once(tree.setdefault(module, {}), last, leaf)
     return tree

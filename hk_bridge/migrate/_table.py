@@ -10,7 +10,6 @@ import re
 from typing import Any
 from typing import NamedTuple
 
-from hk_bridge import _layout
 from hk_bridge import _tables
 from hk_bridge._layout import names
 from hk_bridge.migrate._files import Path
@@ -19,6 +18,9 @@ from hk_bridge.migrate._format import CheckpointError
 
 UNKNOWN, LEFT_OUT = "?", "-"
 _HEAD = ("given", "Flax", "turned by")
+# What would end a cell or a line, or be taken for space around a cell.
+_UNSAFE = re.compile(r"[\\\t\n\r]|^\s|\s$")
+_SPELLED = re.compile(r"\\u([0-9a-f]{4})")
 _STEP = re.compile(r"\.T|\.transpose\(\([\d, ]+\)\)|\.reshape\(\([\d, ]*\)\)")
 
 
@@ -60,14 +62,17 @@ class Table:
         return _tables.table(shown(self))
 
     def save(self, path: Path) -> None:
-        """Writes it as text, a row on each line, with tabs between.
+        r"""Writes it as text, a row on each line, with tabs between.
+
+        A tab in a name is `\u0009`, and a backslash `\u005c`.
 
         Args:
           path: where to; a file that is there is replaced.
         """
-        lines = ["\t".join(row).rstrip("\t") for row in (_HEAD, *self.rows)]
+        rows = [_HEAD, *(map(_spelled, row) for row in self.rows)]
+        lines = ["\t".join(row).rstrip("\t") for row in rows]
         with replacing(pathlib.Path(path)) as new:
-            new.write_text("\n".join(lines) + "\n")
+            new.write_bytes(("\n".join(lines) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> "Table":
@@ -83,9 +88,12 @@ class Table:
           CheckpointError: a line is none of a table.
         """
         rows = []
-        lines = pathlib.Path(path).read_text().splitlines()
+        try:
+            lines = pathlib.Path(path).read_bytes().decode().split("\n")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path} is no table: it is no text.") from error
         for number, line in enumerate(lines, 1):
-            cells = [cell.strip() for cell in line.split("\t")]
+            cells = [_meant(cell.strip()) for cell in line.split("\t")]
             if not line.strip() or (number == 1 and cells[0] == _HEAD[0]):
                 continue
             if not 2 <= len(cells) <= 3:
@@ -123,12 +131,27 @@ class Table:
                     f"The table has no place for {row.given!r}. Write where it goes "
                     f"in its second column, or {LEFT_OUT!r} to leave it out."
                 )
-            *parents, last = map(names.unescape, row.flax.split("/"))
-            level: dict[Any, Any] = _layout.make_level(made, tuple(parents))
-            if last in level or not parents:
+            try:
+                *parents, last = map(names.unescape, row.flax.split("/"))
+            except ValueError as error:
+                raise CheckpointError(f"The table has {row.flax!r}: {error}") from error
+            level: Any = made
+            for part in parents:  # one of which may be a leaf already
+                level = level.setdefault(part, {}) if isinstance(level, dict) else None
+            if not isinstance(level, dict) or last in level or not parents:
                 raise CheckpointError(f"The table has no leaf at {row.flax!r}, or two.")
             level[last] = turned(flat[row.given], row)
         return made
+
+
+def _spelled(cell: str) -> str:
+    """A cell as it stands in a file, where it has neither tabs nor ends of lines."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", cell)
+
+
+def _meant(cell: str) -> str:
+    """The inverse of `_spelled`."""
+    return _SPELLED.sub(lambda found: chr(int(found[1], 16)), cell)
 
 
 def shown(table: Table) -> list[tuple[str, ...]]:

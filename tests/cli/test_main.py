@@ -250,6 +250,14 @@ USAGE = [
     ("verify", "flax.linen:Dense", "--input", "f32[2"),
     ("verify", "flax.linen:Dense", "--input", "f31[2]"),
     ("verify", "flax.linen:Dense", "--config", "features"),
+    ("verify", "flax.linen:Dense", "--step", "3"),
+    ("verify", "flax.linen:Dense", "--collection", "params"),
+    ("show", "a.npz", "--haiku", "--collection", "params"),
+    ("convert", "a.npz", "b.npz", "--haiku", "--name", "net"),
+    ("convert", "a.npz", "b.npz", "--haiku", "--to", "flax"),
+    ("convert", "a.npz", "b.npz", "--haiku", "--collection", "params"),
+    ("convert", "a.npz", "b.npz", "--to", "flax", "--name", "n", "--names", "plain"),
+    ("convert", "a.npz", "b.npz", "--to", "flax", "--name", "n", "--collection", "c"),
 ]
 
 
@@ -502,3 +510,69 @@ def test_a_step(capsys, tmp_path, variables):
     code, _, err = run(capsys, "show", tmp_path / "run", "--step", "3")
     assert code == 2
     assert "has no step 3. It has 1, 2." in err
+
+
+def test_leaves_of_other_modules_are_told(capsys, tmp_path):
+    one = {"w": np.ones(2, np.float32)}
+    path = tmp_path / "haiku.npz"
+    params = {"net": one, "net/a": one, "net/~/b": one, "other": {**one, "b": one["w"]}}
+    migrate.save_haiku(path, params, {"net/c": one, "other": one})
+    argv = ("convert", path, tmp_path / "flax.npz", "--to", "flax", "--name", "net")
+    code, out, _ = run(capsys, *argv)
+    assert code == 0
+    assert "3 leaves, 24 B, as Flax has them\n4 leaves of other modules than" in out
+    code, out, _ = run(capsys, *argv, "--json")
+    assert (json.loads(out)["leaves"], json.loads(out)["left_out"]) == (3, 4)
+    back = ("convert", tmp_path / "flax.npz", tmp_path / "b.npz", "--name", "net")
+    code, out, _ = run(capsys, *back)
+    assert (code, "left out" in out) == (0, False)
+
+
+def test_names_of_files_are_spelled_out_too(capsys, tmp_path, variables):
+    path = tmp_path / "a\x1b[31m.npz"
+    migrate.save(path, variables)
+    for argv in (
+        ("show", path),
+        ("convert", path, tmp_path / "b\x1b[31m.npz", "--name", "net"),
+        ("show", tmp_path / "b\x1b[31m.npz", "--haiku"),
+    ):
+        code, out, _ = run(capsys, *argv)
+        assert (code, "\x1b" in out, r"\x1b[31m.npz" in out) == (0, False, True)
+
+
+_LOUD = """
+import flax.linen as nn
+
+print("imported")
+
+class Stop(BaseException):
+    pass
+
+class Loud(nn.Module):
+    error: str = ""
+
+    @nn.compact
+    def __call__(self, x):
+        print("called")
+        if self.error:
+            raise {"Stop": Stop, "GeneratorExit": GeneratorExit}[self.error]("enough")
+        return nn.Dense(3)(x)
+"""
+
+
+def test_what_a_module_prints_is_no_json(capsys, tmp_path, monkeypatch):
+    (tmp_path / "loud.py").write_text(_LOUD)
+    migrate.save(tmp_path / "empty.npz", {"params": {}})
+    monkeypatch.chdir(tmp_path)
+    argv = ("verify", "loud:Loud", "--input", "f32[2,4]", "--json")
+    code, out, err = run(capsys, *argv)
+    assert (code, json.loads(out)["ok"]) == (0, True)
+    assert err.startswith("imported\ncalled\n")
+    code, out, _ = run(capsys, *argv, "--variables", "empty.npz")
+    assert (code, json.loads(out)["ok"]) == (1, False)
+    assert "called" in run(capsys, *argv[:-1])[1]
+    for error in ("Stop", "GeneratorExit"):
+        config = ("--config", f"error={error}")
+        code, out, err = run(capsys, *argv, *config)
+        assert (code, out) == (2, "")
+        assert err.endswith(f"verify: {error}: enough\n")

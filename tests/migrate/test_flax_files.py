@@ -105,6 +105,10 @@ def test_a_model_of_the_hub_is_told():
         migrate.load("google/vit-base")
     (note,) = caught.value.__notes__
     assert note == "A model of Hugging Face's hub is hf://google/vit-base."
+    for path in ("~/net", "./net", "../net", "a/b/c", "C:/net", "net", "/net/b"):
+        with pytest.raises(FileNotFoundError) as caught:
+            migrate.load(path)
+        assert not hasattr(caught.value, "__notes__")
 
 
 def test_lists_of_a_state_of_training_are_cast_too(tmp_path):
@@ -408,6 +412,7 @@ def memory():
     files = fsspec.filesystem("memory")
     yield files
     files.store.clear()
+    files.pseudo_dirs[:] = [""]
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".msgpack", ".safetensors", ""])
@@ -426,6 +431,46 @@ def test_parts_that_are_far_away(memory, monkeypatch):
     migrate.save(path, TREE)
     assert len(memory.glob("/bucket/flax_model*")) == 3
     assert_identical(migrate.load(path), TREE)
+
+
+@pytest.mark.parametrize("name", ["a", *INDEX])
+def test_what_is_far_away_is_not_replaced_in_parts(memory, name):
+    path = f"memory://bucket/{name}"
+    migrate.save(path, TREE)
+    held = {file: memory.cat(file) for file in memory.find("/bucket")}
+    for save in (migrate.save, migrate.save_haiku):
+        with pytest.raises(FileExistsError, match=f"{path} exists, and cannot be"):
+            save(path, {"params": {"w": W}})
+    assert {file: memory.cat(file) for file in memory.find("/bucket")} == held
+    assert_identical(migrate.load(path), TREE)
+
+
+def test_a_file_far_away_is_replaced_and_a_folder_is_not(memory):
+    for tree in (TREE, {"params": {"w": W}}):
+        migrate.save("memory://bucket/a.npz", tree)
+        assert_identical(migrate.load("memory://bucket/a.npz"), tree)
+    memory.pipe("/bucket/b.npz/c", b"text")
+    with pytest.raises(FileExistsError, match="memory://bucket/b.npz exists"):
+        migrate.save("memory://bucket/b.npz", TREE)
+
+
+def test_errors_name_what_is_far_away(memory):
+    migrate.save("memory://bucket/run/a", TREE)
+    memory.pipe("/bucket/b.npz", b"text")
+    inside = "^memory://bucket/run is a dir.*Load one of 'memory://bucket/run/a'"
+    for path, told in (
+        ("memory://bucket/run", inside),
+        ("memory://bucket/b.npz", "^memory://bucket/b.npz could not be read"),
+    ):
+        with pytest.raises(migrate.CheckpointError, match=told):
+            migrate.load(path)
+    with pytest.raises(migrate.CheckpointError, match="^memory://bucket/a.pkl has the"):
+        migrate.save("memory://bucket/a.pkl", TREE)
+
+
+def test_chained_paths(memory):
+    migrate.save("memory://bucket/a.npz", TREE)
+    assert_identical(migrate.load("simplecache::memory://bucket/a.npz"), TREE)
 
 
 def test_what_cannot_be_reached(monkeypatch):
@@ -759,3 +804,51 @@ def test_any_tree_survives_joined_or_is_refused(tree, separator, suffix):
             assert not path.exists()
         else:
             assert_identical(migrate.load(path, separator=separator), tree)
+
+
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "self", "arr_0", "args"])
+def test_names_that_numpys_savez_has_itself(name, tmp_path):
+    tree = {name: W}
+    migrate.save(tmp_path / "a.npz", tree)
+    assert_identical(migrate.load(tmp_path / "a.npz"), tree)
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npz")[name], W)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "model.safetensors.index.json"])
+def test_the_name_that_safetensors_has_itself(name, tmp_path):
+    with pytest.raises(hk_bridge.VariablesError, match="an array of that name"):
+        migrate.save(tmp_path / name, {"__metadata__": W})
+    assert not list(tmp_path.iterdir())
+    if not name.endswith(".json"):
+        tree = {"__metadata__": {"__metadata__": W}}
+        migrate.save(tmp_path / name, tree)
+        assert_identical(migrate.load(tmp_path / name), tree)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".msgpack", ""])
+@pytest.mark.parametrize("collection", [5, [1], {"params": 1, 2: 1}, b"params"])
+def test_collections_that_are_no_names(suffix, collection, tmp_path):
+    migrate.save(tmp_path / f"a{suffix}", TREE)
+    with pytest.raises(ValueError, match="collection= is a name like 'params'"):
+        migrate.load(tmp_path / f"a{suffix}", collection=collection)
+    assert migrate.load(tmp_path / f"a{suffix}", collection=()) == {}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ""])
+def test_bits_that_jax_has_not_are_refused_in_each_format(suffix, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    migrate.save(path, {"params": {"w": W, "i": np.arange(2, dtype=np.int32)}})
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with pytest.raises(hk_bridge.VariablesError, match="which JAX would cut to 32"):
+        migrate.load(path, shardings=sharding, dtype="float64")
+    loaded = migrate.load(path, shardings=sharding, dtype="bfloat16")["params"]
+    assert loaded["w"].dtype == jnp.bfloat16
+    assert loaded["i"].dtype == np.int32
+
+
+@pytest.mark.parametrize("key", [True, None, 1.5, b"a", ("a",)])
+def test_a_key_that_is_no_name_is_told(key, tmp_path):
+    for tree in ({"params": {key: W}}, {"params": {0: W, key: W}}, {key: {"w": W}}):
+        with pytest.raises(hk_bridge.VariablesError, match="a dict with the key") as e:
+            migrate.save(tmp_path / "a.npz", tree)
+        assert f"the key {key!r}" in str(e.value)

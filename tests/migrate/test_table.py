@@ -208,3 +208,53 @@ def test_flax_names_with_dots_are_no_pytorch(tmp_path):
     with pytest.raises(hk_bridge.VariablesError):
         migrate.diff({"a.b": {"kernel": 1}}, nn.Dense(3), jnp.ones(2))
     assert migrate.diff(tree, nn.Dense(3), jnp.ones(2)).table is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*("a\tb", "a\nb", "a\r", " a ", "a\x0bb", "a\u2028b", "", "\u00e9", "given")]
+    + [*("\\", "\\u0009", "a\\tb", "\x0ca", "\u3000", "-", "?")],
+)
+def test_any_name_stands_in_a_table(name, tmp_path):
+    path = tmp_path / "t.tsv"
+    table = Table((Row("w", "params/w", ".T"), Row(name, f"params/{name}/k")))
+    table.save(path)
+    assert Table.load(path) == table
+
+
+def test_a_table_of_windows_is_read(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_bytes(b"given\tFlax\tturned by\r\nw\tparams/w\t.T\r\n")
+    assert Table.load(path).rows == (Row("w", "params/w", ".T"),)
+
+
+def test_a_table_that_cannot_be_read_is_told_as_such(tmp_path):
+    migrate.save(tmp_path / "a.npz", {"params": {"w": noise(2)}})
+    with pytest.raises(FileNotFoundError, match="none.tsv"):
+        migrate.load(tmp_path / "a.npz", table=tmp_path / "none.tsv")
+    with pytest.raises(TypeError, match="os.PathLike object, not int"):
+        migrate.load(tmp_path / "a.npz", table=5)
+    with pytest.raises(migrate.CheckpointError, match="a.npz is no table: it is no"):
+        migrate.load(tmp_path / "a.npz", table=tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize(
+    "where", ["params/a/b", "params/a/%i0", "params/a/b/c", "params"]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_row_below_a_leaf(suffix, where, turned, tmp_path):
+    flat = {"x": np.zeros(3, np.float32), "y": np.ones((), np.float32)}
+    path = tmp_path / f"a{suffix}"
+    migrate.save(path, flat)
+    rows = (Row("x", "params/a"), Row("y", where))
+    table = Table(rows[::-1] if turned else rows)
+    with pytest.raises(migrate.CheckpointError, match="The table has no leaf at"):
+        migrate.load(path, table=table)
+
+
+@pytest.mark.parametrize("where", ["params/", "/params", "", "params/a%b", "params/~a"])
+def test_a_place_that_is_spelled_wrongly(where, tmp_path):
+    migrate.save(tmp_path / "a.npz", {"x": noise(2)})
+    with pytest.raises(migrate.CheckpointError, match="^The table has .*is not a name"):
+        migrate.load(tmp_path / "a.npz", table=Table((Row("x", where),)))

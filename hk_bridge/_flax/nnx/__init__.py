@@ -6,6 +6,7 @@ written.
 """
 
 from hk_bridge._flax.nnx import private as private
+from hk_bridge._flax.nnx.attributes import guarded as guarded
 from hk_bridge._flax.nnx.build import build as build
 from hk_bridge._flax.nnx.build import outline as outline
 from hk_bridge._flax.nnx.graph import remembered as remembered

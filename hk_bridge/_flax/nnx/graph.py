@@ -7,6 +7,7 @@ without it.
 
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import copy
 import enum
@@ -15,7 +16,6 @@ from typing import Any
 from typing import NamedTuple
 
 from flax import nnx
-from flax import typing
 from flax.nnx import graph as nnx_graph
 import jax
 import numpy as np
@@ -233,8 +233,8 @@ def remembered(module: Any, keep_rngs: bool, memory: dict[str, Any] | None) -> G
 
 
 def _plain(value: Any) -> Any:
-    kind: Any = getattr(typing, "HashableMapping", ())  # not in Flax 0.12.2
-    return dict(value) if isinstance(value, kind) else value
+    is_flaxs = type(value).__module__.startswith("flax.")
+    return dict(value) if is_flaxs and isinstance(value, Mapping) else value
 
 
 def _kind(cls: type, keep_rngs: bool) -> tuple[Kind, str]:

@@ -44,6 +44,8 @@ def read(path: pathlib.Path, ask: Ask) -> Any:
             if set(wanted) <= set(tree):
                 part = set(wanted) != set(tree)
                 tree = {key: tree[key] for key in tree if key in wanted}
+                if part and not tree:  # none are wanted, which Orbax cannot restore
+                    return {}
             elif len(wanted) == 1:
                 above = wanted
         arrays = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "shape")]

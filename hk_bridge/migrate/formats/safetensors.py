@@ -15,9 +15,11 @@ from hk_bridge.migrate._format import Ask
 from hk_bridge.migrate._format import Flat
 from hk_bridge.migrate._format import Format
 from hk_bridge.migrate._format import Tree
+from hk_bridge.migrate._format import cannot_hold
 from hk_bridge.migrate._format import has_suffix
 from hk_bridge.migrate._format import nothing
 
+_TOLD = "__metadata__"  # what is no array in the header
 _DTYPES = {
     **FLOAT8,
     "BOOL": "bool",
@@ -41,7 +43,7 @@ def read(path: pathlib.Path, ask: Ask) -> Flat:
     with mapped(path, keep=True) as data:
         start = 8 + int.from_bytes(data[:8], "little")
         header = json.loads(bytes(data[8:start]), object_pairs_hook=_once)
-        header.pop("__metadata__", None)
+        header.pop(_TOLD, None)
         for name, entry in header.items():
             flat[name] = _array(data, start, entry)
             ask.done(flat[name].nbytes)
@@ -69,6 +71,8 @@ def _once(pairs: list[tuple[str, Any]]) -> Tree:
 
 
 def write(path: pathlib.Path, tree: Tree) -> None:
+    if _TOLD in tree:  # which would be written, and never read
+        raise cannot_hold(FORMAT, (_TOLD,), "an array of that name")
     # 0.8.0 writes the memory as it lies, so a transposed array would be garbled.
     flat = {name: np.asarray(leaf, order="C") for name, leaf in tree.items()}
     told = {"format": "flax"} if getattr(tree, "separator", None) == "." else None
