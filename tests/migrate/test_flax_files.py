@@ -13,6 +13,7 @@ import warnings
 import zipfile
 
 import flax
+from flax import nnx
 from flax import traverse_util
 import flax.linen as nn
 import fsspec
@@ -78,6 +79,25 @@ def test_a_state_of_nnx_has_no_level_value():
     loaded = migrate.load(NEWER / "nnx", collection="params")["params"]
     assert loaded["layers"]["0"]["kernel"].shape == (2, 3)
     assert set(loaded["layers"]["1"]) == {"bias", "mean", "scale", "var"}
+
+
+def test_a_state_of_nnx_goes_to_haiku(tmp_path):
+    """Types and numbers are in the model alone."""
+
+    def model(seed):
+        rngs = nnx.Rngs(seed)
+        layers = nnx.Linear(2, 3, rngs=rngs), nnx.BatchNorm(3, rngs=rngs)
+        return nnx.Sequential(*layers, nnx.Dropout(0.5, rngs=rngs))
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "a", nnx.state(model(0)))
+    state = nnx.state(model(1))
+    loaded = migrate.load(tmp_path / "a", collection="params")["params"]
+    nnx.replace_by_pure_dict(state, loaded)
+    wanted = hk_bridge.to_haiku(nnx.state(model(0)), name="net")
+    given = hk_bridge.to_haiku(state, name="net")
+    assert set(given[1]) == {"net/batch_stats/layers/%i1"}
+    jax.tree.map(np.testing.assert_array_equal, given, wanted)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".msgpack", ".safetensors", ""])
