@@ -95,21 +95,42 @@ def _rename(new: pathlib.Path, path: pathlib.Path) -> None:
 @contextlib.contextmanager
 def arriving_parts(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A file in a new directory, whose neighbours get their places beside `path`
-    after the block, and that file last."""
+    after the block, and that file last. What is there is never replaced: it may be a
+    part of what another process saves to the same path."""
     folder = path.absolute().with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.tmp")
     try:
         folder.mkdir()
     except OSError as error:
         error.filename = str(path)
         raise
+    placed: list[pathlib.Path] = []
     try:
         yield folder / path.name
-        for part in sorted(folder.iterdir(), key=lambda part: part.name == path.name):
+        parts = sorted(folder.iterdir())
+        for part in sorted(parts, key=lambda part: part.name == path.name):
             with part.open("rb+") as file:
                 os.fsync(file)
-            part.replace(path.with_name(part.name))
+            _place(part, path.with_name(part.name))
+            placed.append(path.with_name(part.name))
+    except BaseException:
+        for part in reversed(placed):
+            part.unlink(missing_ok=True)
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _place(part: pathlib.Path, target: pathlib.Path) -> None:
+    """Gives a file its name, unless another has it."""
+    try:
+        os.link(part, target)
+    except OSError as error:
+        if error.errno == errno.EEXIST or target.is_symlink() or target.exists():
+            raise FileExistsError(
+                f"{target} exists, and parts cannot be replaced at once. Choose a new "
+                "name, or remove it with its parts."
+            ) from None
+        part.rename(target)  # where there are no hard links
 
 
 @contextlib.contextmanager

@@ -83,11 +83,13 @@ def load_haiku(
 
 def pair(tree: Any, path: pathlib.Path) -> tuple[Any, Any]:
     """`(params, state)` of what was saved: the two, or params alone."""
-    given = tree
+    given, two = tree, True
     if isinstance(tree, (list, tuple)) and tree:
         tree = dict(zip(("params", "state", *range(len(tree))), tree, strict=False))
     elif isinstance(tree, Mapping) and tree and set(tree) <= {"0", "1"}:
         tree = {"params": tree.get("0"), "state": tree.get("1")}  # a tuple, in msgpack
+    else:
+        two = False
     if not isinstance(tree, Mapping):
         raise CheckpointError(f"{path} is no checkpoint of Haiku's. {_wrong(given)}")
     both = set(tree) <= {"params", "state"} and all(
@@ -99,7 +101,7 @@ def pair(tree: Any, path: pathlib.Path) -> tuple[Any, Any]:
             f"{path} is no checkpoint of Haiku's: beside 'params' is {flaxs[0]!r}, a "
             "collection of Flax. Use hk_bridge.migrate.load and save."
         )
-    if "params" in tree and (both or not _layout.are_bundles(tree)):
+    if "params" in tree and (two or both or not _layout.are_bundles(tree)):
         params, state = tree["params"], tree.get("state")
     else:
         params, state = tree, None

@@ -40,7 +40,12 @@ def load(
 
     A tree that others saved comes as it stands. `collection` makes variables of
     parameters alone, and takes collections out of a saved `TrainState`. Of an
-    `nnx.State` it leaves out the level `value` that some have below each name.
+    `nnx.State` it leaves out the level `value` that some have below each name. Orbax
+    keeps neither its types nor its numbers (`0` is text): these are a model's own,
+
+        state = nnx.state(model)
+        nnx.replace_by_pure_dict(state, load(path, collection="params")["params"])
+        params, state = to_haiku(state, name="net")
 
     Args:
       path: a file or a directory; see the module for formats. Of a folder of steps, as

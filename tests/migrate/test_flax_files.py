@@ -1,5 +1,6 @@
 """Flax checkpoints that others wrote, and what is damaged in one: told, or exact."""
 
+import errno
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import warnings
 import zipfile
 
 import flax
+from flax import nnx
 from flax import traverse_util
 import flax.linen as nn
 import fsspec
@@ -78,6 +80,25 @@ def test_a_state_of_nnx_has_no_level_value():
     loaded = migrate.load(NEWER / "nnx", collection="params")["params"]
     assert loaded["layers"]["0"]["kernel"].shape == (2, 3)
     assert set(loaded["layers"]["1"]) == {"bias", "mean", "scale", "var"}
+
+
+def test_a_state_of_nnx_goes_to_haiku(tmp_path):
+    """Types and numbers are in the model alone."""
+
+    def model(seed):
+        rngs = nnx.Rngs(seed)
+        layers = nnx.Linear(2, 3, rngs=rngs), nnx.BatchNorm(3, rngs=rngs)
+        return nnx.Sequential(*layers, nnx.Dropout(0.5, rngs=rngs))
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "a", nnx.state(model(0)))
+    state = nnx.state(model(1))
+    loaded = migrate.load(tmp_path / "a", collection="params")["params"]
+    nnx.replace_by_pure_dict(state, loaded)
+    wanted = hk_bridge.to_haiku(nnx.state(model(0)), name="net")
+    given = hk_bridge.to_haiku(state, name="net")
+    assert set(given[1]) == {"net/batch_stats/layers/%i1"}
+    jax.tree.map(np.testing.assert_array_equal, given, wanted)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".msgpack", ".safetensors", ""])
@@ -402,6 +423,50 @@ def test_a_save_in_parts_that_fails_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(migrate.CheckpointError, match="no more"):
         migrate.save(tmp_path / INDEX[1], TREE)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("more", [0, 1])
+def test_saves_in_parts_at_once_do_not_mix(links, more, tmp_path, monkeypatch):
+    """Another save to the same path ends while this one writes."""
+
+    def no_link(*args):
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_link)
+    path = tmp_path / "model.safetensors.index.json"
+    first, others = (
+        {"params": {f"w{i}": np.full(9, number, np.float32) for i in range(3)}}
+        for number in (1, 2)
+    )
+    if more:  # so that parts have other names
+        others["params"]["more"] = W
+    monkeypatch.setattr(sharded, "SHARD_SIZE", 36)
+    write = sharded.safetensors.FORMAT.write
+    saved = []
+
+    def meanwhile(*args):
+        if not saved:
+            saved.append(others)
+            migrate.save(path, others)
+        write(*args)
+
+    slow = sharded.safetensors.FORMAT._replace(write=meanwhile)
+    monkeypatch.setattr(sharded.safetensors, "FORMAT", slow)
+    with pytest.raises(FileExistsError, match="exists, and parts cannot be replaced"):
+        migrate.save(path, first)
+    assert_identical(migrate.load(path), others)
+    assert len(os.listdir(tmp_path)) == 4 + more
+
+
+def test_parts_of_another_are_not_replaced(tmp_path):
+    part = tmp_path / "model-00001-of-00001.safetensors"
+    part.write_bytes(b"others")
+    with pytest.raises(FileExistsError, match=part.name):
+        migrate.save(tmp_path / "model.safetensors.index.json", TREE)
+    assert os.listdir(tmp_path) == [part.name]
+    assert part.read_bytes() == b"others"
 
 
 # Far away.

@@ -345,7 +345,9 @@ def test_flaxs_own_are_refused(suffix, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "tree", [X, 3, None, "text", [], [X], {"a": X}, {"a": {"b": {}}}]
+    "tree",
+    [X, 3, None, "text", [], [X], {"a": X}, {"a": {"b": {}}}]
+    + [({"a": X}, {"b": X}), [{"a": X}], {"0": {"a": X}, "1": {"b": X}}],
 )
 def test_what_is_no_tree_of_haikus(tree, tmp_path):
     path = tmp_path / "a.pkl"
@@ -567,3 +569,14 @@ def test_parameters_of_no_module(names, tmp_path):
     assert set(params) == {"linear", "~"}
     migrate.save_haiku(tmp_path / "a.npz", params, names=names)
     assert_same(migrate.load_haiku(tmp_path / "a.npz"), (params, {}))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", ">f4", "<c16", "?"])
+def test_dtypes_in_the_recipe(dtype, tmp_path):
+    leaf = np.ones([2, 3], jnp.dtype(dtype))
+    with (tmp_path / "arrays.npy").open("wb") as file:
+        np.save(file, np.asfortranarray(leaf), allow_pickle=False)
+    (tmp_path / "tree.pkl").write_bytes(pickle.dumps({"linear": {"w": 0}}))
+    (params, _) = migrate.load_haiku(tmp_path)
+    assert params["linear"]["w"].dtype == leaf.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(params["linear"]["w"], leaf)

@@ -91,7 +91,7 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
         array: Any = np.lib.format.read_array(file, allow_pickle=False)
         if file.read(1):
             raise ValueError(f"its member {member.filename!r} holds more than an array")
-    return _native(array)
+    return native(array)
 
 
 def _small_array(data: bytes, member: zipfile.ZipInfo) -> Any:
@@ -106,9 +106,9 @@ def _small_array(data: bytes, member: zipfile.ZipInfo) -> Any:
         ) from error
     _check_size(member, shape, dtype, start)
     if not math.prod(shape) * dtype.itemsize:
-        return _native(np.zeros(shape, dtype))
+        return native(np.zeros(shape, dtype))
     array = np.frombuffer(data, dtype, offset=start)
-    return _native(array.reshape(shape, order="F" if fortran else "C"))
+    return native(array.reshape(shape, order="F" if fortran else "C"))
 
 
 def _header(file: Any) -> tuple[Any, bool, Any, int]:
@@ -134,11 +134,8 @@ def _check_size(member: zipfile.ZipInfo, shape: Any, dtype: Any, start: int) -> 
         raise ValueError(f"its member {member.filename!r} is no array of shape {shape}")
 
 
-def _no_array(member: zipfile.ZipInfo, error: ValueError) -> TypeError:
-    return TypeError(f"its member {member.filename!r} is no array: {error}")
-
-
-def _native(array: Any) -> Any:
+def native(array: Any) -> Any:
+    """An array as it was before NumPy wrote it, in the byte order of the machine."""
     if array.dtype == _BFLOAT16:
         return array.view(jnp.bfloat16)
     return array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -16,6 +16,7 @@ from hk_bridge.migrate._format import NUMPY
 from hk_bridge.migrate._format import Ask
 from hk_bridge.migrate._format import Format
 from hk_bridge.migrate._format import nothing
+from hk_bridge.migrate.formats import npz
 from hk_bridge.migrate.formats import pickles
 
 _ARRAYS, _TREE = "arrays.npy", "tree.pkl"
@@ -51,13 +52,13 @@ def _array(file: Any, size: int) -> Any:
         raise ValueError(f"{_ARRAYS} has no whole array of shape {shape}")
     file.seek(start)
     array: Any = np.lib.format.read_array(file, allow_pickle=False)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return npz.native(array)
 
 
 FORMAT = Format(
     name="arrays.npy and tree.pkl",
     suffixes=(),
-    dtypes=NUMPY | {"complex128"},
+    dtypes=NUMPY | {"complex128", "bfloat16"},
     scalars=(),
     forbidden="",
     numbers=True,
