@@ -161,6 +161,7 @@ def save_haiku(
     ['mlp/~/linear//w']
     >>> folder.cleanup()
     """
+    _spellings.check_names(names)
     tree = {"params": params, "state": {} if state is None else state}
     for which, bundles in tree.items():
         if not _layout.are_bundles(bundles):

@@ -72,13 +72,17 @@ def _joint(flat: Flat, joint: str) -> Tree:
     return tree
 
 
+def check_names(names: Any) -> None:
+    """Refuses what is no spelling."""
+    known = ["hk_bridge", *_JOINTS, "weathernext"]
+    if names not in known:
+        raise ValueError(f"names= is one of {known}, not {names!r}.")
+
+
 def written(tree: Tree, kind: Format, names: str) -> Flat:
     """The leaves of `{"params": ..., "state": ...}` by flat names."""
     if names == "hk_bridge":
         return named(tree)
-    if names not in (*_JOINTS, "weathernext"):
-        known = ["hk_bridge", *_JOINTS, "weathernext"]
-        raise ValueError(f"names= is one of {known}, not {names!r}.")
     flat = Flat()
     for which, bundles in tree.items():
         for module, bundle in bundles.items():

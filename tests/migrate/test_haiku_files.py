@@ -599,3 +599,10 @@ def test_a_file_that_says_it_is_flaxs(names, tmp_path):
     flat = dict.fromkeys(names, X)
     safetensors.numpy.save_file(flat, path, metadata={"format": "flax"})
     refused(path, "those of Flax variables")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".msgpack", ""])
+@pytest.mark.parametrize("names", ["nope", None, 3, ["plain"]])
+def test_a_spelling_that_is_none_is_refused_in_each_format(suffix, names, tmp_path):
+    with pytest.raises(ValueError, match="names= is one of"):
+        migrate.save_haiku(tmp_path / f"a{suffix}", {"a": {"w": X}}, names=names)
