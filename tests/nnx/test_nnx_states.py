@@ -205,3 +205,15 @@ def test_a_wrapped_class_is_told_its_mode():
     assert_identical(y, native(X))
     with pytest.raises(Exception, match="has no key"):
         f.apply(params, state, None, X, True)
+
+
+def test_a_leaf_that_like_has_not_is_refused():
+    state = nnx.state(nnx.Linear(4, 3, rngs=nnx.Rngs(0)))
+    params, _ = hk_bridge.to_haiku(state, name="net")
+    stats = {"net/batch_stats": {"mean": jnp.ones(3)}}
+    hk_bridge.to_flax(params, stats, name="net", like=state)
+    for module, name in (("net", "kernl"), ("net/a", "kernel")):
+        bundle = {**params.get(module, {}), name: jnp.ones(3)}
+        more = {**params, module: bundle}
+        with pytest.raises(hk_bridge.VariablesError, match="no place in the nnx.State"):
+            hk_bridge.to_flax(more, {}, name="net", like=state)
