@@ -233,6 +233,13 @@ def lacks_collection(collection: str, held: Sequence[str]) -> VariablesError:
     )
 
 
+def not_in_like(collection: str, path: Any) -> VariablesError:
+    return VariablesError(
+        f"{_path(collection, path)} has no place in the nnx.State of like=, so it "
+        "would be lost. Give the state of the same model, or leave it out of the trees."
+    )
+
+
 def no_such_module(
     name: str, held: Sequence[str], nearest: str | None
 ) -> VariablesError:

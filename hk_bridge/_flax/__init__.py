@@ -19,6 +19,7 @@ from hk_bridge._flax.kinds import build_nnx as build_nnx
 from hk_bridge._flax.kinds import guarded as guarded
 from hk_bridge._flax.kinds import is_nnx as is_nnx
 from hk_bridge._flax.kinds import is_of_graph as is_of_graph
+from hk_bridge._flax.kinds import nnx_specs as nnx_specs
 from hk_bridge._flax.kinds import outline_nnx as outline_nnx
 from hk_bridge._flax.kinds import parts as parts
 from hk_bridge._flax.kinds import resolve as resolve

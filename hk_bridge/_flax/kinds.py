@@ -69,6 +69,12 @@ def resolve(module: Any, method: Any) -> Callable[..., Any]:
     return function
 
 
+def nnx_specs(module: Any) -> dict[str, Any]:
+    """The shapes and dtypes of the Variables of an NNX instance, without its keys."""
+    found: dict[str, Any] = _nnx().specs(module, False)
+    return found
+
+
 def specs(plan: Plan, args: Any, kwargs: Any) -> dict[str, Any]:
     """The shapes and dtypes of all variables that the function of `plan` makes."""
     found: dict[str, Any]

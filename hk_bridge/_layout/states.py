@@ -7,6 +7,7 @@ import sys
 from typing import Any
 import weakref
 
+from hk_bridge import _errors
 from hk_bridge._layout import names
 from hk_bridge._layout import tree as trees
 from hk_bridge._layout.where import Where
@@ -56,13 +57,25 @@ def filled(state: Any, variables: Mapping[str, Any]) -> Any:
     """An `nnx.State` like `state`, with the values that `variables` have."""
     nnx: Any = sys.modules["flax.nnx"]
     leaves = []
+    places = set()
     for path, leaf in nnx.to_flat_state(state):
         if isinstance(leaf, nnx.Variable):
             where = where_of(collection_of(type(leaf)), path)
+            places.add(where)
             value = trees.find(variables, where, leaf.get_raw_value())
             leaf = type(leaf).from_metadata(value, leaf.get_metadata())
         leaves.append((path, leaf))
+    _check_no_more(variables, places)
     return nnx.from_flat_state(leaves)
+
+
+def _check_no_more(variables: Mapping[str, Any], places: set[Where]) -> None:
+    """Refuses leaves that have no place, in the collections that have some."""
+    there = {where.collection for where in places}
+    for (collection, path), _ in trees.leaves(variables):
+        above = (Where(collection, path[: end + 1]) for end in range(len(path)))
+        if collection in there and places.isdisjoint(above):
+            raise _errors.not_in_like(collection, path)
 
 
 # The types that NNX has no name for.

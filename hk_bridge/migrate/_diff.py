@@ -50,7 +50,7 @@ def diff(
     Args:
       variables: `{collection: nested dict}`, as `hk_bridge.migrate.load` returns it;
         a `FrozenDict`, boxed or abstract (`jax.ShapeDtypeStruct`) will do.
-      module: a linen module instance.
+      module: a linen module instance; or one of NNX, which needs no inputs.
       *args: inputs of the module; arrays may be `jax.ShapeDtypeStruct`s.
       name: the module's full Haiku name, in which the entries spell Haiku's names; by
         default as `FlaxModule` names itself.
@@ -65,7 +65,7 @@ def diff(
     Raises:
       VariablesError: `variables` is not a dict of dicts, or has a name on top that is
         no collection: neither one of Flax's own nor one that the module makes.
-      ModuleTypeError: `module` is no linen module instance.
+      ModuleTypeError: `module` is no module instance.
       Whatever Flax raises if the inputs do not suit the module.
 
     >>> import flax.linen as nn, numpy as np
@@ -151,6 +151,8 @@ def abstract_init(
     """The shapes of what `module.init` makes and keeps, and what it sows into.
 
     Arrays among the inputs may be abstract; all else is handed on as it is."""
+    if _flax.is_nnx(module):  # which has made them
+        return _leaves(_flax.nnx_specs(module)), frozenset()
     function = _flax.resolve(module, method)
 
     def init(rngs: Any, args: Any, kwargs: Any) -> Any:

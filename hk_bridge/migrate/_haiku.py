@@ -18,6 +18,8 @@ from hk_bridge.migrate._put import check_dtype
 from hk_bridge.migrate._put import put
 from hk_bridge.migrate._save import keep
 from hk_bridge.migrate._save import prepared
+from hk_bridge.migrate.formats import SHARDED
+from hk_bridge.migrate.formats import WRITTEN
 from hk_bridge.migrate.formats import for_saving
 
 Bundles = dict[str, dict[str, Any]]
@@ -159,6 +161,7 @@ def save_haiku(
     ['mlp/~/linear//w']
     >>> folder.cleanup()
     """
+    _spellings.check_names(names)
     tree = {"params": params, "state": {} if state is None else state}
     for which, bundles in tree.items():
         if not _layout.are_bundles(bundles):
@@ -166,6 +169,11 @@ def save_haiku(
     tree = {k: {m: dict(b) for m, b in part.items()} for k, part in tree.items()}
     with _remote.from_hand(path) as local:
         kind = for_saving(local)
+        if kind is SHARDED:  # whose names `load_haiku` could not tell from Flax's
+            raise CheckpointError(
+                f"{path} is for parts of Flax's checkpoints alone, not of Haiku's. "
+                f"Give it one of {', '.join(WRITTEN)}, or none for an Orbax directory."
+            )
         checked = prepared(local, kind, tree)
         if kind.flat:
             checked = _spellings.written(checked, kind, names)

@@ -15,11 +15,14 @@ from hk_bridge.migrate._format import cannot_hold
 # What stands between the module and the leaf.
 _JOINTS = {"alphafold": "//", "plain": "/", "dotted": "."}
 _DOTTED = re.compile(r"((.*/)?[A-Za-z_]\w*|~)\.[^./]+", re.ASCII | re.DOTALL)
+_FLAXS = "its names are those of Flax variables, which hk_bridge.migrate.load reads"
 _ROOTS = ("params:", "state:")
 
 
 def read(flat: Flat) -> tuple[Any, Any]:
     """`(params, state)` of flat names, by the spelling that all of them have."""
+    if flat.separator is not None:
+        raise ValueError(_FLAXS)
     if any(name.startswith(_ROOTS) for name in flat):
         return _weathernext(flat)
     if flat and all("//" in name for name in flat):
@@ -31,9 +34,7 @@ def read(flat: Flat) -> tuple[Any, Any]:
     if flat and all(map(_DOTTED.fullmatch, flat)):
         return _joint(flat, "."), {}
     if flat and {name.partition("/")[0] for name in flat} <= _layout.FLAXS_OWN:
-        raise ValueError(
-            "its names are those of Flax variables, which hk_bridge.migrate.load reads"
-        )
+        raise ValueError(_FLAXS)
     return _joint(flat, "/"), {}
 
 
@@ -63,20 +64,25 @@ def _joint(flat: Flat, joint: str) -> Tree:
     tree: Tree = {}
     for name, leaf in flat.items():
         module, joined, last = name.rpartition(joint)
-        end = module.rpartition("/")[2]  # `~` alone has what is in no module
-        if not joined or not last or not end or (end[0] == "~" and module != "~"):
+        *above, end = module.split("/")
+        own = end.startswith("~") and module != "~"  # which has what is in no module
+        if not joined or not last or own or "" in (*above, end):
             raise ValueError(f"{name!r} is not of the form module{joint}name")
         add_once(tree.setdefault(module, {}), last, leaf)
     return tree
+
+
+def check_names(names: Any) -> None:
+    """Refuses what is no spelling."""
+    known = ["hk_bridge", *_JOINTS, "weathernext"]
+    if names not in known:
+        raise ValueError(f"names= is one of {known}, not {names!r}.")
 
 
 def written(tree: Tree, kind: Format, names: str) -> Flat:
     """The leaves of `{"params": ..., "state": ...}` by flat names."""
     if names == "hk_bridge":
         return named(tree)
-    if names not in (*_JOINTS, "weathernext"):
-        known = ["hk_bridge", *_JOINTS, "weathernext"]
-        raise ValueError(f"names= is one of {known}, not {names!r}.")
     flat = Flat()
     for which, bundles in tree.items():
         for module, bundle in bundles.items():

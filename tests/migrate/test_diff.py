@@ -3,6 +3,7 @@
 import dataclasses
 
 from catalogue import CASES
+from flax import nnx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -361,3 +362,21 @@ def test_many_leaves_take_little_time():
     suggested = {e.path: e.suggestion for e in found.missing}
     for i in range(150):
         assert suggested[f"layer_{i}", "bias"] == f"params/block_{i}/bias"
+
+
+def test_an_instance_of_nnx():
+    rngs = nnx.Rngs(0)
+    layers = nnx.Linear(2, 3, rngs=rngs), nnx.BatchNorm(3, rngs=rngs)
+    model = nnx.Sequential(*layers, nnx.Dropout(0.5, rngs=rngs))
+    params, state = hk_bridge.to_haiku(nnx.state(model), name="net")
+    variables = hk_bridge.to_flax(params, state, name="net")
+    for inputs in ((), (np.ones([4, 2], np.float32),)):
+        assert diff(variables, model, *inputs, name="net").ok
+    moved = variables["params"]["layers"][0].pop("kernel")
+    variables["params"]["layers"][0]["kernl"] = moved
+    variables["batch_stats"]["layers"][1]["mean"] = np.ones(4, np.float32)
+    found = diff(variables, model, name="net")
+    (missing,), (unexpected,) = found.missing, found.unexpected
+    assert (missing.haiku_module, missing.haiku_name) == ("net/layers/%i0", "kernel")
+    assert unexpected.path[-1] == "kernl"
+    assert [entry.path[-1] for entry in found.mismatched] == ["mean"]

@@ -356,7 +356,9 @@ def test_what_is_no_tree_of_haikus(tree, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [["w"], ["a//b", "c/d"], ["params:w"], ["a/~/w"], ["a/~/b.w", "c"]]
+    "names",
+    [["w"], ["a//b", "c/d"], ["params:w"], ["a/~/w"], ["a/~/b.w", "c"]]
+    + [["/a/w"], ["/w"], ["a///w"], ["~a/w"], ["a//b/w", "c/d"]],
 )
 def test_flat_names_that_are_none_of_haikus(names, tmp_path):
     np.savez(tmp_path / "a.npz", **dict.fromkeys(names, X))
@@ -580,3 +582,27 @@ def test_dtypes_in_the_recipe(dtype, tmp_path):
     (params, _) = migrate.load_haiku(tmp_path)
     assert params["linear"]["w"].dtype == leaf.dtype.newbyteorder("=")
     np.testing.assert_array_equal(params["linear"]["w"], leaf)
+
+
+@pytest.mark.parametrize("name", ["m.safetensors.index.json", "m.msgpack.index.json"])
+def test_parts_are_flaxs_alone(name, tmp_path):
+    with pytest.raises(migrate.CheckpointError, match="parts of Flax's checkpoints al"):
+        migrate.save_haiku(tmp_path / name, {"a": {"w": X}}, {"b": {"c": X}})
+    assert not list(tmp_path.iterdir())
+    migrate.save(tmp_path / name, {"params": {"a": {"w": X}}})
+    refused(tmp_path / name, "those of Flax variables")
+
+
+@pytest.mark.parametrize("names", [["a.b", "a.c"], ["params.a"], ["a/b.c", "a/d.e"]])
+def test_a_file_that_says_it_is_flaxs(names, tmp_path):
+    path = tmp_path / "model.safetensors"
+    flat = dict.fromkeys(names, X)
+    safetensors.numpy.save_file(flat, path, metadata={"format": "flax"})
+    refused(path, "those of Flax variables")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".msgpack", ""])
+@pytest.mark.parametrize("names", ["nope", None, 3, ["plain"]])
+def test_a_spelling_that_is_none_is_refused_in_each_format(suffix, names, tmp_path):
+    with pytest.raises(ValueError, match="names= is one of"):
+        migrate.save_haiku(tmp_path / f"a{suffix}", {"a": {"w": X}}, names=names)

@@ -221,3 +221,15 @@ def test_attributes_of_a_wrapped_class_have_haikus_values():
     assert_identical(kernel, doubled["net/layers/%i0"]["kernel"])
     assert (float(memo), rate) == (1.0, 0.5)
     assert float(state["net/Memo"]["memo"]) == 1.0
+
+
+def test_a_leaf_that_like_has_not_is_refused():
+    state = nnx.state(nnx.Linear(4, 3, rngs=nnx.Rngs(0)))
+    params, _ = hk_bridge.to_haiku(state, name="net")
+    stats = {"net/batch_stats": {"mean": jnp.ones(3)}}
+    hk_bridge.to_flax(params, stats, name="net", like=state)
+    for module, name in (("net", "kernl"), ("net/a", "kernel")):
+        bundle = {**params.get(module, {}), name: jnp.ones(3)}
+        more = {**params, module: bundle}
+        with pytest.raises(hk_bridge.VariablesError, match="no place in the nnx.State"):
+            hk_bridge.to_flax(more, {}, name="net", like=state)
