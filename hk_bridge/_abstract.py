@@ -94,7 +94,7 @@ def scanned(params: Mapping[str, Any]) -> tuple[int, int]:
     are carried. From JAX 0.12 on they are told by trees."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
-    consts, carried, _ = [len(list(part)) for part in params["ft_in"].elts]
+    consts, carried, _ = [len(part) for part in params["ft_in"].unpack()]
     return consts, carried
 
 

@@ -99,7 +99,9 @@ class Recording(Keyed):
         made = initial(recipe)
         if made.boxed is not None and not _layout.has_boxes(value):
             value = _layout.rebox(value, made.boxed)
-            self._own_level(_layout.PARAMS)[recipe.name] = value
+            level = self._own_level(_layout.PARAMS)
+            if type(level) is dict:  # a loop has frozen ones, which go nowhere
+                level[recipe.name] = value
         if hasattr(value, "shape"):
             found = [value.shape]
         else:

@@ -21,6 +21,7 @@ Levels = dict[names.Path, dict[Any, Any]]  # that are being made, by their place
 # The collections that Flax's own layers, transforms and `nnx.bridge` make.
 FLAXS_OWN = {PARAMS, "batch_stats", "cache", "intermediates", "perturbations"}
 FLAXS_OWN |= {"params_axes", "_overwrite_with_gradient", "nnx", "RngKey", "RngCount"}
+FLAXS_OWN |= {"LoRAParam", "MetricState", "Variable"}
 # What a saved state of training has beside `params`, and variables have not.
 TRAINING = {"opt_state", "opt", "optimizer", "step"}
 

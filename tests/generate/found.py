@@ -23,6 +23,18 @@ FOUND: dict[str, Program] = {
 # Found once, and mended: they hold now.
 MENDED: dict[str, Program] = {
     "streams of NNX code": program("keys_of_haiku", part("nnx_noise")),
+    "boxes in a loop": program(
+        "own_leaves",
+        part("numpy"),
+        part(
+            "while",
+            part(
+                "layer",
+                layer="nn.Dense(4, kernel_init=nn.with_partitioning("
+                "nn.initializers.ones, (None, 'a')))",
+            ),
+        ),
+    ),
     "names never made": program("given_wrong", part("layer"), wrong="unknown_name"),
     "shared scope of a grandchild": program(
         "same_apply",

@@ -217,7 +217,7 @@ def hooked_values(case: Case, hook: Any, train: bool = True) -> None:
         def forward(rngs: Any) -> Any:
             with hook(hk_bridge.FlaxModule):
                 net = built(case, train)
-                return net(X, rngs=rngs, method=case.method)
+                return net(X, rngs=rngs, **case.natively)
 
         f = hk.transform_with_state(forward)
         return f.apply(params, state, None, rngs)[0]
@@ -249,7 +249,7 @@ def own_leaves(case: Case, hook: Any) -> None:
 
     def use(build: Any, rngs: Any) -> Any:
         net = build()
-        y = net(X, rngs=rngs, method=case.method)
+        y = net(X, rngs=rngs, **case.natively)
         found.append(set(by_path(net.variables)))
         return y
 
