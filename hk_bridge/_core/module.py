@@ -121,6 +121,8 @@ class Bridged(_haiku.Module):
     @_haiku.transparent
     def module(self) -> Any:
         """The Flax module that runs."""
+        if self._module is not None:
+            return self._module
         return self._build(self._streams(None), None)
 
     @_haiku.transparent
@@ -169,9 +171,7 @@ class Bridged(_haiku.Module):
         """A call as a pure function, for raw JAX transforms and for solvers.
 
         It is of `variables`, `rngs` and the arguments alone, draws nothing from Haiku
-        and writes nothing to it: `net.apply(net.variables, x)` is `net(x)`. Of a linen
-        module it is `module.apply`; a linen class of `wrap` that has an `apply` of its
-        own keeps that in `module`.
+        and writes nothing to it. Of a linen module it is `module.apply`.
 
         Args:
           variables: `{collection: nested dict}`, as `net.variables`.

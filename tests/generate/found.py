@@ -11,6 +11,9 @@ FOUND: dict[str, Program] = {
     "streams inside lifted code": program(
         "like_haiku", part("jit", part("noise_if_any"))
     ),
+    "shape inside lifted code": program(
+        "like_haiku", part("switch", part("param")), hook="stacking"
+    ),
     "names in an interceptor": program(
         "like_haiku", part("param"), use="under_renaming"
     ),

@@ -79,6 +79,11 @@ FAULTS: tuple[Fault, ...] = (
         of("|".join(LAWS), "inside a lifted transform"),
     ),
     Fault(
+        "shape inside lifted code",
+        "a getter is told the stored shape of a leaf that lifted code asks for",
+        has(of("like_haiku", "at apply hooks were asked", hook="stacking"), *LIFTED),
+    ),
+    Fault(
         "names in an interceptor",
         "leaves of Flax submodules keep their path, whatever an interceptor forces",
         of("like_haiku", "not in Haiku's: |missing: ", use="under_renaming"),
