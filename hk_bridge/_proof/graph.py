@@ -88,11 +88,17 @@ class Graph:
                 continue
             if isinstance(variable, nnx.Intermediate):
                 continue  # what `sow` and `perturb` make, for one call
-            collection = nnx.variablelib.variable_name_from_type(
-                type(variable), allow_register=True
-            )
+            collection = _collection(type(variable))
             if collection not in self.sown:
                 yield Where(collection, path), variable
+
+
+def _collection(cls: type) -> str:
+    """The name that NNX has for a type of Variables, else that of the class."""
+    try:
+        return str(_nnx().variablelib.variable_name_from_type(cls))
+    except ValueError:
+        return cls.__name__
 
 
 def _feed(module: Any, rngs: Mapping[str, Any]) -> None:
