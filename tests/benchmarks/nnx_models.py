@@ -69,11 +69,15 @@ def native(module: nnx.Module) -> tuple[Callable[..., Any], Any]:
     return apply, nnx.split(module)[1]
 
 
-def bridged(make: Callable[[], Any]) -> tuple[Callable[..., Any], Any]:
-    """`apply` of a transform, of params and state, and an input."""
+def bridged(make: Callable[[], Any], key: Any) -> tuple[Callable[..., Any], Any]:
+    """`apply` of a transform, of params and state, and an input.
+
+    Args:
+      key: of Haiku; None where nothing is random natively.
+    """
     f = hk.transform_with_state(lambda x: make()(x))
     params, state = f.init(KEY, TOKENS)
-    return lambda trees, x: f.apply(*trees, KEY, x), (params, state)
+    return lambda trees, x: f.apply(*trees, key, x), (params, state)
 
 
 def cases(lengths: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -81,11 +85,12 @@ def cases(lengths: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     made = [(f"NNX, {n} Linear", Chain, n) for n in lengths]
     for name, cls, n in (*made, ("NNX, 6 blocks", Transformer, 6)):
         instance, wrapped = cls(n, nnx.Rngs(0)), hk_bridge.wrap(cls)
+        key = KEY if cls is Transformer else None
         yield (
             name,
             {
                 "flax": native(instance),
-                "hk_bridge": bridged(lambda i=instance: hk_bridge.FlaxModule(i)),
-                "wrap": bridged(lambda w=wrapped, n=n: w(n)),
+                "hk_bridge": bridged(lambda i=instance: hk_bridge.FlaxModule(i), key),
+                "wrap": bridged(lambda w=wrapped, n=n: w(n), key),
             },
         )
