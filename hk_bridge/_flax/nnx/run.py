@@ -80,7 +80,8 @@ def run(
     there = dict(_layout.leaves(variables))
     bound = found.bind(*_values(found, there, variables, host, fed))
     lost = late.put_back(bound, there)
-    bound.snapshot.take()
+    if bound.late:
+        bound.snapshot.take()
     with (
         seen.watched(bound.module, host, plan.capture),
         seen.sowing(plan, bound) as sown,

@@ -83,15 +83,17 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
         try:
             shape, _, dtype, start = _header(file)
         except ValueError as error:
-            raise TypeError(
-                f"its member {member.filename!r} is no array: {error}"
-            ) from error
+            raise _no_array(member, error) from error
     _check_size(member, shape, dtype, start)
     with archive.open(member) as file:
         array: Any = np.lib.format.read_array(file, allow_pickle=False)
         if file.read(1):
             raise ValueError(f"its member {member.filename!r} holds more than an array")
     return native(array)
+
+
+def _no_array(member: zipfile.ZipInfo, error: ValueError) -> TypeError:
+    return TypeError(f"its member {member.filename!r} is no array: {error}")
 
 
 def _small_array(data: bytes, member: zipfile.ZipInfo) -> Any:
@@ -101,9 +103,7 @@ def _small_array(data: bytes, member: zipfile.ZipInfo) -> Any:
     try:
         shape, fortran, dtype, start = _parsed(header)
     except ValueError as error:
-        raise TypeError(
-            f"its member {member.filename!r} is no array: {error}"
-        ) from error
+        raise _no_array(member, error) from error
     _check_size(member, shape, dtype, start)
     if not math.prod(shape) * dtype.itemsize:
         return native(np.zeros(shape, dtype))
