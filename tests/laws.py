@@ -306,6 +306,15 @@ def state_keeps_its_structure(case: Case) -> None:
     assert traces == 1
 
 
+def called(module: Any, method: Any, *args: Any, **kwargs: Any) -> Any:
+    """What `method`, as `module.apply` takes it, gives of a bound module."""
+    if method is None:
+        return module(*args, **kwargs)
+    if isinstance(method, str):
+        return getattr(module, method)(*args, **kwargs)
+    return method(module, *args, **kwargs)
+
+
 def one_pass_init(case: Case) -> None:
     """The module's code runs once in `init` and once in `apply`."""
     runs = 0
@@ -316,12 +325,7 @@ def one_pass_init(case: Case) -> None:
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             nonlocal runs
             runs += 1
-            method = case.method
-            if method is None:
-                return self.inner(*args, **kwargs)
-            if isinstance(method, str):
-                return getattr(self.inner, method)(*args, **kwargs)
-            return method(self.inner, *args, **kwargs)
+            return called(self.inner, case.method, *args, **kwargs)
 
     def forward(kwargs: Any, rngs: Any) -> Any:
         net = case.bridge(Counted(case.make()), name=NAME)

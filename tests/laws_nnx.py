@@ -42,12 +42,7 @@ def one_pass_init(case: Case) -> None:
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             nonlocal runs
             runs += 1
-            method = case.method
-            if method is None:
-                return self.inner(*args, **kwargs)
-            if isinstance(method, str):
-                return getattr(self.inner, method)(*args, **kwargs)
-            return method(self.inner, *args, **kwargs)
+            return laws.called(self.inner, case.method, *args, **kwargs)
 
     module = Counted(case.make())
 

@@ -164,11 +164,15 @@ class Graph:
         """Whether there is a list, a dict or the like, besides these objects.
 
         Each object has a state of its own that is a tree to JAX."""
+        others, generic = self._trees
+        return not others == generic == sum(_STATE in vars(node) for node in nodes)
+
+    @functools.cached_property
+    def _trees(self) -> tuple[int, int]:
+        """How many nodes are trees that may change, and how many of these are generic."""
         trees = [node.type for node in self._nodes if node.index is None]
-        states = sum(_STATE in vars(node) for node in nodes)
         others = [tree for tree in trees if tree not in _CONSTANT]
-        generic = trees.count(nnx_graph.GenericPytree)
-        return not len(others) == generic == states
+        return len(others), trees.count(nnx_graph.GenericPytree)
 
 
 class Bound:
