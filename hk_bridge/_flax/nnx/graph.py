@@ -169,7 +169,7 @@ class Graph:
 
     @functools.cached_property
     def _trees(self) -> tuple[int, int]:
-        """How many nodes are trees that may change, and how many of these are generic."""
+        """How many nodes are trees that may change, how many of these generic."""
         trees = [node.type for node in self._nodes if node.index is None]
         others = [tree for tree in trees if tree not in _CONSTANT]
         return len(others), trees.count(nnx_graph.GenericPytree)
