@@ -301,7 +301,8 @@ def abstract_variable(collection: str, path: Sequence[Any]) -> VariablesError:
     return VariablesError(
         f"The NNX module has a shape without values at {_path(collection, path)}, and "
         "nothing else gives the value. Write FlaxModule(module, variables=...) with a "
-        "leaf there, or give a module that has values."
+        "leaf there, or give a module that has values; for a wrapped class, give init "
+        "a key."
     )
 
 
@@ -351,6 +352,14 @@ def random_attribute(cls: type) -> VariablesError:
         f"{cls.__name__} draws an array for an attribute from a key, and the array is "
         "no nnx.Variable, so that its value is not in Haiku and cannot be had again at "
         "apply. Write nnx.Variable(...) around it."
+    )
+
+
+def generator_method(generator: Any) -> ModuleTypeError:
+    return ModuleTypeError(
+        f"{generator.__qualname__} is a generator: it would run after the call, where "
+        "nothing that it writes is kept. Write a method that returns "
+        f"list(self.{generator.__name__}(...)), and call that."
     )
 
 

@@ -135,13 +135,13 @@ class Bridged(_haiku.Module):
     @_haiku.transparent
     def _build(self, streams: _flax.Streams, rngs: Any) -> Any:
         """The Flax module, built now if it was not."""
-        if self._module is None:
-            assert self._unbuilt is not None
-            if _haiku.running_init():
-                given = rngs is not None
+        if self._unbuilt is not None and self._module is None:
+            given = rngs is not None
+            has_key = given or _haiku.key_source() is not None
+            if _haiku.running_init() and (has_key or self._given is None):
                 self._module = _flax.build_nnx(*self._unbuilt, streams, given)
             else:
-                names = [] if rngs is None else list(streams.keys)
+                names = list(streams.keys) if given else []
                 more = (names, self._keep_rngs, self._memory)
                 self._module = _flax.outline_nnx(*self._unbuilt, *more)
         return self._module

@@ -17,6 +17,15 @@ FOUND: dict[str, Program] = {
     "names in an interceptor": program(
         "like_haiku", part("param"), use="under_renaming"
     ),
+    "all that to_linen has is written": program(
+        "like_haiku",
+        part(
+            "nnx_layer",
+            layer="nnx.BatchNorm(4, use_running_average=not train, rngs=rngs)",
+        ),
+        hook="policy",
+        train="False",
+    ),
     "module kept by a scope": program(
         "nothing_is_kept", part("custom_vjp", part("layer"))
     ),

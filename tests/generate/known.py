@@ -9,6 +9,7 @@ from typing import Any
 
 from .laws import LAWS
 from .lifted import LIFTED
+from .nnx_pieces import NNX
 from .spec import Program
 
 
@@ -87,6 +88,11 @@ FAULTS: tuple[Fault, ...] = (
         "names in an interceptor",
         "leaves of Flax submodules keep their path, whatever an interceptor forces",
         of("like_haiku", "not in Haiku's: |missing: ", use="under_renaming"),
+    ),
+    Fault(
+        "all that to_linen has is written",
+        "Flax's own `ToLinen` puts all its variables after each call, also what it read",
+        has(of("like_haiku", "state that is read ends otherwise"), "nnx.", *NNX),
     ),
     Fault(
         "module kept by a scope",

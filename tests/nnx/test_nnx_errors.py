@@ -146,3 +146,18 @@ def test_check_says_what_differs():
     assert not raised.value.args[0].ok
     with pytest.raises(TypeError):
         check(nnx.Linear, X)
+
+
+def test_a_generator_is_refused():
+    """It would write into its copy after the call, and nobody would see it."""
+
+    class Walking(nnx.Module):
+        def __init__(self):
+            self.count = nnx.BatchStat(jnp.zeros([]))
+
+        def __call__(self, x):
+            self.count[...] += 1
+            yield x
+
+    with pytest.raises(ModuleTypeError, match=r"list\(self.__call__\(...\)\)"):
+        transform(Walking()).init(None, X)

@@ -18,6 +18,7 @@ from replay import pure
 from replay import replayed
 
 from hk_bridge import FlaxModule
+from hk_bridge import VariablesError
 from hk_bridge import to_flax
 from hk_bridge import to_haiku
 from hk_bridge import wrap
@@ -295,3 +296,20 @@ def test_lists_are_modules_like_others():
     assert list(variables["params"]["rows"]) == [0, 1]
     again, _ = to_haiku(variables, name="net")
     assert_identical(again, params)
+
+
+def test_a_class_with_all_its_values_needs_no_key():
+    """As a linen module that has all its `variables`, and as an instance."""
+    _, params, state = init(Deep)
+    variables = to_flax(params, state, name="net")
+    _, *again = init(Deep, key=None, variables=variables)
+    assert_identical(again, [params, state])
+
+
+def test_a_class_without_all_its_values_says_which_it_lacks():
+    _, params, state = init(Deep)
+    variables = to_flax(params, state, name="net")
+    first = sorted(variables["params"])[0]
+    del variables["params"][first]
+    with pytest.raises(VariablesError, match=f"'{first}/.*give init a key"):
+        init(Deep, key=None, variables=variables)

@@ -5,6 +5,7 @@ the host gives, as `nnx.split` and `nnx.merge` do."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import inspect
 import itertools
 from typing import Any
 from typing import NamedTuple
@@ -87,6 +88,8 @@ def run(
         seen.sowing(plan, bound) as sown,
     ):
         output = plan.function(bound.module, *args, **kwargs)
+    if inspect.isgenerator(output):  # it runs when nobody looks at what it writes
+        raise _errors.generator_method(output)
     fed.end()
     _collect(bound, fed, plan, variables, record, host, lost)
     for where, value in sown:
