@@ -91,7 +91,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "all that to_linen has is written",
-        "Flax's own `ToLinen` puts all its variables after each call, also what it read",
+        "Flax's `ToLinen` puts all its variables after each call, written or not",
         has(of("like_haiku", "state that is read ends otherwise"), "nnx.", *NNX),
     ),
     Fault(
