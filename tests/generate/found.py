@@ -26,6 +26,11 @@ FOUND: dict[str, Program] = {
         hook="policy",
         train="False",
     ),
+    "to_linen takes Mappings apart": program(
+        "keys_of_haiku",
+        part("nnx_reader", leaf="Chex(left=jnp.zeros([]), right=jnp.ones([4]))"),
+        part("nnx_parts", part("nnx_noise")),
+    ),
     "module kept by a scope": program(
         "nothing_is_kept", part("custom_vjp", part("layer"))
     ),
