@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import gc
+import statistics
 from typing import Any
 import weakref
 
@@ -126,17 +127,17 @@ def caches_stay(case: Case, cls: Any, how: Any) -> None:
     f = hk.transform_with_state(lambda: hk_bridge.FlaxModule(module, name="net")(X))
 
     def grown(run: Callable[[], Any]) -> int:
-        found = []
-        gc.collect()  # or what others left dead makes up for what is new
-        # They fill at first, and what other tests left in them goes by and by.
-        while len(found) < 8 and (not found or found[-1] > 0):
+        found: list[int] = []
+        # They fill at first, and what other tests left in them goes by and by: that
+        # may hide what a round leaves, so the last three have to agree.
+        while len(found) < 9 and (len(found) < 3 or max(found[-3:]) > 0):
             run()
             before = entries()
             run()
             if entries() > before:
                 gc.collect()  # what is dead is not kept
             found.append(entries() - before)
-        return max(0, found[-1])
+        return max(0, statistics.median_low(found[-5:]))
 
     def native() -> Any:
         variables = module.init(case.rngs(init=True), X)
