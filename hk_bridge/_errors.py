@@ -428,6 +428,134 @@ def no_groups() -> ValueError:
     )
 
 
+# Layers that cannot be stacked.
+
+
+def layers_name(given: Any) -> Exception:
+    kind = ValueError if isinstance(given, str) else TypeError
+    return kind(
+        "The layers are given by a name with one {} for the number, like "
+        "'net/layers_{}', or by a list of all their names in order, not by "
+        f"{given!r}."
+    )
+
+
+def stack_name(given: Any) -> Exception:
+    kind = ValueError if isinstance(given, str) else TypeError
+    return kind(
+        "The name of a module is like 'net/layers', with something between all of its "
+        f"slashes, not {given!r}."
+    )
+
+
+def layers_overlap(one: str, other: str) -> ValueError:
+    return ValueError(
+        f"The layers {one!r} and {other!r} are not two: give each name once, and none "
+        "that is inside of another."
+    )
+
+
+def layers_count(given: int, count: int) -> ValueError:
+    return ValueError(
+        f"into= has {given} names, but {count} layers are stacked. Give as many, or "
+        "one name with {} for the number."
+    )
+
+
+def stack_axis(given: Any) -> TypeError:
+    return TypeError(
+        "axis= is an int, or for Flax variables a dict of one for each collection, "
+        f"like {{'params': 0}}, not {given!r}."
+    )
+
+
+def no_layers(layers: str, nearest: str | None) -> VariablesError:
+    line = "No module there has a number in its name."
+    if nearest is not None:
+        line = f"The nearest name is {nearest!r}."
+        if "%i" in nearest:
+            line += " A number that is no text, as in lists of NNX, is written '%i{}'."
+    return VariablesError(f"The tree has no layers {layers!r}, of any number. {line}")
+
+
+def layers_on_top(layers: str) -> VariablesError:
+    return VariablesError(
+        f"The layers {layers!r} are on top of the tree, where Flax variables have "
+        f'collections. Write stack({{"params": tree}}, {layers!r}, ...)["params"].'
+    )
+
+
+def layers_with_collection(layers: str, rest: str) -> VariablesError:
+    return VariablesError(
+        f"The name {layers!r} begins with a collection. In Flax variables it is the "
+        f"path in each collection: write {rest!r}, and axis={{...}} to choose some."
+    )
+
+
+def layer_gap(
+    layers: str, missing: int, held: Sequence[int], first: str
+) -> VariablesError:
+    some = f"{list(held)}" if len(held) < 8 else f"[{held[0]}, ..., {held[-1]}]"
+    line = f"[{layers!r}.format(i) for i in {some}]"
+    if first:
+        line = f"[{first!r}, *({layers!r}.format(i) for i in {some})]"
+    return VariablesError(
+        f"There is no {layers.replace('{}', str(missing))!r}, while there is "
+        f"{layers.replace('{}', str(held[-1]))!r}: layers are counted from 0 without "
+        f"a gap. Give the names of those that are meant: {line}."
+    )
+
+
+def no_module(name: str, nearest: str | None) -> VariablesError:
+    hint = f" The nearest name is {nearest!r}." if nearest else ""
+    return VariablesError(f"The tree has nothing at {name!r}.{hint}")
+
+
+def layer_lacks(missing: Any, other: Any) -> VariablesError:
+    return VariablesError(
+        f"The layers are not alike: there is {str(other)!r}, but not {str(missing)!r}. "
+        "Layers of one scan have the same leaves; give a list of those that are alike."
+    )
+
+
+def no_stack(where: Any, given: str, expected: str) -> VariablesError:
+    return VariablesError(
+        f"The leaf {str(where)!r} is {given}, where a stack of layers needs "
+        f"{expected}. Make an array of it (jax.numpy.asarray), choose another axis=, "
+        "or give a list of the layers that are alike."
+    )
+
+
+def nothing_to_stack(name: str) -> VariablesError:
+    return VariablesError(
+        f"The layers have no leaves, from {name!r} on: nothing would tell how many "
+        "there were."
+    )
+
+
+def nothing_to_unstack(name: str, empty: Any) -> VariablesError:
+    what = f"{str(empty)!r} has 0 of them" if empty else "no leaf is there"
+    return VariablesError(
+        f"{name!r} holds no layers: {what}. Give the name of modules that a scan "
+        "stacked, and axis= as it has it."
+    )
+
+
+def uneven_stack(one: tuple[int, Any], other: tuple[int, Any]) -> VariablesError:
+    return VariablesError(
+        f"The stack is uneven: {str(one[1])!r} has {one[0]} layers, and "
+        f"{str(other[1])!r} has {other[0]}. Give the name of modules that one scan "
+        "stacked, and axis= as it has it."
+    )
+
+
+def stack_taken(target: Sequence[str], at: Any) -> VariablesError:
+    return VariablesError(
+        f"{'/'.join(target)!r} is taken: the tree has {str(at)!r}. Choose another "
+        "into=."
+    )
+
+
 # State that would change its structure; variables that are not there yet.
 
 
@@ -540,6 +668,13 @@ def note_field(field: str, haiku_module: Any) -> str:
     return (
         f"Its field {field} is a Haiku module, {_type(haiku_module)}. Where Flax is to "
         f"run a submodule, write one of Flax{line}."
+    )
+
+
+def note_box(cls: type) -> str:
+    return (
+        f"A {cls.__name__} has a name for each axis. Give the one of the layers, as "
+        'nn.scan has it: metadata_params={nn.PARTITION_NAME: "layers"}.'
     )
 
 

@@ -70,16 +70,9 @@ def partition_specs(
         made = _abstract.evaluate(init, *args, **kwargs)
     pair = isinstance(made, tuple) and len(made) == 2
     params, state = made if pair else (made, {})
-    if not (_is_haikus(params) and _is_haikus(state)):
+    if not (_layout.are_haikus(params) and _layout.are_haikus(state)):
         raise _errors.not_an_init(init)
     return _specs(params, annotations, True), _specs(state, annotations, False)
-
-
-def _is_haikus(tree: Any) -> bool:
-    """Whether `tree` is of Haiku, whose leaves are no boxes."""
-    if not _layout.are_bundles(tree):
-        return False
-    return not any(_layout.is_box(leaf) for b in tree.values() for leaf in b.values())
 
 
 def named_shardings(mesh: jax.sharding.Mesh, specs: Any) -> Any:

@@ -9,6 +9,7 @@ from hk_bridge._layout.convert import FLAXS_OWN as FLAXS_OWN
 from hk_bridge._layout.convert import TRAINING as TRAINING
 from hk_bridge._layout.convert import Bundles as Bundles
 from hk_bridge._layout.convert import are_bundles as are_bundles
+from hk_bridge._layout.convert import are_haikus as are_haikus
 from hk_bridge._layout.convert import bundles as bundles
 from hk_bridge._layout.convert import check_collections as check_collections
 from hk_bridge._layout.convert import chosen as chosen

@@ -228,6 +228,17 @@ def are_bundles(value: Any) -> bool:
     return not any(trees.is_level(leaf) for b in value.values() for leaf in b.values())
 
 
+def are_haikus(value: Any) -> bool:
+    """Whether `value` is Haiku's params or state, whose leaves are no boxes.
+
+    >>> are_haikus({"net/a": {"w": 1.0}}), are_haikus({"params": {"a": {"w": 1.0}}})
+    (True, False)
+    """
+    if not are_bundles(value):
+        return False
+    return not any(trees.is_box(leaf) for b in value.values() for leaf in b.values())
+
+
 def _is_bundle(value: Any) -> bool:
     """Whether `value` is a dict of leaves, which in Haiku may be of any class."""
     return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)

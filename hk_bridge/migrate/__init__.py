@@ -3,7 +3,9 @@
 `load(path)` gives Flax variables, `save(path, variables)` keeps them, `diff` tells what
 a checkpoint lacks or has too much, and `twin` gives Haiku's own layer with the weights
 of a layer of Flax. `load_haiku` and `save_haiku` do the same for the `(params, state)`
-of Haiku's own code bases. The format of a checkpoint follows from its path:
+of Haiku's own code bases. `stack` makes the layers of an unrolled network those of one
+that scans them, and `unstack` goes back. The format of a checkpoint follows from its
+path:
 
 * `.msgpack`, and a file like `checkpoint_100`: Flax's own (`flax.serialization`);
 * `.safetensors`: flat names, `params/Dense_0/kernel`; arrays lie in the mapped file;
@@ -64,6 +66,8 @@ from hk_bridge.migrate._haiku import load_haiku as load_haiku
 from hk_bridge.migrate._haiku import save_haiku as save_haiku
 from hk_bridge.migrate._load import load as load
 from hk_bridge.migrate._save import save as save
+from hk_bridge.migrate._stack import stack as stack
+from hk_bridge.migrate._stack import unstack as unstack
 from hk_bridge.migrate._table import Table as Table
 from hk_bridge.migrate._twins import Twin as Twin
 from hk_bridge.migrate._twins import TwinError as TwinError
@@ -79,5 +83,7 @@ __all__ = [
     "load_haiku",
     "save",
     "save_haiku",
+    "stack",
     "twin",
+    "unstack",
 ]

@@ -219,6 +219,44 @@ def shared_blocks(n: int) -> dict[str, Thunk]:
     }
 
 
+def stacked_blocks(n: int) -> dict[str, Thunk]:
+    """Compiles a transformer of `n` blocks: unrolled in Flax, and in `layer_stack`."""
+    module, x = models.Transformer(n), models.TOKENS
+    block = lambda x: hk_bridge.FlaxModule(models.Block(), name="block")(x)
+
+    def forward(x: Any) -> Any:
+        x = hk.experimental.layer_stack(n, name="stack")(block)(x)
+        return hk_bridge.nn.LayerNorm(name="norm")(x)
+
+    variables = module.init(models.KEY, x)
+    params, _ = hk_bridge.to_haiku(variables, name="net")
+    params = hk_bridge.migrate.stack(params, "net/Block_{}", into="stack/block")
+    params["norm"] = params.pop("net/LayerNorm_0")
+    f = hk.transform(forward)
+    return {
+        "flax": compilation(module.apply, variables, x),
+        "hk_bridge": compilation(lambda p, x: f.apply(p, None, x), params, x),
+    }
+
+
+def compilation(f: Callable[..., Any], *args: Any) -> Thunk:
+    """Traces and compiles the gradient of `f` anew each time it is called."""
+
+    def thunk() -> None:
+        loss = lambda *args: (f(*args) ** 2).mean()
+        jax.jit(jax.grad(loss)).lower(*args).compile()
+
+    return thunk
+
+
+def few(thunks: dict[str, Thunk], rounds: int) -> dict[str, float]:
+    """The ratio of medians, of what takes too long for `ratios`."""
+    times = {n: [seconds(t) for _ in range(rounds)] for n, t in thunks.items()}
+    flax_s = statistics.median(times["flax"])
+    ours_s = statistics.median(times["hk_bridge"])
+    return {"hk_bridge": ours_s / flax_s, "flax_ms": 1e3 * flax_s}
+
+
 def eager() -> dict[str, Thunk]:
     """One small layer, called without jit."""
     x = models.jnp.ones([2, 8, 8, 16])
@@ -334,6 +372,8 @@ def rows(quick: bool) -> Iterator[Row]:
         yield compared(f"{case}: apply trace", 1.1, thunks)
     yield compared("100 shared LayerNorms", 0.35, shared_norms(100))
     yield compared("24 shared blocks", 0.25, shared_blocks(24))
+    compiled = functools.partial(few, stacked_blocks(24), 3)
+    yield "24 blocks stacked: compile", 0.65, compiled
     yield compared("GroupNorm: eager call", 1.1, eager(), 20 * rounds)
     yield "import", 50, lambda: {"hk_bridge_ms": import_ms()}
 
