@@ -402,6 +402,33 @@ def keyword_of_both(keyword: str, owner: str) -> TypeError:
     )
 
 
+def named(function: Any) -> str:
+    """How messages name a function, or an object that can be called."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return str(name)
+
+
+def no_initializer(value: Any) -> TypeError:
+    if isinstance(value, type):
+        name = value.__name__
+        return TypeError(
+            f"An initialiser was expected, but got the class {name}. Write {name}(...) "
+            "to build it first."
+        )
+    return TypeError(
+        "initializer needs a Haiku initialiser, a function (shape, dtype), but got "
+        f"{_type(value)}. Write initializer(hk.initializers.RandomNormal()), for "
+        "example."
+    )
+
+
+def flax_initializer(value: Any) -> TypeError:
+    return TypeError(
+        f"{named(value)} is an initialiser of Flax, a function (key, shape, dtype). "
+        "Give it to the Flax module as it is, without initializer(...)."
+    )
+
+
 def groups_twice(num_groups: int, group_size: int) -> ValueError:
     return ValueError(
         f"GroupNorm got both num_groups={num_groups} and group_size={group_size}, of "
@@ -531,6 +558,23 @@ def note_field(field: str, haiku_module: Any) -> str:
     return (
         f"Its field {field} is a Haiku module, {_type(haiku_module)}. Where Flax is to "
         f"run a submodule, write one of Flax{line}."
+    )
+
+
+def note_initializer(init_fn: Any) -> str:
+    name = named(init_fn)
+    return (
+        f"{name} is a Haiku initialiser, called with (shape, dtype). Flax gives a key, "
+        f"too: write hk_bridge.initializer(w) in its place, w being this {name}."
+    )
+
+
+def note_no_key(init_fn: Any, collection: str, path: Sequence[str]) -> str:
+    return (
+        f"The initialiser {named(init_fn)} of {_path(collection, path)} asks Haiku "
+        "for a key where none is at hand: inside a lifted transform (nn.remat, nn.jit, "
+        "...) none can be drawn, and Flax gives none to a variable. Write init_fn = "
+        'lambda: hk_bridge.initializer(w)(self.make_rng("params"), shape, dtype).'
     )
 
 

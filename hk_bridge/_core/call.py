@@ -100,7 +100,7 @@ def _fetched(
     missing = _flax.lacks_param(error) and _haiku.has_creators()
     if side.initializing or not missing:
         return {}
-    specs = _flax.specs(plan, args, kwargs)
+    specs = _specs(plan, args, kwargs)
     fetched: Changes = side.fetched(specs)
     return fetched
 
@@ -134,9 +134,16 @@ def _made_by_flax(
     if _haiku.running_init():
         return net._made or set()
     try:
-        specs = _flax.specs(plan, args, kwargs)
+        specs = _specs(plan, args, kwargs)
     except Exception:
         return net._made  # the call itself will say what is wrong
     made = {where for where, _ in _layout.leaves(specs)}
     net._made = (net._made or set()) | made
     return net._made
+
+
+def _specs(plan: _flax.Plan, args: Any, kwargs: Any) -> Variables:
+    """The shapes of all variables."""
+    with _haiku.shapes_alone():
+        specs: Variables = _flax.specs(plan, args, kwargs)
+    return specs

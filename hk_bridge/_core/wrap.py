@@ -15,6 +15,7 @@ from hk_bridge._core import call
 from hk_bridge._core import caller
 from hk_bridge._core import cell
 from hk_bridge._core import document
+from hk_bridge._core import initializers
 from hk_bridge._core import module as _module
 from hk_bridge._core import signature
 
@@ -51,6 +52,7 @@ class Silent(_module.Bridged):
     @_haiku.transparent
     def _made_of(self, args: Any, kwargs: Any) -> Any:
         """The Flax module; one of NNX that has no keys waits for those of init."""
+        args, kwargs = initializers.taken(self.flax_class, args, kwargs)
         if not _flax.is_nnx_class(self.flax_class):
             return _flax.build(self.flax_class, args, kwargs)
         if "rngs" in kwargs and _haiku.running_init():
@@ -100,6 +102,9 @@ def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
     returns `(output, state)` and has `initial_state(batch_size)`. Its other methods
     take and give what they do in Flax. A class without `__call__` cannot be called in
     Haiku, either, and is no `FlaxModule`.
+
+    An argument named `*_init` (or `init`, `*_initializer`) takes Haiku's initialisers,
+    `(shape, dtype)`, as well as Flax's; see `hk_bridge.initializer`.
 
     Args:
       cls: a linen module class, or an NNX module class. That is built at init as

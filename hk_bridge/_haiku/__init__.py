@@ -19,6 +19,14 @@ from hk_bridge._haiku.context import sees_state as sees_state
 from hk_bridge._haiku.hooks import MISSING as MISSING
 from hk_bridge._haiku.hooks import cast as cast
 from hk_bridge._haiku.hooks import check_usage as check_usage
+from hk_bridge._haiku.initializers import drawing_from as drawing_from
+from hk_bridge._haiku.initializers import draws as draws
+from hk_bridge._haiku.initializers import identity as identity
+from hk_bridge._haiku.initializers import initialize as initialize
+from hk_bridge._haiku.initializers import is_class_of_haiku as is_class_of_haiku
+from hk_bridge._haiku.initializers import is_for_a_key as is_for_a_key
+from hk_bridge._haiku.initializers import is_of_haiku as is_of_haiku
+from hk_bridge._haiku.initializers import shapes_alone as shapes_alone
 from hk_bridge._haiku.ledger import Ledger as Ledger
 from hk_bridge._haiku.seen import announce as announce
 from hk_bridge._haiku.seen import haiku_inside as haiku_inside
