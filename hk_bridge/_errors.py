@@ -429,6 +429,44 @@ def flax_initializer(value: Any) -> TypeError:
     )
 
 
+def one_kernel_size(cls: str, features: Any, size: int) -> TypeError:
+    features = "features" if features is None else features
+    return TypeError(
+        f"hk_bridge.nn.{cls} got kernel_size={size}, one number, which Flax takes for "
+        f"a window along one axis, whatever the input is. Write {cls}({features}, "
+        f"({size},)) for an input [N, W, C], as of hk.Conv1D; ({size}, {size}) for "
+        f"[N, H, W, C], as of hk.Conv2D."
+    )
+
+
+def without_names(
+    cls: str, shared: int, given: int, line: str, lines: Sequence[str]
+) -> TypeError:
+    count = "one argument" if shared == 1 else f"{shared or 'no'} arguments"
+    theirs = "".join(f" {text[:1].upper()}{text[1:]}." for text in lines)
+    return TypeError(
+        f"hk_bridge.nn.{cls} takes {count} without a name, but got {given}: after that "
+        f"Haiku and Flax have others in these places. Of Flax, write {line}.{theirs}"
+    )
+
+
+def haiku_names(cls: str, lines: Sequence[str]) -> TypeError:
+    return TypeError(f"hk_bridge.nn.{cls} has names of Flax's. {'. '.join(lines)}.")
+
+
+def no_such_layer(name: str, flax: str | None, what: str) -> AttributeError:
+    text = f"module 'hk_bridge.nn' has no attribute {name!r}"
+    if what == "layer":
+        text += f". Haiku's {name} is {flax} here: write hk_bridge.nn.{flax}(...)."
+    elif what == "function":
+        text += f". It is a plain function: write flax.linen.{name}."
+    elif what == "haiku":
+        text += f". Haiku's own needs no bridge: write hk.{name}."
+    elif flax is not None:
+        text += f". Did you mean {flax!r}?"
+    return AttributeError(text, name=name)
+
+
 def groups_twice(num_groups: int, group_size: int) -> ValueError:
     return ValueError(
         f"GroupNorm got both num_groups={num_groups} and group_size={group_size}, of "
@@ -559,6 +597,10 @@ def note_field(field: str, haiku_module: Any) -> str:
         f"Its field {field} is a Haiku module, {_type(haiku_module)}. Where Flax is to "
         f"run a submodule, write one of Flax{line}."
     )
+
+
+def note_haiku_name(line: str) -> str:
+    return f"{line}."
 
 
 def note_initializer(init_fn: Any) -> str:
