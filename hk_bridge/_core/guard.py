@@ -45,7 +45,7 @@ class Guard:
 
 
 class _Order:
-    """The arguments of a function in Flax and in Haiku, and how many both begin with."""
+    """The arguments of a function in Flax and in Haiku, and how many are the same."""
 
     def __init__(self, flax: Any, haiku: Any):
         self.flax, variadic = _names(flax)

@@ -16,6 +16,7 @@ from hk_bridge._haiku.context import lift_prefix as lift_prefix
 from hk_bridge._haiku.context import next_key as next_key
 from hk_bridge._haiku.context import running_init as running_init
 from hk_bridge._haiku.context import sees_state as sees_state
+from hk_bridge._haiku.context import transforms as transforms
 from hk_bridge._haiku.hooks import MISSING as MISSING
 from hk_bridge._haiku.hooks import cast as cast
 from hk_bridge._haiku.hooks import check_usage as check_usage
@@ -31,6 +32,7 @@ from hk_bridge._haiku.ledger import Ledger as Ledger
 from hk_bridge._haiku.seen import announce as announce
 from hk_bridge._haiku.seen import haiku_inside as haiku_inside
 from hk_bridge._haiku.seen import is_observed as is_observed
+from hk_bridge._haiku.seen import is_stand_in as is_stand_in
 from hk_bridge._haiku.seen import name_in_force as name_in_force
 from hk_bridge._haiku.seen import observe as observe
 from hk_bridge._haiku.seen import texts_wanted as texts_wanted
