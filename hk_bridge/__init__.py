@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hk_bridge import nn as nn
     from hk_bridge import sharding as sharding
     from hk_bridge import testing as testing
+    from hk_bridge._core.initializers import initializer as initializer
     from hk_bridge._core.module import FlaxModule as FlaxModule
     from hk_bridge._core.share import share_traces as share_traces
     from hk_bridge._core.wrap import wrap as wrap
@@ -47,6 +48,7 @@ __all__ = [
     "NotInitializedError",
     "StateStructureError",
     "VariablesError",
+    "initializer",
     "migrate",
     "nn",
     "sharding",
@@ -65,6 +67,7 @@ _HOMES = {
     "NotInitializedError": "_errors",
     "StateStructureError": "_errors",
     "VariablesError": "_errors",
+    "initializer": "_core.initializers",
     "share_traces": "_core.share",
     "to_flax": "_layout",
     "to_haiku": "_layout",

@@ -411,6 +411,71 @@ def keyword_of_both(keyword: str, owner: str) -> TypeError:
     )
 
 
+def named(function: Any) -> str:
+    """How messages name a function, or an object that can be called."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return str(name)
+
+
+def no_initializer(value: Any) -> TypeError:
+    if isinstance(value, type):
+        name = value.__name__
+        return TypeError(
+            f"An initialiser was expected, but got the class {name}. Write {name}(...) "
+            "to build it first."
+        )
+    return TypeError(
+        "initializer needs a Haiku initialiser, a function (shape, dtype), but got "
+        f"{_type(value)}. Write initializer(hk.initializers.RandomNormal()), for "
+        "example."
+    )
+
+
+def flax_initializer(value: Any) -> TypeError:
+    return TypeError(
+        f"{named(value)} is an initialiser of Flax, a function (key, shape, dtype). "
+        "Give it to the Flax module as it is, without initializer(...)."
+    )
+
+
+def one_kernel_size(cls: str, features: Any, size: int) -> TypeError:
+    features = "features" if features is None else features
+    return TypeError(
+        f"hk_bridge.nn.{cls} got kernel_size={size}, one number, which Flax takes for "
+        f"a window along one axis, whatever the input is. Write {cls}({features}, "
+        f"({size},)) for an input [N, W, C], as of hk.Conv1D; ({size}, {size}) for "
+        f"[N, H, W, C], as of hk.Conv2D."
+    )
+
+
+def without_names(
+    cls: str, shared: int, given: int, line: str, lines: Sequence[str]
+) -> TypeError:
+    count = "one argument" if shared == 1 else f"{shared or 'no'} arguments"
+    theirs = "".join(f" {text[:1].upper()}{text[1:]}." for text in lines)
+    return TypeError(
+        f"hk_bridge.nn.{cls} takes {count} without a name, but got {given}: after that "
+        f"Haiku and Flax have others in these places. Of Flax, write {line}.{theirs}"
+    )
+
+
+def haiku_names(cls: str, lines: Sequence[str]) -> TypeError:
+    return TypeError(f"hk_bridge.nn.{cls} has names of Flax's. {'. '.join(lines)}.")
+
+
+def no_such_layer(name: str, flax: str | None, what: str) -> AttributeError:
+    text = f"module 'hk_bridge.nn' has no attribute {name!r}"
+    if what == "layer":
+        text += f". Haiku's {name} is {flax} here: write hk_bridge.nn.{flax}(...)."
+    elif what == "function":
+        text += f". It is a plain function: write flax.linen.{name}."
+    elif what == "haiku":
+        text += f". Haiku's own needs no bridge: write hk.{name}."
+    elif flax is not None:
+        text += f". Did you mean {flax!r}?"
+    return AttributeError(text, name=name)
+
+
 def groups_twice(num_groups: int, group_size: int) -> ValueError:
     return ValueError(
         f"GroupNorm got both num_groups={num_groups} and group_size={group_size}, of "
@@ -675,6 +740,27 @@ def note_box(cls: type) -> str:
     return (
         f"A {cls.__name__} has a name for each axis. Give the one of the layers, as "
         'nn.scan has it: metadata_params={nn.PARTITION_NAME: "layers"}.'
+    )
+
+
+def note_haiku_name(line: str) -> str:
+    return f"{line}."
+
+
+def note_initializer(init_fn: Any) -> str:
+    name = named(init_fn)
+    return (
+        f"{name} is a Haiku initialiser, called with (shape, dtype). Flax gives a key, "
+        f"too: write hk_bridge.initializer(w) in its place, w being this {name}."
+    )
+
+
+def note_no_key(init_fn: Any, collection: str, path: Sequence[str]) -> str:
+    return (
+        f"The initialiser {named(init_fn)} of {_path(collection, path)} asks Haiku "
+        "for a key where none is at hand: inside a lifted transform (nn.remat, nn.jit, "
+        "...) none can be drawn, and Flax gives none to a variable. Write init_fn = "
+        'lambda: hk_bridge.initializer(w)(self.make_rng("params"), shape, dtype).'
     )
 
 

@@ -2,6 +2,8 @@
 
 Each is `wrap(flax.linen.X)`: the constructor, the methods and the documentation are
 linen's. Recurrent cells are `hk.RNNCore`s. `GroupNorm` has defaults of its own.
+Initialisers of Haiku are taken as they are. Where Haiku's layer has another argument
+than linen's in the same place, the name is to be given; `kernel_size` is a tuple.
 
 Left to Flax, since they hold no variables: the activations and the pooling functions of
 `flax.linen` are plain functions, which work in Haiku as they are, and `nn.BatchApply`
@@ -15,14 +17,20 @@ wraps any function.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import difflib
 import operator
 from typing import Any
+from typing import ParamSpec
 
 import jax.numpy as jnp
 
 from hk_bridge import _errors
+from hk_bridge import _spelling
+from hk_bridge._core.guard import Guard as _Guard
+from hk_bridge._core.wrap import HaikuClass as _HaikuClass
 from hk_bridge._core.wrap import wrap as _wrap
 from hk_bridge._flax import linen as _linen
+from hk_bridge._haiku import native as _hk
 
 __all__ = [
     "BatchNorm",
@@ -60,38 +68,50 @@ __all__ = [
     "WeightNorm",
 ]
 
-BatchNorm = _wrap(_linen.BatchNorm)
-Bidirectional = _wrap(_linen.Bidirectional)
-Conv = _wrap(_linen.Conv)
-ConvLSTMCell = _wrap(_linen.ConvLSTMCell)
-ConvLocal = _wrap(_linen.ConvLocal)
-ConvTranspose = _wrap(_linen.ConvTranspose)
-Dense = _wrap(_linen.Dense)
-DenseGeneral = _wrap(_linen.DenseGeneral)
-Dropout = _wrap(_linen.Dropout)
-Einsum = _wrap(_linen.Einsum)
-Embed = _wrap(_linen.Embed)
-Fp8DirectDotGeneralOp = _wrap(_linen.Fp8DirectDotGeneralOp)
+_P = ParamSpec("_P")
+
+
+def _layer(flax: Callable[_P, Any], haiku: Any = None) -> _HaikuClass[_P]:
+    """Linen's layer; it refuses what would mean something else to Haiku's."""
+    made = _wrap(flax)
+    made._guard = _Guard(flax, haiku)
+    return made
+
+
+BatchNorm = _layer(_linen.BatchNorm, _hk.BatchNorm)
+Bidirectional = _layer(_linen.Bidirectional)
+Conv = _layer(_linen.Conv, _hk.Conv2D)
+ConvLSTMCell = _layer(_linen.ConvLSTMCell)
+ConvLocal = _layer(_linen.ConvLocal, _hk.Conv2D)
+ConvTranspose = _layer(_linen.ConvTranspose, _hk.Conv2DTranspose)
+Dense = _layer(_linen.Dense, _hk.Linear)
+DenseGeneral = _layer(_linen.DenseGeneral)
+Dropout = _layer(_linen.Dropout)
+Einsum = _layer(_linen.Einsum)
+Embed = _layer(_linen.Embed, _hk.Embed)
+Fp8DirectDotGeneralOp = _layer(_linen.Fp8DirectDotGeneralOp)
 Fp8DotGeneral = Fp8DirectDotGeneralOp  # as in linen
-Fp8DotGeneralOp = _wrap(_linen.Fp8DotGeneralOp)
-Fp8Einsum = _wrap(_linen.Fp8Einsum)
-GRUCell = _wrap(_linen.GRUCell)
-InstanceNorm = _wrap(_linen.InstanceNorm)
-LSTMCell = _wrap(_linen.LSTMCell)
-LayerNorm = _wrap(_linen.LayerNorm)
-MGUCell = _wrap(_linen.MGUCell)
-MultiHeadAttention = _wrap(_linen.MultiHeadAttention)
-MultiHeadDotProductAttention = _wrap(_linen.MultiHeadDotProductAttention)
-NANOOFp8DotGeneralOp = _wrap(_linen.NANOOFp8DotGeneralOp)
-OptimizedLSTMCell = _wrap(_linen.OptimizedLSTMCell)
-PReLU = _wrap(_linen.PReLU)
-RMSNorm = _wrap(_linen.RMSNorm)
-RNN = _wrap(_linen.RNN)
-SelfAttention = _wrap(_linen.SelfAttention)
-Sequential = _wrap(_linen.Sequential)
-SimpleCell = _wrap(_linen.SimpleCell)
-SpectralNorm = _wrap(_linen.SpectralNorm)
-WeightNorm = _wrap(_linen.WeightNorm)
+Fp8DotGeneralOp = _layer(_linen.Fp8DotGeneralOp)
+Fp8Einsum = _layer(_linen.Fp8Einsum)
+GRUCell = _layer(_linen.GRUCell, _hk.GRU)
+InstanceNorm = _layer(_linen.InstanceNorm, _hk.InstanceNorm)
+LSTMCell = _layer(_linen.LSTMCell, _hk.LSTM)
+LayerNorm = _layer(_linen.LayerNorm, _hk.LayerNorm)
+MGUCell = _layer(_linen.MGUCell)
+MultiHeadAttention = _layer(_linen.MultiHeadAttention, _hk.MultiHeadAttention)
+MultiHeadDotProductAttention = _layer(
+    _linen.MultiHeadDotProductAttention, _hk.MultiHeadAttention
+)
+NANOOFp8DotGeneralOp = _layer(_linen.NANOOFp8DotGeneralOp)
+OptimizedLSTMCell = _layer(_linen.OptimizedLSTMCell, _hk.LSTM)
+PReLU = _layer(_linen.PReLU)
+RMSNorm = _layer(_linen.RMSNorm, _hk.RMSNorm)
+RNN = _layer(_linen.RNN)
+SelfAttention = _layer(_linen.SelfAttention)
+Sequential = _layer(_linen.Sequential)
+SimpleCell = _layer(_linen.SimpleCell, _hk.VanillaRNN)
+SpectralNorm = _layer(_linen.SpectralNorm)
+WeightNorm = _layer(_linen.WeightNorm)
 
 
 class _Default(int):
@@ -101,7 +121,7 @@ class _Default(int):
 _NUM_GROUPS = _Default(32)
 
 
-class GroupNorm(_wrap(_linen.GroupNorm)):  # type: ignore[misc]
+class GroupNorm(_layer(_linen.GroupNorm, _hk.GroupNorm)):  # type: ignore[misc]
     """Group normalisation (arxiv.org/abs/1803.08494), run by `flax.linen.GroupNorm`.
 
     The input is `[N, ..., C]`. The channels are divided into groups, and each group of
@@ -123,6 +143,10 @@ class GroupNorm(_wrap(_linen.GroupNorm)):  # type: ignore[misc]
     """
 
     _of_bridge = True
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        cls._guard.refuse(args, kwargs)
+        return super().__new__(cls, *args, **kwargs)
 
     def __init__(
         self,
@@ -193,3 +217,15 @@ class GroupNorm(_wrap(_linen.GroupNorm)):  # type: ignore[misc]
             force_float32_reductions=force_float32_reductions,
             name=name,
         )
+
+
+def __getattr__(name: str) -> Any:
+    flax, what = _spelling.LAYERS.get(name), "layer"
+    if flax is None and callable(getattr(_linen, name, None)):
+        what = "function"
+    elif flax is None and callable(getattr(_hk, name, None)):
+        what = "haiku"
+    elif flax is None:
+        flax = next(iter(difflib.get_close_matches(name, __all__, n=1)), None)
+        what = "nothing"
+    raise _errors.no_such_layer(name, flax, what)

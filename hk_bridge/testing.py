@@ -35,8 +35,11 @@ from hk_bridge._proof.sides import Pair as Pair
 from hk_bridge._proof.sides import Programs as Programs
 from hk_bridge._proof.sides import Tree as Tree
 from hk_bridge.migrate._diff import haiku_name
+from hk_bridge.migrate._masks import Masks as Masks
+from hk_bridge.migrate._masks import Treated as Treated
+from hk_bridge.migrate._masks import compare_masks as compare_masks
 
-__all__ = ["Report", "Result", "Row", "check"]
+__all__ = ["Masks", "Report", "Result", "Row", "Treated", "check", "compare_masks"]
 
 STREAMS = ("params", "dropout")
 # What answers for streams of NNX that have no key of their own.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import contextlib
 import inspect
 import itertools
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
+from hk_bridge._core import guard
 from hk_bridge._core import reentry
 from hk_bridge._core import share
 from hk_bridge._core.apply import Apply
@@ -44,11 +46,24 @@ def run(
             error.add_note(_errors.note_key(_haiku.running_init()))
         if _flax.lacks_key(error) and net._kind == "nnx" and isinstance(rngs, Mapping):
             error.add_note(_errors.note_rngs(sorted(rngs)))
+        if isinstance(error, TypeError):
+            _explain_names(error, net, method, kwargs)
         for field, value in vars(net._module or net).items():
             if isinstance(value, _haiku.Module):
                 error.add_note(_errors.note_field(field, value))
         error.add_note(_errors.note_call(owner(net)))
         raise
+
+
+def _explain_names(error: TypeError, net: "Bridged", method: Any, kwargs: Any) -> None:
+    """Adds to an error what arguments that Haiku has by other names are called."""
+    if net._unbuilt is not None and net._module is None:
+        names = inspect.signature(net._unbuilt.cls.__init__).parameters
+        guard.explain(error, net._unbuilt.kwargs, names)
+    elif kwargs:
+        with contextlib.suppress(Exception):  # of what cannot be called at all
+            function = _flax.resolve(net.module, method)
+            guard.explain(error, kwargs, inspect.signature(function).parameters)
 
 
 def _run(
@@ -100,7 +115,7 @@ def _fetched(
     missing = _flax.lacks_param(error) and _haiku.has_creators()
     if side.initializing or not missing:
         return {}
-    specs = _flax.specs(plan, args, kwargs)
+    specs = _specs(plan, args, kwargs)
     fetched: Changes = side.fetched(specs)
     return fetched
 
@@ -134,9 +149,16 @@ def _made_by_flax(
     if _haiku.running_init():
         return net._made or set()
     try:
-        specs = _flax.specs(plan, args, kwargs)
+        specs = _specs(plan, args, kwargs)
     except Exception:
         return net._made  # the call itself will say what is wrong
     made = {where for where, _ in _layout.leaves(specs)}
     net._made = (net._made or set()) | made
     return net._made
+
+
+def _specs(plan: _flax.Plan, args: Any, kwargs: Any) -> Variables:
+    """The shapes of all variables."""
+    with _haiku.shapes_alone():
+        specs: Variables = _flax.specs(plan, args, kwargs)
+    return specs

@@ -18,16 +18,8 @@ from hk_bridge._layout import Where
 INSTANCE = (
     *("module", "name", "module_name", "_given", "_transient", "_made", "_others"),
     *("_has", "_passing"),
-    *(
-        "_text",
-        "_arguments",
-        "_module",
-        "_unbuilt",
-        "_keep_rngs",
-        "_kind",
-        "_title",
-        "_memory",
-    ),
+    *("_text", "_arguments", "_module", "_unbuilt"),
+    *("_keep_rngs", "_kind", "_title", "_memory"),
     *_haiku.INSTANCE,
 )
 
@@ -143,7 +135,8 @@ class Bridged(_haiku.Module):
             else:
                 names = list(streams.keys) if given else []
                 more = (names, self._keep_rngs, self._memory)
-                self._module = _flax.outline_nnx(*self._unbuilt, *more)
+                with _haiku.shapes_alone():
+                    self._module = _flax.outline_nnx(*self._unbuilt, *more)
         return self._module
 
     @property

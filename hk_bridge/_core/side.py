@@ -14,6 +14,7 @@ from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
+from hk_bridge._core import initializers
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
 from hk_bridge._layout import names
@@ -159,8 +160,17 @@ class Side(abc.ABC):
             self.ledger.take(where, value)
             _layout.place(self.so_far[0], where, value)
 
-    def explain(self, error: Exception, where: Where) -> None:
-        """Adds to an error of Flax about a variable where in Haiku that is."""
+    def drawing_from(self, key: Any) -> contextlib.AbstractContextManager[None]:
+        return _haiku.drawing_from(key)
+
+    def explain(self, error: Exception, where: Where, init_fn: Any = None) -> None:
+        """Adds to an error about a variable where in Haiku that is."""
+        if isinstance(error, (TypeError, ValueError)):  # none of Flax
+            if isinstance(error, TypeError) and initializers.is_haikus(init_fn, True):
+                error.add_note(_errors.note_initializer(init_fn))
+            if _haiku.is_for_a_key(error):
+                error.add_note(_errors.note_no_key(init_fn, *where))
+            return
         address = _layout.address(self.ledger.name, where)
         which = "params" if where.collection == PARAMS else "state"
         error.add_note(_errors.note_leaf(which, *address, *where))

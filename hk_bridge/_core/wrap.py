@@ -15,6 +15,8 @@ from hk_bridge._core import call
 from hk_bridge._core import caller
 from hk_bridge._core import cell
 from hk_bridge._core import document
+from hk_bridge._core import guard
+from hk_bridge._core import initializers
 from hk_bridge._core import module as _module
 from hk_bridge._core import signature
 
@@ -25,6 +27,7 @@ class HaikuClass(Protocol[P]):
     """What `wrap` returns, for static tools: a class with the Flax constructor."""
 
     flax_class: Any
+    _guard: Any
     __name__: str
     __qualname__: str
 
@@ -36,6 +39,7 @@ class Silent(_module.Bridged):
 
     flax_class: ClassVar[Any]
     _fields: ClassVar[frozenset[str]] = frozenset()
+    _guard: ClassVar[guard.Guard | None] = None  # of a layer of `hk_bridge.nn`
 
     def __init__(self, *args: Any, name: str | None = None, **kwargs: Any):
         options = {
@@ -51,8 +55,16 @@ class Silent(_module.Bridged):
     @_haiku.transparent
     def _made_of(self, args: Any, kwargs: Any) -> Any:
         """The Flax module; one of NNX that has no keys waits for those of init."""
+        if self._guard is not None:
+            self._guard.check(args, kwargs)
+        given = kwargs
+        args, kwargs = initializers.taken(self.flax_class, args, kwargs)
         if not _flax.is_nnx_class(self.flax_class):
-            return _flax.build(self.flax_class, args, kwargs)
+            try:
+                return _flax.build(self.flax_class, args, kwargs)
+            except TypeError as error:
+                guard.explain(error, given, self._fields)
+                raise
         if "rngs" in kwargs and _haiku.running_init():
             return self.flax_class(*args, **kwargs)
         return _module.Unbuilt(self.flax_class, args, kwargs)
@@ -100,6 +112,9 @@ def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
     returns `(output, state)` and has `initial_state(batch_size)`. Its other methods
     take and give what they do in Flax. A class without `__call__` cannot be called in
     Haiku, either, and is no `FlaxModule`.
+
+    An argument named `*_init` (or `init`, `*_initializer`) takes Haiku's initialisers,
+    `(shape, dtype)`, as well as Flax's; see `hk_bridge.initializer`.
 
     Args:
       cls: a linen module class, or an NNX module class. That is built at init as
@@ -202,6 +217,8 @@ def _attribute(name: str, attribute: Any) -> Any:
 
     @functools.wraps(attribute, updated=())
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_call and self._guard is not None:
+            self._guard.check_call(args)
         given = signature.options(kwargs, native.parameters)
         chosen = kwargs.pop("method", None) if is_call else name
         return call.run(self, signature.native(chosen), args, kwargs, **given)

@@ -8,6 +8,7 @@ from hk_bridge._flax.axes import axes_of as axes_of
 from hk_bridge._flax.axes import named as named
 from hk_bridge._flax.host import MISSING as MISSING
 from hk_bridge._flax.host import Alone as Alone
+from hk_bridge._flax.host import Drawing as Drawing
 from hk_bridge._flax.host import Host as Host
 from hk_bridge._flax.host import Recipe as Recipe
 from hk_bridge._flax.host import Record as Record

@@ -1,8 +1,10 @@
 """What a Scope may ask the bridge while a module runs, and what it records."""
 
+import abc
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 from typing import Any
@@ -27,6 +29,14 @@ MISSING: Any = object()
 NEED_NO_KEY = (nn.initializers.zeros, nn.initializers.ones)
 
 
+class Drawing(abc.ABC):
+    """An initialiser that tells whether it draws from its key."""
+
+    @abc.abstractmethod
+    def draws(self, *args: Any, **kwargs: Any) -> bool:
+        """Whether it does, if it is called with these arguments after its key."""
+
+
 class Recipe(NamedTuple):
     """How `self.param(name, init_fn, *args, **kwargs)` makes a parameter."""
 
@@ -42,10 +52,21 @@ class Recipe(NamedTuple):
 
     def draw(self) -> Any:
         """The initial value, made as Flax does, with the next key of the scope."""
-        if self.init_fn in NEED_NO_KEY and self.scope.has_rng("params"):
+        if self._needs_no_key():
             self.skip()
             return self.init_fn(None, *self.args, **self.kwargs)
-        return self.init_fn(self.scope.make_rng("params"), *self.args, **self.kwargs)
+        return self._call(self.scope.make_rng("params"), self.args)
+
+    def _needs_no_key(self) -> bool:
+        if isinstance(self.init_fn, Drawing):
+            return not self.init_fn.draws(*self.args, **self.kwargs)
+        return self.init_fn in NEED_NO_KEY and self.scope.has_rng("params")
+
+    def _call(self, key: Any, args: tuple[Any, ...]) -> Any:
+        """What the initialiser makes. If it asks Haiku for keys, they come from `key`,
+        so that nothing of a trace gets into Haiku."""
+        with self.scope.running.host.drawing_from(key):
+            return self.init_fn(key, *args, **self.kwargs)
 
     @property
     def inside(self) -> bool:
@@ -60,7 +81,7 @@ class Recipe(NamedTuple):
         """The initial value's shapes and dtypes, without a key or an array."""
 
         def make() -> Any:
-            made = self.init_fn(jax.random.key(0), *self.args, **self.kwargs)
+            made = self._call(jax.random.key(0), self.args)
             return _layout.unbox(made) if open_box else made
 
         return jax.eval_shape(make)
@@ -70,7 +91,7 @@ class Recipe(NamedTuple):
         if not self.args or not isinstance(self.args[0], Collection):
             return MISSING
         args = (shape, *self.args[1:])
-        return self.init_fn(self.scope.make_rng("params"), *args, **self.kwargs)
+        return self._call(self.scope.make_rng("params"), args)
 
 
 @dataclasses.dataclass
@@ -128,8 +149,11 @@ class Host(Protocol):
     def start(self, where: Where, made: Any) -> Any:
         """What a variable, no parameter, starts from; `made` by its initialiser."""
 
-    def explain(self, error: Exception, where: Where) -> None:
-        """Adds a note to an error about a variable."""
+    def drawing_from(self, key: Any) -> contextlib.AbstractContextManager[None]:
+        """Where keys that code asks Haiku for come from `key`; of None, none do."""
+
+    def explain(self, error: Exception, where: Where, init_fn: Any = None) -> None:
+        """Adds a note to an error about a variable, or raised by its initialiser."""
 
     def observe(
         self,
@@ -169,7 +193,10 @@ class Alone:
     def start(self, where: Where, made: Any) -> Any:
         return made
 
-    def explain(self, error: Exception, where: Where) -> None:
+    def drawing_from(self, key: Any) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def explain(self, error: Exception, where: Where, init_fn: Any = None) -> None:
         pass
 
     def observe(self, path: Any, module: Any, method: Any, *call: Any) -> Any:

@@ -59,8 +59,8 @@ class Recording(Keyed):
         try:
             core.Scope.reserve(self, name, _layout.PARAMS)
             value = self._param(Recipe(self, name, init_fn, args, kwargs))
-        except errors.FlaxError as error:
-            self._explain(error, _layout.PARAMS, name)
+        except (errors.FlaxError, TypeError, ValueError) as error:
+            self._explain(error, _layout.PARAMS, name, init_fn)
             raise
         is_plain = isinstance(value, jax.Array)  # meta.unbox takes long to see that
         return meta.unbox(value) if unbox and not is_plain else value
@@ -136,8 +136,8 @@ class Recording(Keyed):
                 self._make(col, name, init_fn, args, kwargs)
             elif init_fn is not None:
                 self._box(col, name, initial_box(init_fn, args, kwargs))
-        except errors.FlaxError as error:
-            self._explain(error, col, name)
+        except (errors.FlaxError, TypeError, ValueError) as error:
+            self._explain(error, col, name, init_fn)
             raise
         return core_scope.Variable(self, col, name, unbox=unbox)
 
@@ -154,9 +154,12 @@ class Recording(Keyed):
             if self.is_collection_empty(col):
                 raise errors.ScopeCollectionNotFound(col, name, self.path_text)
             raise errors.ScopeVariableNotFoundError(name, col, self.path_text)
-        value, where = init_fn(*args, **kwargs), Where(col, (*self.path, name))
-        if not self.inside:
-            value = self.running.host.start(where, value)
+        where, host = Where(col, (*self.path, name)), self.running.host
+        if self.inside:
+            with host.drawing_from(None):  # else a key of Haiku's gets into the trace
+                value = init_fn(*args, **kwargs)
+        else:
+            value = host.start(where, init_fn(*args, **kwargs))
         super().put_variable(col, name, value)
         self.record.made.update(_layout.below(where, value))
 
@@ -194,5 +197,7 @@ class Recording(Keyed):
             is not _layout.find({where.collection: new}, below)
         }
 
-    def _explain(self, error: Exception, col: str, name: str) -> None:
-        self.running.host.explain(error, Where(col, (*self.path, name)))
+    def _explain(
+        self, error: Exception, col: str, name: str, init_fn: Any = None
+    ) -> None:
+        self.running.host.explain(error, Where(col, (*self.path, name)), init_fn)

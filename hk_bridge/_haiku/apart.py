@@ -42,3 +42,9 @@ def apart(function: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return run
+
+
+def is_apart() -> bool:
+    """Whether this runs where it is an error to ask Haiku for anything."""
+    frame: Any = base.frame_stack.peek() if base.frame_stack else None
+    return isinstance(frame, _Closed)

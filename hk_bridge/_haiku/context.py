@@ -84,6 +84,11 @@ def depth() -> int:
     return len(base.context_stack) - sum(lifted)
 
 
+def transforms() -> int:
+    """How many transforms run here inside each other, lifted or not."""
+    return len(base.context_stack)
+
+
 def is_flax_over_haiku(module: Any) -> bool:
     """Whether `module` is the Flax module in which a Haiku transform runs."""
     return isinstance(module, hk.experimental.flax.Module)

@@ -113,6 +113,11 @@ def inside(module: hk.Module) -> contextlib.AbstractContextManager[None]:
     return base.current_frame().module_stack(base.ModuleState(module, "__call__"))
 
 
+def is_stand_in(module: hk.Module) -> bool:
+    """Whether `module` only shows a Flax submodule to interceptors."""
+    return isinstance(module, _StandIn)
+
+
 def is_observed() -> bool:
     """Whether `hk.intercept_methods` is in force, or a table is being made."""
     # Once a policy was set, Haiku never takes its interceptor away; it looks at modules

@@ -60,6 +60,9 @@ refused.
   dropout, and not in float16, where Haiku's mask gives NaN for a row without keys.
 """
 
+from hk_bridge.migrate._carry import Carried as Carried
+from hk_bridge.migrate._carry import Paired as Paired
+from hk_bridge.migrate._carry import carry as carry
 from hk_bridge.migrate._diff import diff as diff
 from hk_bridge.migrate._format import CheckpointError as CheckpointError
 from hk_bridge.migrate._haiku import load_haiku as load_haiku
@@ -74,10 +77,13 @@ from hk_bridge.migrate._twins import TwinError as TwinError
 from hk_bridge.migrate._twins import twin as twin
 
 __all__ = [
+    "Carried",
     "CheckpointError",
+    "Paired",
     "Table",
     "Twin",
     "TwinError",
+    "carry",
     "diff",
     "load",
     "load_haiku",

@@ -84,3 +84,16 @@ def check_fields(module: Any, row: Row, leaves: Leaves) -> None:
         else:
             fits = not hasattr(value, "shape") and value == default
             expect(module, field.name, fits, shown(default))
+
+
+def family(module: Any) -> type[hk.Module] | None:
+    """The Haiku layer that `module` is, or that may be its twin; None if there is none.
+
+    >>> family(_linen.Dense(3)) is hk.Linear
+    True
+    """
+    if isinstance(module, _linen.Module):
+        row = _ROWS.get(type(module))
+        return None if row is None else row.layer
+    layers = (row.layer for row in _ROWS.values())
+    return next((layer for layer in layers if isinstance(module, layer)), None)

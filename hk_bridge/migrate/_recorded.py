@@ -1,0 +1,171 @@
+"""The layers of a network in the order of their calls, seen from outside."""
+
+from collections.abc import Iterator
+import dataclasses
+import math
+from typing import Any
+from typing import NamedTuple
+
+import jax
+
+from hk_bridge import _abstract
+from hk_bridge import _flax
+from hk_bridge import _haiku
+from hk_bridge import _layout
+from hk_bridge._core.module import Bridged
+from hk_bridge._layout import Where
+from hk_bridge.migrate._twins.rows import family
+
+_linen, _hk = _flax.linen, _haiku.native
+
+
+class Address(NamedTuple):
+    """Where in Haiku a leaf is."""
+
+    is_state: bool
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        which = "state" if self.is_state else "params"
+        return f"{which}[{self.module!r}][{self.name!r}]"
+
+
+@dataclasses.dataclass(eq=False)
+class Layer:
+    """A module that has leaves, in the order of first calls.
+
+    Attributes:
+      module: the Haiku module, or the linen module.
+      kind: what its leaves depend on: the Haiku layer that it is or that is its twin,
+        else its class.
+      name: where it is: its Haiku name, or that of the Flax submodule.
+      net: of a Flax module: the Haiku name of the bridged one; `path` leads to it.
+      ndim: how many axes its first input has.
+      leaves: where its leaves are, by the names that they have below it.
+    """
+
+    module: Any
+    kind: Any
+    name: str
+    net: str | None = None
+    path: tuple[str, ...] = ()
+    ndim: int | None = None
+    is_known: bool = False
+    leaves: dict[Any, Address] = dataclasses.field(default_factory=dict)
+    size: int = 0
+
+    @property
+    def is_flax(self) -> bool:
+        return self.net is not None
+
+
+class Recorded(NamedTuple):
+    """A network: its layers, and shape and dtype of each of its leaves."""
+
+    layers: list[Layer]
+    specs: dict[Address, Any]
+
+
+def record(init: Any, args: Any, kwargs: Any) -> Recorded:
+    """The layers and leaves that `init` makes. Nothing is computed."""
+    watch = _Watch()
+    with _hk.intercept_methods(watch.haiku), _linen.intercept_methods(watch.flax):
+        made = _abstract.evaluate(init, jax.random.key(0), *args, **kwargs)
+    params, state = made if isinstance(made, tuple) else (made, {})
+    specs = {
+        Address(bool(i), module, name): leaf
+        for i, bundles in enumerate((params, state))
+        for module, bundle in bundles.items()
+        for name, leaf in bundle.items()
+    }
+    for layer in watch.layers:
+        layer.leaves = dict(_leaves_of(layer, params, state, specs))
+        own = [specs[a] for a in layer.leaves.values() if not a.is_state]
+        layer.size = sum(math.prod(x.shape) for x in jax.tree.leaves(own))
+    return Recorded([layer for layer in watch.layers if layer.leaves], specs)
+
+
+class _Watch:
+    """Notes each module at its first call."""
+
+    def __init__(self) -> None:
+        self.layers: list[Layer] = []
+        self._seen: set[Any] = set()
+        self._inside: list[Bridged] = []  # the bridged modules that run
+        self._depth = 0  # how many transforms run, with this one
+        self._known = 0  # how many layers with a twin run around this call
+
+    def haiku(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        self._depth = self._depth or _haiku.transforms()
+        # Names of a transform inside this one are not those of the outer params.
+        is_inner = _haiku.transforms() != self._depth
+        if context.method_name == "__init__" or is_inner:
+            return run(*args, **kwargs)
+        name = module.module_name
+        if isinstance(module, Bridged):
+            self._inside.append(module)
+            if module._kind == "nnx":
+                self._note(Layer(module, module._title, name, name, (), is_known=True))
+            try:
+                return run(*args, **kwargs)
+            finally:
+                self._inside.pop()
+        if _haiku.is_stand_in(module):
+            return run(*args, **kwargs)
+        kind = family(module)
+        is_layer = kind is not None and context.method_name == "__call__"
+        layer = Layer(module, kind or type(module), name, is_known=kind is not None)
+        return self._run(layer, is_layer, run, args, kwargs)
+
+    def flax(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if not self._inside or _haiku.transforms() != self._depth:
+            return run(*args, **kwargs)
+        module, net = context.module, self._inside[-1].module_name
+        kind, path = family(module), tuple(module.path)
+        is_layer = kind is not None and context.method_name == "__call__"
+        name, _ = _layout.address(net, Where(_layout.PARAMS, (*path, "leaf")))
+        own = module.clone(parent=None, name=None)
+        layer = Layer(own, kind or type(module), name, net, path)
+        layer.is_known = kind is not None
+        return self._run(layer, is_layer, run, args, kwargs)
+
+    def _run(self, layer: Layer, is_layer: bool, run: Any, args: Any, kw: Any) -> Any:
+        shapes = [x.shape for x in jax.tree.leaves((args, kw)) if hasattr(x, "shape")]
+        layer.ndim = len(shapes[0]) if shapes else None
+        if not self._known:
+            self._note(layer)
+        self._known += is_layer
+        try:
+            return run(*args, **kw)
+        finally:
+            self._known -= is_layer
+
+    def _note(self, layer: Layer) -> None:
+        if (layer.net, layer.name) not in self._seen:
+            self._seen.add((layer.net, layer.name))
+            self.layers.append(layer)
+
+
+def _leaves_of(
+    layer: Layer, params: Any, state: Any, specs: dict[Address, Any]
+) -> Iterator[tuple[Any, Address]]:
+    """The leaves of a layer: its own, and of one that is known also those below."""
+    if layer.net is None:
+        for address in specs:
+            below = address.module.removeprefix(layer.name)
+            inside = layer.is_known and below.startswith("/")
+            if address.module == layer.name or (
+                inside and address.module.startswith(layer.name)
+            ):
+                yield (address.is_state, f"{below}/{address.name}"), address
+        return
+    depth = len(layer.path)
+    variables = _layout.variables_of(params, state, name=layer.net)
+    for where, _ in _layout.leaves(variables):
+        is_own = len(where.path) == depth + 1 or layer.is_known
+        if where.path[:depth] == layer.path and is_own:
+            key = "/".join((where.collection, *where.path[depth:]))
+            is_state = where.collection != _layout.PARAMS
+            yield key, Address(is_state, *_layout.address(layer.net, where))

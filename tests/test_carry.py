@@ -1,0 +1,305 @@
+"""`carry`: a trained Haiku network with its layers swapped; and masks by names."""
+
+from catalogue import array
+import flax.linen as nn
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import hk_bridge
+from hk_bridge import FlaxModule
+from hk_bridge.migrate import carry
+from hk_bridge.testing import assert_identical
+from hk_bridge.testing import compare_masks
+
+KEY, X = jax.random.key(0), array(2, 6)
+IMAGE = array(2, 5, 5, 4)
+ours = hk_bridge.nn
+pytestmark = pytest.mark.usefixtures("promotion")
+
+
+@pytest.fixture
+def promotion():
+    """As Haiku's own layers need it, natively, too."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def trained(f, *args):
+    """Params and state in which no leaf is what an initialiser makes."""
+    params, state = f.init(KEY, *args)
+    leaves, tree = jax.tree.flatten((params, state))
+    moved = [
+        x if x.dtype == jnp.int32 else jnp.abs(x) + array(*x.shape, seed=i) ** 2
+        for i, x in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(tree, moved)
+
+
+def heads(layer, **config):
+    return lambda x: layer(2, **config)(x, x, x)
+
+
+def lstm(cell):
+    def forward(x):
+        core = cell()
+        return hk.dynamic_unroll(core, x[:, None], core.initial_state(1))[0]
+
+    return forward
+
+
+SCALING = hk.initializers.VarianceScaling(1.0)
+SWAPS = {
+    "dense": (lambda x: hk.Linear(3)(x), lambda x: ours.Dense(3)(x), X),
+    "no_bias": (
+        lambda x: hk.Linear(3, with_bias=False)(x),
+        lambda x: ours.Dense(3, use_bias=False)(x),
+        X,
+    ),
+    "conv": (
+        lambda x: hk.Conv2D(3, 2)(x),
+        lambda x: ours.Conv(3, (2, 2))(x),
+        IMAGE,
+    ),
+    "transposed": (
+        lambda x: hk.Conv2DTranspose(3, 2)(x),
+        lambda x: ours.ConvTranspose(3, (2, 2))(x),
+        IMAGE,
+    ),
+    "embed": (
+        lambda x: hk.Embed(7, 3)(x),
+        lambda x: ours.Embed(7, 3)(x),
+        jnp.arange(4),
+    ),
+    "layer_norm": (
+        lambda x: hk.LayerNorm(-1, True, True, use_fast_variance=True)(x),
+        lambda x: ours.LayerNorm(epsilon=1e-5)(x),
+        X,
+    ),
+    "rms": (lambda x: hk.RMSNorm(-1)(x), lambda x: ours.RMSNorm(epsilon=1e-5)(x), X),
+    "group": (
+        lambda x: hk.GroupNorm(2)(x),
+        lambda x: ours.GroupNorm(num_groups=2, use_fast_variance=False)(x),
+        IMAGE,
+    ),
+    "lstm": (lstm(lambda: hk.LSTM(3)), lstm(lambda: ours.LSTMCell(3)), X),
+    "attention": (
+        heads(hk.MultiHeadAttention, key_size=3, w_init=SCALING),
+        heads(ours.MultiHeadAttention, qkv_features=6),
+        array(2, 5, 6),
+    ),
+}
+EXACT = {"dense", "no_bias", "conv", "transposed", "embed", "layer_norm"}
+
+
+@pytest.mark.parametrize("name", SWAPS)
+def test_there_and_back(name):
+    old, new, x = SWAPS[name]
+    old, new = map(hk.transform_with_state, (old, new))
+    params, state = trained(old, x)
+    if name == "attention":  # its output is [..., 2 * 3], linen's that of its input
+        assert params["multi_head_attention/linear"]["w"].shape == (6, 6)
+    made, kept, report = carry(old, params, state, new, x)
+    assert report.ok, report
+    assert jax.tree.structure((made, kept)) == jax.tree.structure(new.init(KEY, x))
+    one, two = old.apply(params, state, KEY, x)[0], new.apply(made, kept, KEY, x)[0]
+    if name in EXACT:
+        assert_identical(one, two)
+    else:  # the twin does the same arithmetic in another order
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+    back, _, report = carry(new, made, kept, old, x)
+    assert report.ok, report
+    if name == "lstm":  # the forget gate's bias was moved by 1, and back
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-6), back, params)
+    else:
+        assert_identical(back, params)
+
+
+def test_batch_norm_with_its_averages():
+    old = hk.transform_with_state(
+        lambda x, train: hk.BatchNorm(True, True, 0.9)(x, is_training=train)
+    )
+    new = hk.transform_with_state(
+        lambda x, train: ours.BatchNorm(momentum=0.9, epsilon=1e-5)(
+            x, use_running_average=not train
+        )
+    )
+    params, state = trained(old, IMAGE, True)
+    made, kept, report = carry(old, params, state, new, IMAGE, True)
+    average = state["batch_norm/~/mean_ema"]["average"]
+    assert_identical(kept["batch_norm/batch_stats"]["mean"], average.reshape(-1))
+    assert report.ok, report
+    one = old.apply(params, state, None, IMAGE, False)[0]
+    two = new.apply(made, kept, None, IMAGE, False)[0]
+    assert_identical(one, two)
+    back, state, report = carry(new, made, kept, old, IMAGE, True)
+    assert report.ok, report
+    assert_identical(back, params)
+    assert_identical(old.apply(back, state, None, IMAGE, False)[0], one)
+
+
+class Own(hk.Module):
+    def __call__(self, x):
+        return x * hk.get_parameter("scale", x.shape[-1:], init=jnp.ones)
+
+
+def net(dense, norm):
+    def forward(x):
+        x = Own()(hk.Linear(6)(x))  # stays
+        x = hk.nets.MLP([6, 6])(x)  # stays, and has the layers of another kind
+        x = jax.nn.relu(norm()(dense(6)(x)))
+        return dense(6)(x) + hk.Linear(6)(x) + Own()(x)
+
+    return hk.transform_with_state(forward)
+
+
+HAIKU = net(hk.Linear, lambda: hk.LayerNorm(-1, True, True, use_fast_variance=True))
+FLAX = net(ours.Dense, lambda: ours.LayerNorm(epsilon=1e-5))
+
+
+def test_a_network_in_which_names_move():
+    """All layers have the same shapes: only the order tells them apart."""
+    params, state = trained(HAIKU, X)
+    made, _, report = carry(HAIKU, params, state, FLAX, X)
+    assert report.ok, report
+    moved = {pair.old: pair.new for pair in report.pairs}
+    assert moved["linear_1"] == "dense"
+    assert moved["linear_2"] == "dense_1"
+    assert moved["linear_3"] == "linear_1"
+    one, two = HAIKU.apply(params, {}, None, X), FLAX.apply(made, {}, None, X)
+    assert_identical(one[0], two[0])
+    assert_identical(carry(FLAX, made, {}, HAIKU, X)[0], params)
+
+
+def test_into_one_flax_module():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Dense(6)(x)
+            return nn.BatchNorm(use_running_average=True, epsilon=1e-5)(nn.Dense(3)(x))
+
+    def forward(x):
+        x = hk.Linear(3)(hk.Linear(6)(x))
+        return hk.BatchNorm(True, True, 0.99)(x, is_training=hk.running_init())
+
+    old = hk.transform_with_state(forward)
+    new = hk.transform_with_state(lambda x: FlaxModule(Net(), name="net")(x))
+    params, state = trained(old, X)
+    made, kept, report = carry(old, params, state, new, X)
+    assert [pair.new for pair in report.pairs] == [
+        "net/Dense_0", "net/Dense_1", "net/BatchNorm_0",
+    ]  # fmt: skip
+    assert jax.tree.structure((made, kept)) == jax.tree.structure(new.init(KEY, X))
+    one, two = old.apply(params, state, None, X), new.apply(made, kept, None, X)
+    assert_identical(one[0], two[0])
+
+
+def test_what_does_not_pair_is_told():
+    old = hk.transform(lambda x: hk.Linear(3)(hk.Linear(6)(x)))
+    new = hk.transform(lambda x: ours.Dense(4)(ours.Dense(6)(x)))
+    params = old.init(KEY, X)
+    made, state, report = carry(old, params, None, new, X)
+    assert state == {}
+    assert not report.ok
+    assert list(made) == ["dense_1"]  # the names are in the order of construction
+    assert set(report.left) == {"params['linear']['b']", "params['linear']['w']"}
+    lines = repr(report).splitlines()
+    assert "missing: params['dense']['kernel']" in lines
+    made, _, _ = carry(old, params, None, new, X, rng=KEY)
+    assert_identical(made["dense_1"]["kernel"], params["linear_1"]["w"])
+    fresh = jax.jit(new.init)(KEY, X)
+    assert_identical(made["dense"], fresh["dense"])
+    new.apply(made, None, X)
+
+
+def test_what_differs_is_told():
+    old = hk.transform(lambda x: hk.LayerNorm(-1, True, True)(x))
+    new = hk.transform(lambda x: ours.LayerNorm()(x))
+    *_, report = carry(old, old.init(KEY, X), None, new, X)
+    assert not report.ok
+    assert report.pairs[0].differs == (
+        "eps=1e-05 in Haiku, 1e-06 in Flax; use_fast_variance=False in Haiku, True in "
+        "Flax"
+    )
+    conv = hk.transform(lambda x: ours.Conv(4, (2, 2), padding="CIRCULAR")(x))
+    old = hk.transform(lambda x: hk.Conv2D(4, 2)(x))
+    made, _, report = carry(old, old.init(KEY, IMAGE), None, conv, IMAGE)
+    assert made == {}
+    assert "has no exact twin in Haiku" in report.pairs[0].differs
+    assert len(report.left) == len(report.missing) == 2
+
+
+def test_networks_without_layers():
+    empty = hk.transform(lambda x: x)
+    assert carry(empty, {}, None, empty, X)[:2] == ({}, {})
+    bare = hk.transform(lambda x: x * hk.get_parameter("w", [], init=jnp.ones))
+    made, _, report = carry(bare, bare.init(KEY, X), None, bare, X)
+    assert report.ok, report
+    assert made
+
+
+def test_shared_layers_and_nested_transforms():
+    def forward(dense):
+        def run(x):
+            layer = dense(6)
+            inner = hk.transform(lambda x: hk.Linear(2)(x))
+            lifted = hk.lift(inner.init, name="lifted")(KEY, x)
+            return inner.apply(lifted, None, layer(layer(x)))
+
+        return hk.transform(run)
+
+    old, new = forward(hk.Linear), forward(ours.Dense)
+    params = old.init(KEY, X)
+    made, _, report = carry(old, params, None, new, X)
+    assert_identical(new.apply(made, None, X), old.apply(params, None, X))
+
+
+# Masks.
+
+
+def test_masks_of_optax():
+    is_weight = lambda module_name, name, value: name == "w"
+    rows = compare_masks(HAIKU, FLAX, is_weight, X)
+    assert {(*row.old, *row.new) for row in rows} == {
+        ("linear_1/w", "dense/kernel"),
+        ("linear_2/w", "dense_1/kernel"),
+    }
+    assert all([*row.old.values(), *row.new.values()] == [True, False] for row in rows)
+    assert "linear_1/w: True  dense/kernel: False" in repr(rows)
+    params, _ = FLAX.init(KEY, X)
+    mask = hk.data_structures.map(is_weight, params)
+    assert not mask["dense"]["kernel"]
+    optax.masked(optax.sgd(0.1), mask).init(params)
+    either = lambda module_name, name, value: name in ("w", "kernel")
+    assert compare_masks(HAIKU, FLAX, either, X) == ()
+
+
+def test_masks_by_shape_and_by_module():
+    assert not compare_masks(HAIKU, FLAX, lambda m, n, value: value.ndim > 1, X)
+    rows = compare_masks(HAIKU, FLAX, lambda m, n, v: m.startswith("layer_norm"), X)
+    assert not rows
+    rows = compare_masks(HAIKU, FLAX, lambda m, n, v: n == "offset", X)
+    assert [(row.old, row.new) for row in rows] == [
+        ({"layer_norm/offset": True}, {"layer_norm/bias": False})
+    ]
+
+
+def test_masks_of_one_leaf_for_many():
+    old, new, x = SWAPS["lstm"]
+    old, new = hk.transform(old), hk.transform(new)
+    rows = compare_masks(old, new, lambda m, n, v: n in ("w", "kernel"), x)
+    assert not rows
+    rows = compare_masks(old, new, lambda m, n, v: m.endswith("hf"), x)
+    assert {len(row.new) for row in rows} == {8, 4}
+
+
+def test_masks_of_what_does_not_pair():
+    old = hk.transform(lambda x: hk.Linear(3)(x))
+    new = hk.transform(lambda x: ours.Dense(4)(x))
+    rows = compare_masks(old, new, lambda m, n, v: True, X)
+    assert {(*row.old, *row.new) for row in rows} == {
+        ("linear/w",), ("linear/b",), ("dense/kernel",), ("dense/bias",),
+    }  # fmt: skip
