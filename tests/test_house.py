@@ -40,7 +40,7 @@ EXTRAS = {"optax", "sklearn", "tqdm", "matplotlib"}
 # What is imported by a name that is known at run time alone: the public names, NNX,
 # private symbols, extras, and the modules of users.
 BY_NAME = {"__init__", "_flax.kinds", "_private"}
-BY_NAME |= {"migrate._extras", "cli.demo", "cli.verify"}
+BY_NAME |= {"migrate._extras", "cli.demo", "cli.main", "cli.verify"}
 
 
 def modules():
