@@ -36,6 +36,7 @@ from hk_bridge._proof.sides import Programs as Programs
 from hk_bridge._proof.sides import Tree as Tree
 from hk_bridge.migrate._diff import haiku_name
 
+__docformat__ = "google"  # for pdoc
 __all__ = ["Report", "Result", "Row", "check"]
 
 STREAMS = ("params", "dropout")

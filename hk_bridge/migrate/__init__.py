@@ -69,6 +69,7 @@ from hk_bridge.migrate._twins import Twin as Twin
 from hk_bridge.migrate._twins import TwinError as TwinError
 from hk_bridge.migrate._twins import twin as twin
 
+__docformat__ = "google"  # for pdoc
 __all__ = [
     "CheckpointError",
     "Table",
