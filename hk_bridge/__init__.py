@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from hk_bridge._layout import to_flax as to_flax
     from hk_bridge._layout import to_haiku as to_haiku
 
+__docformat__ = "google"  # for pdoc
 __all__ = [
     "FlaxModule",
     "ModuleTypeError",

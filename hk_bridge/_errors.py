@@ -288,6 +288,14 @@ def doubled_collection_level(owner: str) -> VariablesError:
     )
 
 
+def transient_params(owner: str) -> VariablesError:
+    return VariablesError(
+        f"{owner} was given transient='params', but parameters live in Haiku params, "
+        "from call to call. To run it once with others, write "
+        'net.apply({**net.variables, "params": ...}, ...).'
+    )
+
+
 def abstract_leaf(owner: str, collection: str, path: Sequence[str]) -> VariablesError:
     return VariablesError(
         f"The variables given to {owner} hold a jax.ShapeDtypeStruct at "

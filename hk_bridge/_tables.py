@@ -1,23 +1,62 @@
 """Tables, in text and in HTML."""
 
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
+import contextvars
 import html
+import itertools
+import textwrap
+
+_GAP = "  "
+_NARROWEST = 8  # no column is made narrower than that
+_room: contextvars.ContextVar[int | None] = contextvars.ContextVar("room", default=None)
+
+
+@contextlib.contextmanager
+def fitting(columns: int | None) -> Iterator[None]:
+    """Makes tables no wider than a terminal of so many columns; None is any width."""
+    token = _room.set(columns)
+    try:
+        yield
+    finally:
+        _room.reset(token)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """`rows` in aligned columns, the first row on top of a line.
 
-    >>> print(table([("name", "size"), ("bias", "3")]))
-    name  size
-    ----  ----
-    bias  3
+    Where the terminal is narrower, long cells take several lines.
+
+    >>> rows = [("name", "where"), ("bias", "params['net/Dense_0']['bias']")]
+    >>> print(table(rows))
+    name  where
+    ----  -----------------------------
+    bias  params['net/Dense_0']['bias']
+    >>> with fitting(24):
+    ...     print(table(rows))
+    name  where
+    ----  ------------------
+    bias  params['net/Dense_
+          0']['bias']
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    _narrow(widths)
     head, *body = rows
-    return "\n".join(_lines([head, ["-" * width for width in widths], *body], widths))
+    lined = [head, ["-" * width for width in widths], *body]
+    return "\n".join(line for row in lined for line in _lines(row, widths))
+
+
+def _narrow(widths: list[int]) -> None:
+    """Takes from the widest columns, in place, what there is no room for."""
+    room = _room.get()
+    if room is None:
+        return
+    for _ in range(sum(widths) + len(_GAP) * (len(widths) - 1) - room):
+        widest = max(widths)
+        if widest > _NARROWEST:
+            widths[widths.index(widest)] = widest - 1
 
 
 def printable(text: str) -> str:
@@ -32,10 +71,16 @@ def printable(text: str) -> str:
     return "".join(spelled)
 
 
-def _lines(rows: Iterable[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
+def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+    """A row in one line, or in as many as its longest cell needs."""
+    parts = [_parts(cell, width) for cell, width in zip(row, widths, strict=True)]
+    for cells in itertools.zip_longest(*parts, fillvalue=""):
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        yield _GAP.join(padded).rstrip()
+
+
+def _parts(cell: str, width: int) -> list[str]:
+    return [cell] if len(cell) <= width else textwrap.wrap(cell, width)
 
 
 def html_table(title: str, rows: Sequence[Sequence[str]]) -> str:

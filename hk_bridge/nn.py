@@ -32,6 +32,7 @@ from hk_bridge._core.wrap import wrap as _wrap
 from hk_bridge._flax import linen as _linen
 from hk_bridge._haiku import native as _hk
 
+__docformat__ = "google"  # for pdoc
 __all__ = [
     "BatchNorm",
     "Bidirectional",
@@ -167,7 +168,7 @@ class GroupNorm(_layer(_linen.GroupNorm, _hk.GroupNorm)):  # type: ignore[misc]
         force_float32_reductions: bool = True,
         name: str | None = None,
     ):
-        """Builds the layer; all but `name` are the fields of `flax.linen.GroupNorm`.
+        """Builds the layer; all but `name=` are the fields of `flax.linen.GroupNorm`.
 
         Args:
           num_groups: the number of groups, of which C must be a multiple.

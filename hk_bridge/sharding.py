@@ -16,6 +16,7 @@ from hk_bridge import _boxes
 from hk_bridge import _errors
 from hk_bridge import _layout
 
+__docformat__ = "google"  # for pdoc
 __all__ = ["named_shardings", "partition_specs"]
 
 Specs = dict[str, dict[str, Any]]

@@ -39,6 +39,7 @@ from hk_bridge.migrate._masks import Masks as Masks
 from hk_bridge.migrate._masks import Treated as Treated
 from hk_bridge.migrate._masks import compare_masks as compare_masks
 
+__docformat__ = "google"  # for pdoc
 __all__ = ["Masks", "Report", "Result", "Row", "Treated", "check", "compare_masks"]
 
 STREAMS = ("params", "dropout")

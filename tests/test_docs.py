@@ -11,6 +11,7 @@ import re
 import textwrap
 import types
 
+from pages import links
 import pdoc
 import pdoc.render
 import pytest
@@ -123,9 +124,13 @@ def test_layers_have_linens_text(name):
 
 def test_the_reference_renders_without_a_warning(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where no folder has the name of the package
-    pdoc.render.configure(docformat="google")
+    pdoc.render.configure(docformat="restructuredtext")  # where one says nothing else
     pdoc.pdoc("hk_bridge", output_directory=tmp_path)
     pages = {path.stem: path.read_text() for path in tmp_path.rglob("*.html")}
+    for page in {*pages} - {"index"}:
+        assert '<h6 id="arguments">Arguments:</h6>' in pages[page]
+        assert not re.search(r"<p>(Args|Returns|Raises|Attributes):", pages[page])
+    assert list(links.broken(tmp_path)) == []
     modules = {module.__name__.rpartition(".")[2] for module in MODULES}
     assert set(pages) == {"index", *modules}
     for name in PUBLIC:

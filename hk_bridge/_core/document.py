@@ -4,13 +4,14 @@ import inspect
 import re
 from typing import Any
 
+from hk_bridge import _flax
 from hk_bridge import _haiku
 
 
 def of_class(cls: Any) -> str:
     """The docstring of the Haiku class: Flax's less its examples, and what is ours."""
     name = _haiku.camel_to_snake(cls.__name__)
-    text = without_examples(inspect.getdoc(cls) or "")
+    text = _of_linen(without_examples(inspect.getdoc(cls) or ""))
     if not text or text.startswith(f"{cls.__name__}("):  # what `dataclass` puts there
         text = f"Flax's {cls.__name__}."
     return f"""{text}
@@ -20,6 +21,12 @@ Its parameters are in Haiku params under its name, by default `{name}`, and for
 submodules below it (`{name}/Dense_0`); other collections are in Haiku state
 (`{name}/batch_stats`). It takes `variables=` and `transient=`, too, which are
 those of `hk_bridge.FlaxModule`."""
+
+
+def _of_linen(text: str) -> str:
+    """Linen's text, in which its methods are called what they are in Haiku's class."""
+    methods = "|".join(name for name in vars(_flax.linen.Module) if name[0] != "_")
+    return re.sub(f"`({methods})`", r"`flax.linen.Module.\1`", text)
 
 
 def full_name(cls: Any) -> str:

@@ -1,5 +1,6 @@
 """The variables that a user gives: `FlaxModule(module, variables=...)`."""
 
+from collections.abc import Collection
 from collections.abc import Mapping
 import difflib
 from typing import Any
@@ -20,6 +21,25 @@ def check_form(variables: Mapping[str, Any], owner: str) -> None:
     for where, leaf in _layout.leaves(variables):
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise _errors.abstract_leaf(owner, *where)
+
+
+def passing(
+    transient: str | Collection[str] | Mapping[str, Any] | None, owner: str
+) -> tuple[frozenset[str], dict[Where, Any]]:
+    """The collections that live for one call, and what each call begins with.
+
+    Raises:
+      VariablesError: parameters are among them, or that is of a wrong form.
+    """
+    names = [transient] if isinstance(transient, str) else transient or ()
+    if PARAMS in names:
+        raise _errors.transient_params(owner)
+    if not isinstance(transient, Mapping):
+        return frozenset(names), {}
+    begins = {name: tree for name, tree in transient.items() if tree is not None}
+    opened = _layout.opened(begins)
+    check_form(opened, owner)
+    return frozenset(names), dict(_layout.leaves(opened))
 
 
 def check_used(net: Any) -> None:

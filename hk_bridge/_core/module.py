@@ -17,7 +17,7 @@ from hk_bridge._layout import Where
 # What a FlaxModule has, but its class has not.
 INSTANCE = (
     *("module", "name", "module_name", "_given", "_transient", "_made", "_others"),
-    *("_has", "_passing"),
+    *("_begins", "_has", "_passing"),
     *("_text", "_arguments", "_module", "_unbuilt"),
     *("_keep_rngs", "_kind", "_title", "_memory"),
     *_haiku.INSTANCE,
@@ -49,7 +49,7 @@ class Bridged(_haiku.Module):
         module: Any,
         *,
         variables: Mapping[str, Any] | None = None,
-        transient: str | Collection[str] | None = None,
+        transient: str | Collection[str] | Mapping[str, Any] | None = None,
         keep_rngs: bool = False,
         name: str | None = None,
     ):
@@ -66,7 +66,9 @@ class Bridged(_haiku.Module):
             one. What it holds is used at init in place of the initialisers, with its
             own dtype; the rest is initialised, to the same values as without it.
           transient: names of collections that live for one call and never enter Haiku
-            state, where that cannot be told at init by the module sowing into them.
+            state, where that cannot be told at init by the module sowing into them. In
+            a dict they have what each call begins with, or None: perturbations of which
+            to take the gradient, a cache that the caller keeps.
           keep_rngs: of an NNX module: whether its streams keep keys and counts of their
             own, in Haiku state, and are not fed anew at each call.
           name: the Haiku name; by default the module's own `name`, else its class in
@@ -74,8 +76,8 @@ class Bridged(_haiku.Module):
 
         Raises:
           ModuleTypeError: `module` is no module instance, or has a Flax parent.
-          VariablesError: `variables` is not a dict of dicts, or holds shapes in place
-            of arrays.
+          VariablesError: `variables` or `transient` is no dict of dicts, or holds
+            shapes in place of arrays.
         """
         cls = module.cls if isinstance(module, Unbuilt) else module
         cls = cls if isinstance(cls, type) else type(cls)
@@ -97,9 +99,7 @@ class Bridged(_haiku.Module):
         _haiku.without_callers(self)
         vars(self).pop("_arguments", None)
         self._given = bound_to if variables is None else _layout.opened(variables)
-        self._transient = frozenset(
-            [transient] if isinstance(transient, str) else transient or ()
-        )
+        self._transient, self._begins = given.passing(transient, call.owner(self))
         self._keep_rngs = keep_rngs
         self._memory: dict[str, Any] = {}  # what is known of the module, call by call
         self._made: set[Where] | None = None  # what is Flax's, once it was called

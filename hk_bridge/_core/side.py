@@ -90,8 +90,9 @@ class Side(abc.ABC):
         """What a variable, no parameter, starts from; `made` by its initialiser."""
 
     def variables(self) -> Variables:
-        """What Haiku held before the call, as Flax takes it."""
+        """What Haiku held before the call, and what that begins with, for Flax."""
         variables = self.ledger.variables(without=self.net._transient)
+        _layout.insert(variables, self.net._begins)
         _boxes.put_back(self.net.module, variables)
         return variables
 

@@ -196,7 +196,7 @@ def _init(constructor: inspect.Signature, cls: Any) -> Callable[..., None]:
 
     __init__.__doc__ = (
         f"Builds the module; the arguments are those of `{document.full_name(cls)}`, "
-        "and `name` is the Haiku name."
+        "and `name=` is the Haiku name."
     )
     __init__.__signature__ = signature.with_self(  # type: ignore[attr-defined]
         constructor

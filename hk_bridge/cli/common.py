@@ -13,14 +13,10 @@ from typing import Any
 import jax
 
 from hk_bridge import migrate
+from hk_bridge.cli.options import EXTRAS
+from hk_bridge.cli.options import CannotStart
 from hk_bridge.migrate._place import found
 from hk_bridge.migrate._remote import is_remote
-
-PACKAGES = ("orbax", "safetensors", "tqdm")  # of the extra `checkpoint`
-
-
-class CannotStart(Exception):
-    """A command has what it needs, but not as it needs it: told in one line."""
 
 
 def load(path: str, collections: Sequence[str] = (), step: int | None = None) -> Any:
@@ -37,7 +33,7 @@ def told() -> Iterator[None]:
     except (OSError, ValueError) as error:
         raise CannotStart(str(error)) from error
     except ImportError as error:  # fsspec's, which says what to install
-        if (error.name or "").partition(".")[0] in PACKAGES:
+        if (error.name or "").partition(".")[0] in EXTRAS["checkpoint"]:
             raise
         raise CannotStart(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""`python -m hk_bridge convert`: a checkpoint in the other layout."""
+"""`hk_bridge convert`: a checkpoint in the other layout."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,6 @@ import jax
 from hk_bridge import _layout
 from hk_bridge import migrate
 from hk_bridge._tables import printable
-from hk_bridge.cli.common import CannotStart
 from hk_bridge.cli.common import counted
 from hk_bridge.cli.common import load
 from hk_bridge.cli.common import print_json
@@ -18,12 +17,13 @@ from hk_bridge.cli.common import refuse
 from hk_bridge.cli.common import seen
 from hk_bridge.cli.common import size_of
 from hk_bridge.cli.common import told
+from hk_bridge.cli.options import CannotStart
 from hk_bridge.migrate._remote import is_remote
 from hk_bridge.migrate.formats import WRITTEN
 from hk_bridge.migrate.formats import for_saving
 
 
-def convert(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Writes a checkpoint in the other layout."""
     _check_options(args)
     _check_target(args.src, args.dst)

@@ -1,4 +1,4 @@
-"""`python -m hk_bridge demo`: Flax blocks in a Haiku network, on handwritten digits."""
+"""`hk_bridge demo`: Flax blocks in a Haiku network, on handwritten digits."""
 
 import argparse
 import importlib
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import hk_bridge
+from hk_bridge.cli.options import EXTRAS
 
-EXTRAS = ("optax", "sklearn", "tqdm", "matplotlib")
 ENOUGH = 0.97
 BATCH = 64
 
@@ -181,7 +181,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       ModuleNotFoundError: a package of the extra `demo` is missing.
     """
-    for package in EXTRAS:  # at once: a missing one is to be told before the work
+    for package in EXTRAS[
+        "demo"
+    ]:  # at once: a missing one is to be told before the work
         if package != "matplotlib" or args.plot:
             importlib.import_module(package)
     data = x_train, x_test, _, y_test = load(args.seed)

@@ -1,32 +1,31 @@
-"""The command line: `python -m hk_bridge COMMAND`."""
+"""The command line: `hk_bridge COMMAND`, or `python -m hk_bridge COMMAND`.
+
+What it understands is said here, without JAX, so that `--help` is there at once. The
+file of a command, which does the work, is imported when the command is chosen."""
 
 import argparse
 from collections.abc import Callable
 from collections.abc import Sequence
+import importlib
 import os
 from pathlib import Path
+import shutil
 import sys
 from typing import Any
-from typing import TypeAlias
 
+from hk_bridge import __version__
 from hk_bridge import _errors
 from hk_bridge import _tables
-from hk_bridge.cli import demo
-from hk_bridge.cli.common import PACKAGES
-from hk_bridge.cli.common import CannotStart
-from hk_bridge.cli.convert import convert
+from hk_bridge.cli.options import EXTRAS
+from hk_bridge.cli.options import CannotStart
 from hk_bridge.cli.options import parse_input
 from hk_bridge.cli.options import parse_setting
-from hk_bridge.cli.show import show
-from hk_bridge.cli.verify import verify
-
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _EPILOG = """examples:
-  python -m hk_bridge demo --epochs 15 --plot curves.png
-  python -m hk_bridge show weights.msgpack --name resnet
-  python -m hk_bridge convert weights.msgpack haiku.safetensors --name resnet
-  python -m hk_bridge verify flax.linen:Dense --config features=3 --input 'f32[2,4]'
+  hk_bridge demo --epochs 15 --plot curves.png
+  hk_bridge show weights.msgpack --name resnet
+  hk_bridge convert weights.msgpack haiku.safetensors --name resnet
+  hk_bridge verify flax.linen:Dense --config features=3 --input 'f32[2,4]'
 """
 
 
@@ -60,47 +59,37 @@ def _haiku_name(text: str) -> str:
     return text
 
 
-def _add_demo(commands: Commands) -> None:
-    text = "train a Haiku network of Flax blocks on handwritten digits"
-    parser = commands.add_parser("demo", help=text, description=text)
-    add = parser.add_argument
+def _demo(add: Any) -> None:
     add("--epochs", type=_whole(1, 10_000), default=15, help="default: %(default)s")
     add("--seed", type=_whole(0, 2**32 - 1), default=0, help="default: %(default)s")
     add("--plot", type=_png, metavar="FILE.png", help="save loss and accuracy curves")
-    parser.set_defaults(run=demo.run, extra="demo", packages=demo.EXTRAS)
 
 
-def _add_command(
-    commands: Commands, run: Callable[[argparse.Namespace], int], text: str
-) -> Any:
-    parser = commands.add_parser(run.__name__, help=text, description=text)
-    parser.set_defaults(wrong=parser.error)
-    parser.add_argument("--json", action="store_true", help="for a program to read")
-    parser.set_defaults(run=run, extra="checkpoint", packages=PACKAGES)
-    return parser.add_argument
+def _json(add: Any) -> None:
+    add("--json", action="store_true", help="for a program to read")
 
 
-def _add_source(add: Any) -> None:
+def _source(add: Any) -> None:
     text = "what to take; a tree without it is the whole of it (params, say)"
     pick = {"metavar": "NAME", "action": "append", "default": []}
     add("--collection", help=text, **pick)
     add("--step", type=_whole(0, 2**63), help="of a folder of steps; the newest")
 
 
-def _add_show(commands: Commands) -> None:
-    add = _add_command(commands, show, "show a checkpoint and where it goes in Haiku")
-    add("ckpt", metavar="CKPT", help="a file or a directory")
+def _show(add: Any) -> None:
+    _json(add)
+    _checkpoint(add("ckpt", metavar="CKPT", help="a file or a directory"))
     add("--name", type=_haiku_name, default="net", help="in Haiku (%(default)s)")
-    _add_source(add)
+    _source(add)
     add("--haiku", action="store_true", help="it is one of a Haiku code base")
 
 
-def _add_convert(commands: Commands) -> None:
-    text = "convert a checkpoint from Flax's layout to Haiku's, or back"
-    add = _add_command(commands, convert, text)
-    add("src", metavar="SRC", help="a file or a directory")
-    add("dst", metavar="DST", help="its suffix tells the format; without one, Orbax")
-    _add_source(add)
+def _convert(add: Any) -> None:
+    _json(add)
+    _checkpoint(add("src", metavar="SRC", help="a file or a directory"))
+    text = "its suffix tells the format; without one, Orbax"
+    _checkpoint(add("dst", metavar="DST", help=text))
+    _source(add)
     add("--name", type=_haiku_name, help="of the module in Haiku")
     add("--to", choices=("haiku", "flax"), default="haiku", help="default: %(default)s")
     text = "SRC is one of a Haiku code base, and stays so: the format changes alone"
@@ -109,24 +98,75 @@ def _add_convert(commands: Commands) -> None:
     add("--names", choices=names, default=names[0], help="how Haiku's are spelled")
 
 
-def _add_verify(commands: Commands) -> None:
-    text = "check that a linen module is the same in Haiku as in Flax"
-    add = _add_command(commands, verify, text)
+def _verify(add: Any) -> None:
+    _json(add)
     add("module", metavar="pkg.mod:Class", help="or a function that builds one")
     pair = {"metavar": "K=V", "type": parse_setting, "action": "append"}
     add("--config", default=[], help="an argument of the class", **pair)
     add("--kwarg", default=[], help="a keyword input of the call", **pair)
     array = {"metavar": "ARRAY", "type": parse_input, "action": "append"}
     add("--input", default=[], help="an input, like 'f32[2,224,224,3]'", **array)
-    add("--variables", metavar="CKPT", help="initial values")
-    _add_source(add)
+    _checkpoint(add("--variables", metavar="CKPT", help="initial values"))
+    _source(add)
     add("--steps", type=_whole(1, 10_000), help="default: 3")
     add("--name", type=_haiku_name, help="in Haiku")
 
 
-# A command adds its parser, whose defaults name what runs it, and the extra that this
-# needs with the packages in it.
-_COMMANDS = (_add_demo, _add_show, _add_convert, _add_verify)
+def _checkpoint(argument: Any) -> None:
+    """Has a shell complete the argument by files and folders."""
+    argument.complete = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+
+
+# For each command: what it does, what it understands, the extra that it needs. Its file
+# `cli/NAME.py` has `run(args)`, which returns the exit code.
+_COMMANDS: dict[str, tuple[str, Callable[[Any], None], str]] = {
+    "demo": ("train a Haiku network of Flax blocks on digits", _demo, "demo"),
+    "show": ("show a checkpoint and where it goes in Haiku", _show, "checkpoint"),
+    "convert": (
+        "convert a checkpoint from Flax's layout to Haiku's, or back",
+        _convert,
+        "checkpoint",
+    ),
+    "verify": (
+        "check that a Flax module is the same in Haiku as in Flax",
+        _verify,
+        "checkpoint",
+    ),
+}
+_SHELLS = ("bash", "zsh", "tcsh")
+
+
+class _Completion(argparse.Action):
+    """Prints what has a shell complete the command line."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, shell: Any, option: Any = None
+    ) -> None:
+        try:
+            shtab = importlib.import_module("shtab")
+        except ModuleNotFoundError as error:
+            parser.exit(_told("completion", error, "completion"))
+        print(shtab.complete(parser, shell))
+        parser.exit()
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line understands."""
+    made = argparse.ArgumentParser(
+        prog="hk_bridge",
+        description="Any Flax module as a Haiku module.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    text = "print what has the shell complete this command line"
+    made.add_argument("--completion", choices=_SHELLS, action=_Completion, help=text)
+    commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (text, add_arguments, extra) in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(extra=extra, wrong=command.error)
+        add_arguments(command.add_argument)
+    return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -140,18 +180,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       SystemExit: as argparse does, after `--help` (0) or wrong arguments (2).
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m hk_bridge",
-        description="Any Flax linen module as a Haiku module.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in _COMMANDS:
-        add(commands)
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
+    command = importlib.import_module(f"hk_bridge.cli.{args.command}")
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     try:
-        code = int(args.run(args))
+        with _tables.fitting(room):
+            code = int(command.run(args))
         print(end="", flush=True)
         return code
     except BrokenPipeError:  # `show ... | head` has enough
@@ -163,9 +197,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{args.command}: {line}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in args.packages:
-            raise
-        line = f"{args.command} needs {package}: pip install 'hk_bridge[{args.extra}]'"
-        print(line, file=sys.stderr)
-        return 2
+        return _told(args.command, error, args.extra)
+
+
+def _told(what: str, error: ModuleNotFoundError, extra: str) -> int:
+    """Tells in one line which extra is missing, and gives the exit code.
+
+    Raises:
+      ModuleNotFoundError: it is another package that is missing.
+    """
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS[extra]:
+        raise error
+    line = f"{what} needs {package}: pip install 'hk_bridge[{extra}]'"
+    print(line, file=sys.stderr)
+    return 2

@@ -1,13 +1,10 @@
-"""Options of the command line that are more than text."""
+"""Options of the command line that are more than text, without JAX."""
 
 import argparse
 import ast
 import re
 from typing import Any
 from typing import NamedTuple
-
-import jax
-import jax.numpy as jnp
 
 _SHORT = {
     "bf": "bfloat",
@@ -20,13 +17,28 @@ _SHORT = {
 # What other languages write, and a text that is true would be.
 _NEARLY = {"true": "True", "false": "False", "null": "None", "none": "None"}
 _NEARLY |= {word.upper(): value for word, value in _NEARLY.items()}
+_DTYPES = {"bool", "bfloat16", *(f"float{bits}" for bits in (16, 32, 64))}
+_DTYPES |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+_DTYPES |= {"complex64", "complex128"}
 _INPUT = re.compile(r"(?P<dtype>\w+)\[(?P<shape>(\d+(,\d+)*)?)\]")
+
+
+# The packages of each extra that commands need.
+EXTRAS = {
+    "demo": ("optax", "sklearn", "tqdm", "matplotlib"),
+    "checkpoint": ("orbax", "safetensors", "tqdm"),
+    "completion": ("shtab",),
+}
+
+
+class CannotStart(Exception):
+    """A command has what it needs, but not as it needs it: told in one line."""
 
 
 class Input(NamedTuple):
     """What `f32[2,224,224,3]` says."""
 
-    dtype: Any
+    dtype: str
     shape: tuple[int, ...]
 
 
@@ -34,7 +46,7 @@ def parse_input(text: str) -> Input:
     """The type of an option: an array, as JAX writes one.
 
     >>> parse_input("f32[2,3]"), parse_input("int32[]")
-    (Input(dtype=dtype('float32'), shape=(2, 3)), Input(dtype=dtype('int32'), shape=()))
+    (Input(dtype='float32', shape=(2, 3)), Input(dtype='int32', shape=()))
     """
     match = _INPUT.fullmatch(text.replace(" ", ""))
     if match is None:
@@ -43,20 +55,11 @@ def parse_input(text: str) -> Input:
     short = re.fullmatch(r"([a-z]+)(\d+)", match["dtype"])
     name = _SHORT.get(short[1], short[1]) + short[2] if short else match["dtype"]
     name = {"pred": "bool"}.get(name, name)
-    if name not in _dtypes():
+    if name not in _DTYPES:
         message = f"{match['dtype']!r} is no dtype of an input; f32 and i32 are two"
         raise argparse.ArgumentTypeError(message)
     sizes = [int(size) for size in match["shape"].split(",") if size]
-    return Input(jnp.dtype(name), tuple(sizes))
-
-
-def _dtypes() -> set[str]:
-    """What inputs may be; 64 bits only where JAX has them."""
-    names = {"bool", "bfloat16", "float16", "float32", "complex64"}
-    names |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32)}
-    if jax.config.read("jax_enable_x64"):
-        names |= {"float64", "complex128", "int64", "uint64"}
-    return names
+    return Input(name, tuple(sizes))
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

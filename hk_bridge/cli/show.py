@@ -1,4 +1,4 @@
-"""`python -m hk_bridge show`: what is in a checkpoint, and where it goes in Haiku."""
+"""`hk_bridge show`: what is in a checkpoint, and where it goes in Haiku."""
 
 import argparse
 from collections.abc import Iterator
@@ -9,7 +9,6 @@ from hk_bridge import _layout
 from hk_bridge import _tables
 from hk_bridge import migrate
 from hk_bridge._layout import Where
-from hk_bridge.cli.common import CannotStart
 from hk_bridge.cli.common import counted
 from hk_bridge.cli.common import load
 from hk_bridge.cli.common import print_json
@@ -18,9 +17,10 @@ from hk_bridge.cli.common import refuse
 from hk_bridge.cli.common import seen
 from hk_bridge.cli.common import size_of
 from hk_bridge.cli.common import told
+from hk_bridge.cli.options import CannotStart
 
 
-def show(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Prints what is in a checkpoint, and where it goes in Haiku."""
     if args.haiku:
         return _show_haikus(args)

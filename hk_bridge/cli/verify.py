@@ -1,4 +1,4 @@
-"""`python -m hk_bridge verify`: whether a module is the same in Haiku as in Flax."""
+"""`hk_bridge verify`: whether a module is the same in Haiku as in Flax."""
 
 import argparse
 from collections.abc import Iterator
@@ -14,20 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hk_bridge import _abstract
 from hk_bridge import _flax
 from hk_bridge import migrate
 from hk_bridge import testing
-from hk_bridge.cli.common import CannotStart
 from hk_bridge.cli.common import load
 from hk_bridge.cli.common import print_json
 from hk_bridge.cli.common import refuse
 from hk_bridge.cli.common import says
+from hk_bridge.cli.options import CannotStart
 from hk_bridge.cli.options import Input
 from hk_bridge.migrate._diff import Diff
 
 
-def verify(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Checks that a module is the same in Haiku as in Flax."""
     # What the module prints itself is no JSON.
     aside = contextlib.redirect_stdout(sys.stderr)
@@ -128,14 +127,20 @@ def _build(target: str, config: Mapping[str, Any]) -> Any:
 
 def _random(rng: np.random.Generator, spec: Input) -> Any:
     """Normal numbers, or whole ones from 0 to 7, which most embeddings have."""
+    dtype = jnp.dtype(spec.dtype)
+    text = f"{dtype}[{','.join(map(str, spec.shape))}]"
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise CannotStart(
+            f"--input {text} has 64 bits, which JAX has not unless it is told to: set "
+            "JAX_ENABLE_X64=1, or write it with 32."
+        )
     try:
-        if jnp.issubdtype(spec.dtype, np.inexact):
+        if jnp.issubdtype(dtype, np.inexact):
             values: Any = rng.normal(size=spec.shape)
         else:
-            values = rng.integers(2 if spec.dtype == bool else 8, size=spec.shape)
-        return jnp.asarray(np.asarray(values).astype(spec.dtype))
+            values = rng.integers(2 if spec.dtype == "bool" else 8, size=spec.shape)
+        return jnp.asarray(np.asarray(values).astype(dtype))
     except Exception as error:  # too large, in the words of NumPy or JAX
-        text = _abstract.describe(jax.ShapeDtypeStruct(spec.shape, spec.dtype))
         raise CannotStart(f"--input {text} cannot be made. {says(error)}") from error
 
 

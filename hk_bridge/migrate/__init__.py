@@ -76,6 +76,7 @@ from hk_bridge.migrate._twins import Twin as Twin
 from hk_bridge.migrate._twins import TwinError as TwinError
 from hk_bridge.migrate._twins import twin as twin
 
+__docformat__ = "google"  # for pdoc
 __all__ = [
     "Carried",
     "CheckpointError",

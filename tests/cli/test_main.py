@@ -1,7 +1,9 @@
 """The command line: what it prints, what it writes, and its exit codes."""
 
 import json
+import pathlib
 import pickle
+import re
 import subprocess
 import sys
 
@@ -11,7 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import hk_bridge
+from hk_bridge import cli
 from hk_bridge import migrate
+from hk_bridge.cli.main import _COMMANDS
 from hk_bridge.cli.main import main
 from hk_bridge.testing import assert_identical
 
@@ -265,7 +270,7 @@ USAGE = [
 def test_wrong_arguments(capsys, argv):
     code, _, err = run(capsys, *argv)
     assert code == 2
-    assert "usage: python -m hk_bridge" in err
+    assert "usage: hk_bridge" in err
 
 
 @pytest.mark.parametrize(
@@ -576,3 +581,101 @@ def test_what_a_module_prints_is_no_json(capsys, tmp_path, monkeypatch):
         code, out, err = run(capsys, *argv, *config)
         assert (code, out) == (2, "")
         assert err.endswith(f"verify: {error}: enough\n")
+
+
+# Before a command runs.
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["--version"], ["convert", "--help"], ["--completion", "bash"]]
+)
+def test_what_needs_no_jax_loads_none(argv):
+    code = (
+        "import sys; from hk_bridge.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: assert end.code in (0, None), end.code\n"
+        "print({'jax', 'flax', 'haiku', 'numpy'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, *argv]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout
+    assert done.stderr == "set()\n"
+
+
+def test_version(capsys):
+    assert run(capsys, "--version") == (0, f"hk_bridge {hk_bridge.__version__}\n", "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(capsys, shell):
+    code, out, err = run(capsys, "--completion", shell)
+    assert (code or 0, err) == (0, "")
+    for part in ("verify", "weathernext", "completion"):
+        assert part in out
+
+
+def test_bash_completes_commands_options_and_files(capsys, tmp_path):
+    """What bash itself makes of the script, word by word."""
+    script = tmp_path / "completion"
+    script.write_text(run(capsys, "--completion", "bash")[1])
+    (tmp_path / "net.msgpack").touch()
+
+    def completed(*words):
+        line = f"""
+            source completion
+            COMP_WORDS=(hk_bridge {" ".join(words)!s} "$1"); COMP_CWORD={len(words) + 1}
+            function=$(complete -p hk_bridge | sed 's/.* -F \\([^ ]*\\) .*/\\1/')
+            "$function" hk_bridge "$1"; printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        return line
+
+    def ask(start, *words):
+        command = ["bash", "-c", completed(*words), "bash", start]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return [word.strip() for word in done.stdout.split()]
+
+    assert ask("ver") == ["verify"]
+    assert ask("--na", "convert") == ["--name", "--names"]
+    assert ask("alph", "convert", "--names") == ["alphafold"]
+    assert ask("net", "show") == ["net.msgpack"]
+
+
+def test_completion_without_its_extra(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    code, out, err = run(capsys, "--completion", "bash")
+    line = "completion needs shtab: pip install 'hk_bridge[completion]'\n"
+    assert (code, out, err) == (2, "", line)
+
+
+def test_every_command_has_its_file():
+    commands = {path.stem for path in pathlib.Path(cli.__file__).parent.glob("*.py")}
+    rest = {"__init__", "common", "main", "options"}
+    assert commands - rest == set(_COMMANDS)
+
+
+# Tables in a terminal.
+
+
+@pytest.mark.parametrize("columns", [40, 60, 100])
+def test_tables_are_no_wider_than_the_terminal(capsys, path, columns, monkeypatch):
+    argv = ("show", path, "--name", "a_rather/long_name/of_a_module")
+    whole = run(capsys, *argv)[1]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert run(capsys, *argv)[1] == whole  # a file, or a program, gets whole lines
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stdout, "isatty", lambda: True)
+        code, out, _ = run(capsys, *argv)
+    assert code == 0
+    assert max(map(len, out.splitlines()[1:])) <= columns
+    assert columns_of(out) == columns_of(whole)  # nothing is left out
+
+
+def columns_of(shown):
+    """The text of each column, however many lines a cell takes."""
+    _, *lines = shown.splitlines()
+    rule = next(line for line in lines if set(line) == {"-", " "})
+    ends = [match.span() for match in re.finditer("-+", rule)]
+    columns = ["".join(line[slice(*end)] for line in lines) for end in ends]
+    return [re.sub("[ -]", "", text) for text in columns]

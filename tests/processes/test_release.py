@@ -84,7 +84,8 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         licence = archive.read(f"{INFO}/licenses/LICENSE")
-    parts = ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE", "top_level.txt")
+    parts = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
+    parts += ("top_level.txt",)
     assert names == PACKAGE | {f"{INFO}/{part}" for part in parts}
     assert licence == (ROOT / "LICENSE").read_bytes()
 
@@ -112,7 +113,7 @@ def test_the_metadata(wheel):
     assert required == {
         "jax>=0.8.1", "jaxlib>=0.8.1", "flax>=0.12.2", "dm-haiku>=0.0.16", "numpy",
     }  # fmt: skip
-    of_use = {"checkpoint", "demo", "notebooks", "packages"}
+    of_use = {"checkpoint", "completion", "demo", "notebooks", "packages"}
     extras = {*of_use, "dev", "docs", "floor", "test"}
     assert set(metadata.provides_extra) == extras
 
@@ -173,4 +174,8 @@ def test_the_wheel_works_alone(python, tmp_path):
 
 def test_the_command_line_is_there(python, tmp_path):
     shown = run(python, "-I", "-m", "hk_bridge", "--help", cwd=tmp_path)
-    assert "usage: python -m hk_bridge" in shown
+    assert "usage: hk_bridge" in shown
+    command = python.with_name("hk_bridge")  # with `.exe`, Windows finds it too
+    assert run(command, "--help", cwd=tmp_path) == shown
+    version = f"hk_bridge {hk_bridge.__version__}\n"
+    assert run(command, "--version", cwd=tmp_path) == version

@@ -80,12 +80,13 @@ def run(
     fed = streams.Fed(keys, tags, modules.unused_streams(plan.module, found))
     there = dict(_layout.leaves(variables))
     bound = found.bind(*_values(found, there, variables, host, fed))
-    lost = late.put_back(bound, there)
+    passing = seen.passing(there)
+    lost = late.put_back(bound, {w: v for w, v in there.items() if w not in passing})
     if bound.late:
         bound.snapshot.take()
     with (
         seen.watched(bound.module, host, plan.capture),
-        seen.sowing(plan, bound) as sown,
+        seen.sowing(plan, bound, passing) as sown,
     ):
         output = plan.function(bound.module, *args, **kwargs)
     if inspect.isgenerator(output):  # it runs when nobody looks at what it writes

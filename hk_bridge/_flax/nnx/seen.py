@@ -9,6 +9,7 @@ Private in NNX (since flax 0.12.6): the attribute `__captures__`, which `sow` an
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 import functools
 import inspect
@@ -147,19 +148,30 @@ def _keep_output(module: Any, path: names.Path, name: str, output: Any) -> None:
 _INTERMEDIATES = "intermediates"
 
 
+def passing(there: Mapping[Where, Any]) -> dict[Where, Any]:
+    """What a call begins with of what modules sow and perturb.
+
+    Where the version does not capture that, it is attributes of the modules."""
+    collections = {where.collection for where in there} if _CAPTURES else ()
+    sown = {c for c in collections if graph.is_transient(states.type_of(c))}
+    return {where: value for where, value in there.items() if where.collection in sown}
+
+
 @contextlib.contextmanager
-def sowing(plan: Plan, bound: graph.Bound) -> Iterator[list[tuple[Where, Any]]]:
+def sowing(
+    plan: Plan, bound: graph.Bound, begins: Mapping[Where, Any]
+) -> Iterator[list[tuple[Where, Any]]]:
     """Has the modules that sow do so for the caller alone: what they sowed, in the end.
 
     As `nnx.capture` does, where the version has it; but that marks every module, lists
     too, and takes as long as a small model. So it is done here, to those whose code
     speaks of sowing; to all, if the caller wants what is sown: functions outside of
     the class may sow, too. What is sown into a Variable that a module has is written
-    into that, as it is without `nnx.capture`."""
+    into that, as it is without `nnx.capture`. It begins with `begins`."""
     sown: list[tuple[Where, Any]] = []
     speaking = {cls for cls in bound.graph.types if _speaks_of_sowing(cls)}
     types = _types(plan.mutable, bound.graph)
-    wanted = nnx.Intermediate in types
+    wanted = nnx.Intermediate in types or bool(begins)
     if not _CAPTURES or not (wanted or plan.capture or speaking):
         yield sown
         if plan.capture and not _CAPTURES:
@@ -169,8 +181,11 @@ def sowing(plan: Plan, bound: graph.Bound) -> Iterator[list[tuple[Where, Any]]]:
     for path, part in nnx.iter_modules(bound.module):
         if wanted or type(part) in speaking or isinstance(part, _Telling):
             held = _variables_of(part)
-            every = dict.fromkeys([*types, *held])
-            captures = [cls(dict(held.get(cls, {}))) for cls in every]
+            given = _below(path, begins)
+            every = dict.fromkeys([*types, *held, *given])
+            captures = [
+                cls({**held.get(cls, {}), **given.get(cls, {})}) for cls in every
+            ]
             module: Any = part
             module.__captures__ = nnx.data(tuple(captures))
             marked.append((path, module, held))
@@ -188,6 +203,17 @@ def sowing(plan: Plan, bound: graph.Bound) -> Iterator[list[tuple[Where, Any]]]:
 
 
 _CAPTURES = hasattr(nnx, "capture")
+
+
+def _below(path: names.Path, begins: Mapping[Where, Any]) -> dict[type, dict[str, Any]]:
+    """What of `begins` is of the module at `path`, by type."""
+    found: dict[type, dict[str, Any]] = {}
+    for where, value in begins.items():
+        *parent, name = where.path
+        if states.where_of(where.collection, path).path == tuple(parent):
+            cls = states.type_of(where.collection)
+            found.setdefault(cls, {})[str(name)] = value
+    return found
 
 
 def _variables_of(part: Any) -> dict[type, dict[str, Any]]:
