@@ -11,6 +11,8 @@ from hk_bridge._flax.host import Alone as Alone
 from hk_bridge._flax.host import Host as Host
 from hk_bridge._flax.host import Recipe as Recipe
 from hk_bridge._flax.host import Record as Record
+from hk_bridge._flax.inner import is_intercepted as is_intercepted
+from hk_bridge._flax.inner import sharing as sharing
 from hk_bridge._flax.keys import Key as Key
 from hk_bridge._flax.keys import Streams as Streams
 from hk_bridge._flax.kinds import annotated as annotated
@@ -37,7 +39,6 @@ from hk_bridge._flax.modules import is_call as is_call
 from hk_bridge._flax.modules import is_cell as is_cell
 from hk_bridge._flax.modules import is_class as is_class
 from hk_bridge._flax.modules import is_immutable as is_immutable
-from hk_bridge._flax.modules import is_intercepted as is_intercepted
 from hk_bridge._flax.modules import is_nnx_class as is_nnx_class
 from hk_bridge._flax.modules import lacks_key as lacks_key
 from hk_bridge._flax.modules import lacks_param as lacks_param

@@ -43,7 +43,11 @@ _Staged = _private.optional(
 
 
 def is_staged(value: Any) -> bool:
-    """Whether `value` stands for an array of a program that is being traced."""
+    """Whether `value` stands for an array of a program that is being traced.
+
+    One that gradients are taken by has such a one as its primal value."""
+    while hasattr(value, "primal"):
+        value = value.primal
     return _Staged is not None and isinstance(value, _Staged)
 
 

@@ -19,6 +19,7 @@ from hk_bridge._haiku.context import sees_state as sees_state
 from hk_bridge._haiku.hooks import MISSING as MISSING
 from hk_bridge._haiku.hooks import cast as cast
 from hk_bridge._haiku.hooks import check_usage as check_usage
+from hk_bridge._haiku.inner import sharing as sharing
 from hk_bridge._haiku.ledger import Ledger as Ledger
 from hk_bridge._haiku.seen import announce as announce
 from hk_bridge._haiku.seen import haiku_inside as haiku_inside
