@@ -159,7 +159,7 @@ class Traces:
         if refusal is not None:
             return self._as_ever(call, refusal)
         arrays, form = _split(call.inputs())
-        if not _are_staged(arrays):
+        if not _flax.are_staged_here(arrays):
             return self._as_ever(call, _errors.NOT_STAGED)
         try:
             parts = call.parts()
@@ -203,7 +203,7 @@ class Traces:
 
     def _shared(self, call: Call, entry: _Entry, arrays: list[Any], form: _Form) -> Any:
         keys = call.draw(entry.drawn)
-        if not (arrays or keys) or not _are_staged(keys):
+        if not (arrays or keys) or not _flax.are_staged_here(keys):
             call.undraw()
             return self._as_ever(call, _errors.NOT_STAGED)
         made = entry.function is None
@@ -222,11 +222,6 @@ class Traces:
             entry.now, self._inside = None, outside
         self._report.add(call.name, call.title, _errors.TRACED if made else None)
         return call.result(results.form.join(results.arrays), results.form.said)
-
-
-def _are_staged(arrays: Sequence[Any]) -> bool:
-    """Whether all `arrays` are of a program that is being traced."""
-    return all(map(_flax.is_staged, arrays))
 
 
 def _function(entry: _Entry) -> Callable[..., _Results]:

@@ -55,5 +55,6 @@ from hk_bridge._flax.plan import Plan as Plan
 from hk_bridge._flax.plan import in_filter as in_filter
 from hk_bridge._flax.plan import mutable_at_init as mutable_at_init
 from hk_bridge._flax.plan import with_intermediates as with_intermediates
+from hk_bridge._flax.private import are_staged_here as are_staged_here
 from hk_bridge._flax.private import is_staged as is_staged
 from hk_bridge._flax.run import init as init
