@@ -825,3 +825,28 @@ def note_key(initializing: bool) -> str:
         f"No Haiku key was at hand. Give one to {line}, or keys to this call, "
         "net(..., rngs={stream: key})."
     )
+
+
+# Why a call was not shared.
+FIRST = "the first of its kind, runs as ever"
+FIRST_INSIDE = "the first of its kind in a trace for others, runs as ever"
+TRACED = "traced for the others"
+TOO_SMALL = "calls no other module: worth it from the fifth call on"
+SEEN = "a hook of Haiku is in force, or mutable= or capture_intermediates= is given"
+INTERCEPTED = "interceptors are in force"
+NOT_STAGED = "an input is a constant, or nothing is being traced"
+NO_VALUE = "its configuration, arguments or code are not known to be values"
+KEYS_INSIDE = "it draws keys in a way that another call cannot"
+CHANGED = "it changed while it ran"
+IN_ITSELF = "it runs inside of itself"
+SCOPE_SHARED = "it shares the variables of another module"
+NO_METHOD = "what is called is not the method of its class"
+ATTRIBUTES = "it has attributes that are no fields"
+CALLED_BEFORE = "it was called before, and has a setup()"
+FOREIGN = "it holds a module that is filed elsewhere"
+
+
+def not_apart(error: Exception) -> str:
+    """Why a call was not shared: its code does not run by itself."""
+    line = str(error).strip().partition("\n")[0][:60]
+    return f"does not run apart: {type(error).__name__}: {line}"

@@ -34,6 +34,11 @@ class Apply(Side):
             return False
         return not (self.observes or _haiku.has_creators())
 
+    def may_share_inside(self) -> bool:
+        if self.options.capture or self.observes or self.reads_late:
+            return False
+        return not (_haiku.has_creators() or _haiku.has_state_creators())
+
     def with_keys(self, keys: dict[str, Any]) -> "Apply":
         """This call with these keys for its streams, and no others."""
         other = copy.copy(self)

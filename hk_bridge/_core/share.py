@@ -1,36 +1,31 @@
 """`share_traces`: equal modules in one transform are traced once."""
 
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
-import dataclasses
 import threading
 from typing import Any
-from typing import NamedTuple
 
-import jax
-
+from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
+from hk_bridge._core.report import Report
+from hk_bridge._core.traces import Traces
 
 
-class _Table(threading.local):
-    """What is shared now in this thread, by all that determines a trace."""
+class _Now(threading.local):
+    """What is shared now in this thread."""
 
-    entries: "dict[Any, _Entry | None] | None" = None
+    traces: Traces | None = None
 
 
-_table = _Table()
-
-# Inlines as it traces. From JAX 0.12 on, True inlines in the lowering.
-_INLINE: Any = getattr(getattr(jax, "Inline", None), "JAX_EARLY", True)
+_now = _Now()
 
 
 @contextlib.contextmanager
-def share_traces() -> Iterator[None]:
+def share_traces() -> Iterator[Report]:
     """Has bridged modules that are equal share one trace, which takes less time.
 
     Inside, a bridged module that is applied like one before (equal configuration,
@@ -62,83 +57,69 @@ def share_traces() -> Iterator[None]:
     >>> jax.jit(f.apply)(f.init(jax.random.key(0), x), None, x).shape
     (2, 4)
     """
-    before, _table.entries = _table.entries, {}
+    before, report = _now.traces, Report()
+    _now.traces = traces = Traces(report)
     try:
-        yield
+        with _haiku.sharing(traces.call):
+            yield report
     finally:
-        _table.entries = before
+        _now.traces = before
 
 
-class _Place(NamedTuple):
-    """Stands for an array, by its position among them."""
+class _Bridged:
+    """A call of a bridged module, as a `Call`."""
 
-    position: int
+    watched: frozenset[str] = frozenset()
+    patience = 0
 
+    def __init__(self, plan: _flax.Plan, variables: Any, side: Any, args: Any, kw: Any):
+        self.name, self.title = side.ledger.name, _flax.title(plan.module)
+        self._call = plan, variables, side, args, kw
+        self._given: dict[str, Any] = {}
 
-@dataclasses.dataclass(eq=False)  # JAX asks whether forms are equal
-class _Form:
-    """A tree without its arrays: the leaves, a `_Place` for each array, and the tree.
+    def refusal(self) -> str | None:
+        side = self._call[2]
+        if not side.may_share():
+            return _errors.SEEN
+        return _errors.INTERCEPTED if _flax.is_intercepted() else None
 
-    An array that is there twice has one place: code may ask whether `q is kv`."""
+    def inputs(self) -> Any:
+        plan, variables, side, args, kwargs = self._call
+        side.read_rest(variables)
+        self._given = dict(side.streams.keys)
+        return variables, args, kwargs, self._given
 
-    leaves: list[Any]
-    treedef: Any
+    def parts(self) -> Any:
+        plan, _, side, _, _ = self._call
+        return *_flax.parts(plan), tuple(self._given), side.streams.offers("?")
 
-    @property
-    def static(self) -> Any:
-        """All that it is, for a key."""
-        leaves = [(x.position,) if type(x) is _Place else [x] for x in self.leaves]
-        return leaves, self.treedef
+    def as_ever(self) -> _flax.Outcome:
+        plan, variables, side, args, kwargs = self._call
+        return _flax.run(plan, variables, side, args, kwargs, side.begin)
 
-    def join(self, arrays: Sequence[Any]) -> Any:
-        """The tree with these arrays."""
-        leaves = [arrays[x.position] if type(x) is _Place else x for x in self.leaves]
-        return jax.tree.unflatten(self.treedef, leaves)
+    def drawn(self) -> tuple[str, ...]:
+        return tuple(s for s in self._call[2].streams.keys if s not in self._given)
 
+    def draw(self, drawn: Sequence[str]) -> list[Any]:
+        return [self._call[2].streams.key(stream) for stream in drawn]
 
-def _split(tree: Any) -> tuple[list[Any], _Form]:
-    """The arrays of `tree`, and its form."""
-    leaves, treedef = jax.tree.flatten(tree)
-    arrays = {id(leaf): leaf for leaf in leaves if isinstance(leaf, jax.Array)}
-    places = {key: _Place(index) for index, key in enumerate(arrays)}
-    rest = [places.get(id(leaf), leaf) for leaf in leaves]
-    return list(arrays.values()), _Form(rest, treedef)
+    def undraw(self) -> None:
+        """A key that was drawn is kept for its stream."""
 
+    def apart(self, inputs: Any, drawn: Any, keys: Any) -> tuple[Any, Any]:
+        plan, _, side, _, _ = self._call
+        variables, args, kwargs, given = inputs
+        alone = side.with_keys({**given, **dict(zip(drawn, keys, strict=True))})
+        outcome = _haiku.apart(_flax.run)(plan, variables, alone, args, kwargs)
+        wrote = outcome.record.wrote | outcome.record.made
+        leaves = _layout.leaves(outcome.variables)
+        return (outcome.output, {w: v for w, v in leaves if w in wrote}), None
 
-@jax.tree_util.register_pytree_node_class
-@dataclasses.dataclass
-class _Results:
-    """What a trace gives: JAX remembers the form with the trace."""
-
-    arrays: Sequence[Any]
-    form: _Form
-
-    def tree_flatten(self) -> tuple[Sequence[Any], _Form]:
-        return self.arrays, self.form
-
-    @classmethod
-    def tree_unflatten(cls, form: _Form, arrays: Sequence[Any]) -> "_Results":
-        return cls(arrays, form)
-
-
-class _Now(NamedTuple):
-    """One of the equal calls, whose code runs if JAX wants to trace (again)."""
-
-    plan: _flax.Plan
-    form: _Form
-    side: Any
-
-
-@dataclasses.dataclass
-class _Entry:
-    """One trace: the streams that it draws, and the function that has it, once made.
-
-    What `now` has may differ from what the first of the equal calls had by now: an
-    object that changed is equal to what others were before."""
-
-    streams: tuple[str, ...]
-    function: Callable[..., _Results] | None = None
-    now: _Now | None = None
+    def result(self, output: Any, said: Any) -> _flax.Outcome:
+        value, changed = output
+        record = _flax.Record(wrote=set(changed))
+        variables = _layout.replace(self._call[1], changed)
+        return _flax.Outcome(value, variables, record)
 
 
 def run(
@@ -149,70 +130,11 @@ def run(
     kwargs: Mapping[str, Any],
 ) -> _flax.Outcome:
     """What `_flax.run` does, by a trace that is there, if sharing is on."""
-    entries = _table.entries
-
-    def as_ever() -> _flax.Outcome:
-        return _flax.run(plan, variables, side, args, kwargs, side.begin)
-
-    if entries is None or not side.may_share() or _flax.is_intercepted():
-        return as_ever()
-    side.read_rest(variables)
-    given = dict(side.streams.keys)
-    arrays, form = _split((variables, args, kwargs, given))
-    if not _are_staged(arrays):
-        return as_ever()  # some are constants, or nothing is being staged
-    streams = (tuple(given), side.streams.offers("?"))
-    avals = tuple(map(jax.typeof, arrays))
-    context = _flax.context()
-    parts = (*_flax.parts(plan), form.static, avals, streams, context)
-    key = _flax.key_of(parts)
-    if key is None:
-        return as_ever()
-    if key not in entries:
-        outcome = as_ever()
-        drawn = tuple(stream for stream in side.streams.keys if stream not in given)
-        entries[key] = _Entry(drawn)
-        return outcome
-    entry = entries[key]
-    if entry is None:
-        return as_ever()
-    keys = [side.streams.key(stream) for stream in entry.streams]
-    if not (arrays or keys) or not _are_staged(keys):
-        return as_ever()
-    if entry.function is None:
-        entry.function = _shared(entry)
-    entry.now = _Now(plan, form, side)
-    try:
-        results = entry.function(arrays, keys)
-    except Exception:
-        entries[key] = None  # as below, or whatever has the module fail by itself, too
-        return as_ever()
-    finally:
-        entry.now = None
-    output, changed = results.form.join(results.arrays)
-    record = _flax.Record(wrote=set(changed))
-    return _flax.Outcome(output, _layout.replace(variables, changed), record)
-
-
-def _are_staged(arrays: Sequence[Any]) -> bool:
-    """Whether all `arrays` are inputs of a program that is being traced."""
-    return all(map(_flax.is_staged, arrays))
-
-
-def _shared(entry: _Entry) -> Callable[..., _Results]:
-    """The jitted function that runs the module, inlined wherever it is called."""
-
-    def pure(arrays: Sequence[Any], keys: Sequence[Any]) -> _Results:
-        assert entry.now is not None
-        plan, form, side = entry.now
-        variables, args, kwargs, given = form.join(arrays)
-        given = {**given, **dict(zip(entry.streams, keys, strict=True))}
-        outcome = _flax.run(plan, variables, side.with_keys(given), args, kwargs)
-        wrote = outcome.record.wrote | outcome.record.made
-        changed = {w: v for w, v in _layout.leaves(outcome.variables) if w in wrote}
-        results = _Results(*_split((outcome.output, changed)))
-        if _flax.key_of(results.form.static) is None:
-            raise TypeError("A leaf that is no array may hold a tracer of this trace.")
-        return results
-
-    return jax.jit(_haiku.apart(pure), inline=_INLINE)
+    call, traces = _Bridged(plan, variables, side, args, kwargs), _now.traces
+    if traces is None or side.initializing:
+        return call.as_ever()
+    with contextlib.ExitStack() as inside:
+        if side.may_share_inside() and not _flax.is_intercepted():
+            inside.enter_context(_flax.sharing(traces.call, side.ledger.name))
+        outcome: _flax.Outcome = traces.call(call)
+    return outcome

@@ -12,6 +12,8 @@ from hk_bridge._flax.host import Drawing as Drawing
 from hk_bridge._flax.host import Host as Host
 from hk_bridge._flax.host import Recipe as Recipe
 from hk_bridge._flax.host import Record as Record
+from hk_bridge._flax.inner import is_intercepted as is_intercepted
+from hk_bridge._flax.inner import sharing as sharing
 from hk_bridge._flax.keys import Key as Key
 from hk_bridge._flax.keys import Streams as Streams
 from hk_bridge._flax.kinds import annotated as annotated
@@ -38,7 +40,6 @@ from hk_bridge._flax.modules import is_call as is_call
 from hk_bridge._flax.modules import is_cell as is_cell
 from hk_bridge._flax.modules import is_class as is_class
 from hk_bridge._flax.modules import is_immutable as is_immutable
-from hk_bridge._flax.modules import is_intercepted as is_intercepted
 from hk_bridge._flax.modules import is_nnx_class as is_nnx_class
 from hk_bridge._flax.modules import lacks_key as lacks_key
 from hk_bridge._flax.modules import lacks_param as lacks_param
@@ -55,5 +56,6 @@ from hk_bridge._flax.plan import Plan as Plan
 from hk_bridge._flax.plan import in_filter as in_filter
 from hk_bridge._flax.plan import mutable_at_init as mutable_at_init
 from hk_bridge._flax.plan import with_intermediates as with_intermediates
+from hk_bridge._flax.private import are_staged_here as are_staged_here
 from hk_bridge._flax.private import is_staged as is_staged
 from hk_bridge._flax.run import init as init

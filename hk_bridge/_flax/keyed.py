@@ -17,7 +17,6 @@ from hk_bridge._flax import pack
 from hk_bridge._flax.host import Record
 from hk_bridge._flax.keys import Key
 from hk_bridge._flax.keys import LazyRng
-from hk_bridge._flax.keys import folded
 from hk_bridge._flax.running import Running
 
 Path = tuple[str, ...]
@@ -70,6 +69,7 @@ class Keyed(core.Scope):
         for stream in (*_STREAMS, *sorted(named.difference(_STREAMS))):
             wanted = any(core_scope.in_filter(f, stream) for f in filters)
             if wanted and self._has_stream(stream):
+                self.running.host.streams.hand_on()
                 self._stream(stream)
         _complete(self.rng_counters, self._rngs)
         return self._rngs
@@ -142,7 +142,8 @@ class Keyed(core.Scope):
             name = "params"
         self.check()  # before a key is drawn, which a wrong trace would keep
         lazy = self._stream(name)
-        return folded(lazy.rng, (*lazy.suffix, self.count(name)))
+        suffix = (*lazy.suffix, self.count(name))
+        return self.running.host.streams.fold(name, lazy.rng, suffix)
 
     def count(self, stream: str) -> int:
         """Counts one key of `stream` as used."""

@@ -29,6 +29,11 @@ class Streams:
       rngs: `{stream: key}`; None draws every stream from Haiku.
       draw: gives a new Haiku key; None where Haiku has none.
       initializing: `rngs` without `params` draw that stream from Haiku at init.
+
+    Attributes:
+      keys: those that are there, by stream.
+      asked: the stream of each key that was made of one of these, and what was folded
+        into it.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class Streams:
         initializing: bool,
     ):
         self.keys: dict[str, Key] = dict(rngs or {})
+        self.asked: list[tuple[str, tuple[str | int, ...]]] = []
         self._draw = draw
         self._from_haiku = ("params",) if initializing else ()
         self._any = rngs is None
@@ -45,7 +51,7 @@ class Streams:
     def only(self, keys: Mapping[str, Key]) -> "Streams":
         """Streams that offer the same, but have these keys and cannot draw another."""
         streams = copy.copy(self)
-        streams.keys = dict(keys)
+        streams.keys, streams.asked = dict(keys), []
         streams._draw = None if self._draw is None else _no_other
         return streams
 
@@ -61,6 +67,39 @@ class Streams:
             assert self._draw is not None
             self.keys[stream] = self._draw()
         return self.keys[stream]
+
+    def fold(self, stream: str, rng: Key, suffix: tuple[str | int, ...]) -> Key:
+        """The key that code gets: that of `stream`, with `suffix` folded in."""
+        self.asked.append((stream, suffix))
+        return folded(rng, suffix)
+
+    def hand_on(self) -> None:
+        """Is told that a lifted transform takes keys as they are."""
+
+
+class FoldedKeys(Streams):
+    """Keys that were folded before, by stream and by what was folded into them.
+
+    Args:
+      offers: whether there would be a key of a stream.
+    """
+
+    def __init__(self, keys: Mapping[Any, Key], offers: Callable[[str], bool]):
+        super().__init__({}, None, initializing=False)
+        self._folded, self._offers = keys, offers
+
+    def offers(self, stream: str) -> bool:
+        return self._offers(stream)
+
+    def key(self, stream: str) -> Any:
+        return None
+
+    def fold(self, stream: str, rng: Any, suffix: tuple[str | int, ...]) -> Key:
+        self.asked.append((stream, suffix))
+        return self._folded[stream, suffix]
+
+    def hand_on(self) -> None:
+        raise KeyError("A key was folded before.")
 
 
 class LinenStreams(Streams):

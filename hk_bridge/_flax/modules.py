@@ -189,12 +189,6 @@ def context() -> Any:
     return nn.get_logical_axis_rules(), flags
 
 
-def is_intercepted() -> bool:
-    """Whether `nn.intercept_methods` is in force."""
-    interceptors = private.interceptors()
-    return interceptors is None or bool(interceptors)
-
-
 def _nothing(_: Any) -> None:
     """Run by Flax in place of a module, so that it only checks."""
 

@@ -40,11 +40,36 @@ _Staged = _private.optional(
     "jax.interpreters.partial_eval:DynamicJaxprTracer",
     "apply, where initialisers close over arrays, and what share_traces shares",
 )
+_trace_context = _private.optional(
+    "jax._src.core:trace_ctx", "what share_traces shares, which is then nothing"
+)
 
 
 def is_staged(value: Any) -> bool:
-    """Whether `value` stands for an array of a program that is being traced."""
-    return _Staged is not None and isinstance(value, _Staged)
+    """Whether `value` stands for an array of a program that is being traced.
+
+    One that gradients are taken by has such a one as its primal value."""
+    return _Staged is not None and isinstance(_primal(value), _Staged)
+
+
+def are_staged_here(values: list[Any]) -> bool:
+    """Whether `values` are arrays of the program that is being traced, not of another
+    around it: a loop or a branch takes those in the order in which it uses them."""
+    if _trace_context is None or not all(map(is_staged, values)):
+        return False
+    trace = _trace_context.trace
+    while hasattr(trace, "parent_trace") and type(trace).__name__ in _OF_GRADIENTS:
+        trace = trace.parent_trace
+    return all(_primal(value)._trace is trace for value in values)
+
+
+_OF_GRADIENTS = ("JVPTrace", "LinearizeTrace")
+
+
+def _primal(value: Any) -> Any:
+    while hasattr(value, "primal"):
+        value = value.primal
+    return value
 
 
 def interceptors() -> list[Any] | None:

@@ -81,4 +81,11 @@ class Running:
         self.end = functools.partial(lead.clear, cls)
         self.watch = lifted.Watch(lead.leads_from, adopt)
         initializing = {"initializing": True} if host.initializing else {}
+        self._called: dict[int, Any] = {}  # keeps the modules, and so their ids
         self.flags: Any = core.FrozenDict({**initializing, FLAG: lead})
+
+    def is_first_call(self, module: Any) -> bool:
+        """Whether this was not asked of `module` before."""
+        is_first = id(module) not in self._called
+        self._called[id(module)] = module
+        return is_first

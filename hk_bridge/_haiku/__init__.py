@@ -28,6 +28,7 @@ from hk_bridge._haiku.initializers import is_class_of_haiku as is_class_of_haiku
 from hk_bridge._haiku.initializers import is_for_a_key as is_for_a_key
 from hk_bridge._haiku.initializers import is_of_haiku as is_of_haiku
 from hk_bridge._haiku.initializers import shapes_alone as shapes_alone
+from hk_bridge._haiku.inner import sharing as sharing
 from hk_bridge._haiku.ledger import Ledger as Ledger
 from hk_bridge._haiku.seen import announce as announce
 from hk_bridge._haiku.seen import haiku_inside as haiku_inside

@@ -124,7 +124,39 @@ def is_observed() -> bool:
     # of the classes that have a policy, which a stand-in's cannot.
     if private.interceptor_stack is None:
         return True
-    return any(other is not private.policies for other in private.interceptor_stack)
+    others = (x for x in private.interceptor_stack if not isinstance(x, Sharing))
+    return any(other is not private.policies for other in others)
+
+
+def is_intercepted() -> bool:
+    """Whether there is another interceptor than that of `share_traces`."""
+    stack = private.interceptor_stack
+    return stack is None or not all(isinstance(x, Sharing) for x in stack)
+
+
+class Sharing:
+    """An interceptor that has `share` run the calls of Haiku's own modules.
+
+    Args:
+      call: makes of one what `share` takes.
+    """
+
+    def __init__(self, share: Callable[[Any], Any], call: Callable[..., Any]):
+        self._share, self._call = share, call
+        self._running: list[Any] = []
+
+    def __call__(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        module: Any = context.module
+        own = hasattr(type(module), "_of_bridge") or isinstance(module, _StandIn)
+        if own or context.method_name == "__init__" or hk.running_init():
+            return run(*args, **kwargs)
+        if any(module is other for other in self._running):
+            return run(*args, **kwargs)
+        self._running.append(module)
+        try:
+            return self._share(self._call(run, args, kwargs, context))
+        finally:
+            self._running.pop()
 
 
 def texts_wanted() -> bool:

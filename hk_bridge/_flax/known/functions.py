@@ -67,7 +67,7 @@ def _held(value: types.FunctionType, ask: Ask) -> tuple[Any, Any]:
 def _loaded(value: types.FunctionType, ask: Ask) -> tuple[Any, ...]:
     """What the global names of a function stand for now."""
     loads, names = _loads.loads(value.__code__), value.__globals__
-    if loads.writes:
+    if loads.writes or not ask.watched.isdisjoint(loads.mentions):
         raise Unknown
     found = [
         None

@@ -30,9 +30,11 @@ class Ask(Protocol):
 
     Attributes:
       seen: numbers the functions and classes met, by id: they may be cyclic.
+      watched: code that mentions one of these names has no key.
     """
 
     seen: dict[int, int]
+    watched: frozenset[str]
 
     def key(self, value: Any) -> Any:
         """The key of a value."""

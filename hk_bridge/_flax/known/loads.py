@@ -30,6 +30,7 @@ class Loads:
       imported: `(module, name)` of each `from module import name`.
       own: names of the bodies of classes, which come before global ones.
       writes: whether it may change what it loads, or loads what cannot be told.
+      mentions: all names of globals and attributes, and texts that may be such.
     """
 
     names: tuple[Chain, ...]
@@ -37,6 +38,7 @@ class Loads:
     imported: tuple[tuple[str, str], ...]
     own: frozenset[str]
     writes: bool
+    mentions: frozenset[str]
 
 
 _memory: dict[int, tuple["weakref.ref[types.CodeType]", Loads]] = {}
@@ -79,8 +81,11 @@ def _read(code: types.CodeType) -> Loads:
                 imported[module, name] = None
             else:
                 writes |= kind in _WRITES or (kind in _WRITES_HELD and name in outer)
+    codes = [part for part, _ in _parts(code, frozenset())]
+    texts = {c for part in codes for c in part.co_consts if isinstance(c, str)}
+    mentions = frozenset(texts).union(*[part.co_names for part in codes])
     each = {name: tuple(chains) for name, chains in held.items()}
-    return Loads(tuple(names), each, tuple(imported), frozenset(own), writes)
+    return Loads(tuple(names), each, tuple(imported), frozenset(own), writes, mentions)
 
 
 def _parts(

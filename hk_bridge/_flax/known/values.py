@@ -37,12 +37,15 @@ from hk_bridge._flax.known.library import ref
 from hk_bridge._flax.private import is_staged
 
 
-def key_of(value: Any, *, by_type: bool = False) -> Hashable | None:
+def key_of(
+    value: Any, *, by_type: bool = False, watched: frozenset[str] = frozenset()
+) -> Hashable | None:
     """What is equal for equal values, or None if `value` is not known to be one.
 
     Args:
       by_type: arrays that are being traced are equal if their types are. They have no
         values yet, so code makes arrays of the same shapes of both.
+      watched: code that mentions one of these names has no key.
 
     >>> key_of((1, 0.0)) == key_of((1, 0.0)), key_of((1, 0.0)) == key_of((1, -0.0))
     (True, False)
@@ -50,7 +53,7 @@ def key_of(value: Any, *, by_type: bool = False) -> Hashable | None:
     True
     """
     try:
-        key: Hashable = Asking(by_type).key(value)
+        key: Hashable = Asking(by_type, watched).key(value)
     except Exception:  # to look at an object may run code of its own
         return None
     return key
@@ -72,10 +75,11 @@ def is_fixed(value: Any) -> bool:
 class Asking:
     """One asking for a key."""
 
-    __slots__ = ("by_type", "seen")
+    __slots__ = ("by_type", "seen", "watched")
 
-    def __init__(self, by_type: bool) -> None:
+    def __init__(self, by_type: bool, watched: frozenset[str] = frozenset()) -> None:
         self.by_type = by_type
+        self.watched = watched
         self.seen: dict[int, int] = {}
 
     def key(self, value: Any) -> Any:

@@ -1,0 +1,240 @@
+"""What it is to share a trace: what goes in, the key, the run, and what comes out.
+
+A call of a bridged module, of a Flax submodule or of a Haiku module are each a `Call`;
+here nothing is known of either library.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+from typing import NamedTuple
+from typing import Protocol
+
+import jax
+
+from hk_bridge import _errors
+from hk_bridge import _flax
+from hk_bridge._core.report import Report
+
+# Inlines as it traces. From JAX 0.12 on, True inlines in the lowering.
+_INLINE: Any = getattr(getattr(jax, "Inline", None), "JAX_EARLY", True)
+
+
+class Call(Protocol):
+    """One call, of which an equal one may have done all that it will do.
+
+    Attributes:
+      name: of the module, for the report.
+      title: of its class.
+      watched: names that code has no key with, if it mentions one.
+      patience: how many equal calls of a module that calls no other run as ever.
+    """
+
+    name: str
+    title: str
+    watched: frozenset[str]
+    patience: int
+
+    def refusal(self) -> str | None:
+        """Why this call is not shared, as far as that can be told at once."""
+
+    def inputs(self) -> Any:
+        """All that goes in, as a tree."""
+
+    def parts(self) -> Any:
+        """What else determines the trace. It raises if that cannot be told."""
+
+    def as_ever(self) -> Any:
+        """The result, without sharing; what keys it draws is noted."""
+
+    def drawn(self) -> Any:
+        """Which keys it drew, said so that an equal call draws its own by it.
+
+        None if another call cannot."""
+
+    def draw(self, drawn: Any) -> "list[Any]":
+        """The keys of this call, in place of those `drawn` by another."""
+
+    def undraw(self) -> None:
+        """Takes back what `draw` drew, since the code runs after all."""
+
+    def apart(self, inputs: Any, drawn: Any, keys: Sequence[Any]) -> tuple[Any, Any]:
+        """Runs the code on `inputs`: what comes out, as a tree, and what else there is
+        to say of it, which holds no arrays."""
+
+    def result(self, output: Any, said: Any) -> Any:
+        """The result, of what comes out of `apart`."""
+
+
+class _Place(NamedTuple):
+    """Stands for an array, by its position among them."""
+
+    position: int
+
+
+@dataclasses.dataclass(eq=False)  # JAX asks whether forms are equal
+class _Form:
+    """A tree without its arrays: the leaves, a `_Place` for each array, and the tree.
+
+    An array that is there twice has one place: code may ask whether `q is kv`."""
+
+    leaves: list[Any]
+    treedef: Any
+    said: Any = None
+
+    @property
+    def static(self) -> Any:
+        """All that it is, for a key."""
+        leaves = [(x.position,) if type(x) is _Place else [x] for x in self.leaves]
+        return leaves, self.treedef
+
+    def join(self, arrays: Sequence[Any]) -> Any:
+        """The tree with these arrays."""
+        leaves = [arrays[x.position] if type(x) is _Place else x for x in self.leaves]
+        return jax.tree.unflatten(self.treedef, leaves)
+
+
+def _split(tree: Any) -> tuple[list[Any], _Form]:
+    """The arrays of `tree`, and its form."""
+    leaves, treedef = jax.tree.flatten(tree)
+    arrays = {id(leaf): leaf for leaf in leaves if isinstance(leaf, jax.Array)}
+    places = {key: _Place(index) for index, key in enumerate(arrays)}
+    rest = [places.get(id(leaf), leaf) for leaf in leaves]
+    return list(arrays.values()), _Form(rest, treedef)
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass
+class _Results:
+    """What a trace gives: JAX remembers the form with the trace."""
+
+    arrays: Sequence[Any]
+    form: _Form
+
+    def tree_flatten(self) -> tuple[Sequence[Any], _Form]:
+        return self.arrays, self.form
+
+    @classmethod
+    def tree_unflatten(cls, form: _Form, arrays: Sequence[Any]) -> "_Results":
+        return cls(arrays, form)
+
+
+@dataclasses.dataclass
+class _Entry:
+    """One trace: which keys it draws, and the function that has it, once made.
+
+    What `now` has may differ from what the first of the equal calls had by now: an
+    object that changed is equal to what others were before.
+
+    Attributes:
+      inside: the trace in which equal calls ran as ever.
+      patience: how many do after the first, in each trace.
+      left: how many more of them will.
+      refused: why no other call can have this trace.
+      now: the equal call whose code runs if JAX wants to trace (again), and its form.
+    """
+
+    drawn: Any
+    inside: int
+    patience: int
+    left: int
+    refused: str | None = None
+    function: Callable[..., _Results] | None = None
+    now: "tuple[Call, _Form] | None" = None
+
+
+class Traces:
+    """What is shared now, by all that determines a trace."""
+
+    def __init__(self, report: Report):
+        self._report = report
+        self._entries: dict[Any, _Entry] = {}
+        self._count = 0  # of calls that ran as ever
+        self._inside = 0  # which trace is being made, by its number
+
+    def call(self, call: Call) -> Any:
+        """What `call.as_ever()` gives, by a trace that is there, if there is one."""
+        refusal = call.refusal()
+        if refusal is not None:
+            return self._as_ever(call, refusal)
+        arrays, form = _split(call.inputs())
+        if not _flax.are_staged_here(arrays):
+            return self._as_ever(call, _errors.NOT_STAGED)
+        try:
+            parts = call.parts()
+        except ValueError as error:
+            return self._as_ever(call, str(error))
+        avals = tuple(map(jax.typeof, arrays))
+        asked = (type(call).__name__, parts, form.static, avals, _flax.context())
+        key = _flax.key_of(asked, watched=call.watched)
+        if key is None:
+            return self._as_ever(call, _errors.NO_VALUE)
+        entry = self._entries.get(key)
+        if entry is None:
+            return self._first(call, key, asked)
+        if entry.refused is not None or entry.now is not None:
+            return self._as_ever(call, entry.refused or _errors.IN_ITSELF)
+        if entry.function is None and entry.inside != self._inside:
+            # The trace that is being made may be all in which there are others.
+            entry.inside, entry.left = self._inside, entry.patience
+            return self._as_ever(call, _errors.FIRST_INSIDE)
+        if entry.left:
+            entry.left -= 1
+            return self._as_ever(call, _errors.TOO_SMALL)
+        return self._shared(call, entry, arrays, form)
+
+    def _as_ever(self, call: Call, why: str) -> Any:
+        self._count += 1
+        self._report.add(call.name, call.title, why)
+        return call.as_ever()
+
+    def _first(self, call: Call, key: Any, asked: Any) -> Any:
+        before = self._count + 1
+        result = self._as_ever(call, _errors.FIRST)
+        patience = 0 if self._count > before else call.patience
+        entry = _Entry(call.drawn(), self._inside, patience, patience)
+        if entry.drawn is None:
+            entry.refused = _errors.KEYS_INSIDE
+        elif _flax.key_of(asked, watched=call.watched) != key:
+            entry.refused = _errors.CHANGED
+        self._entries[key] = entry
+        return result
+
+    def _shared(self, call: Call, entry: _Entry, arrays: list[Any], form: _Form) -> Any:
+        keys = call.draw(entry.drawn)
+        if not (arrays or keys) or not _flax.are_staged_here(keys):
+            call.undraw()
+            return self._as_ever(call, _errors.NOT_STAGED)
+        made = entry.function is None
+        if entry.function is None:
+            entry.function = _function(entry)
+        entry.now = call, form
+        outside, self._inside = self._inside, self._count + 1
+        try:
+            results = entry.function(arrays, keys)
+        except Exception as error:
+            # As follows, or whatever has the module fail by itself, too.
+            entry.refused = _errors.not_apart(error)
+            call.undraw()
+            return self._as_ever(call, entry.refused)
+        finally:
+            entry.now, self._inside = None, outside
+        self._report.add(call.name, call.title, _errors.TRACED if made else None)
+        return call.result(results.form.join(results.arrays), results.form.said)
+
+
+def _function(entry: _Entry) -> Callable[..., _Results]:
+    """The jitted function that runs the module, inlined wherever it is called."""
+
+    def pure(arrays: Sequence[Any], keys: Sequence[Any]) -> _Results:
+        assert entry.now is not None
+        call, form = entry.now
+        output, said = call.apart(form.join(arrays), entry.drawn, keys)
+        results = _Results(*_split(output))
+        if _flax.key_of(results.form.static) is None:
+            raise TypeError("A leaf that is no array may hold a tracer of this trace.")
+        results.form.said = said
+        return results
+
+    return jax.jit(pure, inline=_INLINE)

@@ -1,0 +1,272 @@
+"""Calls of submodules whose traces are shared: what goes into one, and what comes out.
+
+A submodule runs as `module.apply` would run it, on its own part of the variables, and
+with keys that were folded outside, where its path is known. So an equal one elsewhere
+may take its trace.
+
+Private in Flax: `flax.core.scope.child_rng_token`, by which a Scope files what its
+children count.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+from typing import Any
+
+from flax.core import scope as core_scope
+import flax.linen as nn
+
+from hk_bridge import _errors
+from hk_bridge import _layout
+from hk_bridge._flax import private
+from hk_bridge._flax.bind import bind
+from hk_bridge._flax.bind import fields
+from hk_bridge._flax.host import Alone
+from hk_bridge._flax.host import Host
+from hk_bridge._flax.host import Record
+from hk_bridge._flax.keys import FoldedKeys
+from hk_bridge._flax.keys import folded
+from hk_bridge._flax.lifted import Watch
+from hk_bridge._flax.modules import title
+from hk_bridge._flax.scope import Scope
+
+Counts = tuple[tuple[tuple[str, ...], int], ...]  # by path and stream
+
+# Code that mentions one of these may look at where its module is, or at the module
+# that has it.
+_PLACE = frozenset([
+    "name", "parent", "path", "scope", "debug_path", "path_text", "_state", "_id",
+    "_parent_ref", "__dict__",
+])  # fmt: skip
+_OF_EACH = {
+    *("parent", "scope", "name", "_parent_ref", "_state", "_id"),
+    "_compact_name_scope_modules",
+}
+
+
+@contextlib.contextmanager
+def sharing(share: Callable[[Any], Any], name: str) -> Iterator[None]:
+    """Has `share` run the calls of submodules.
+
+    Args:
+      name: of the module that they are in, for the report.
+    """
+    with nn.intercept_methods(_Sharing(share, name)):
+        yield
+
+
+class _Sharing:
+    """An interceptor."""
+
+    def __init__(self, share: Callable[[Any], Any], name: str):
+        self._share, self._name = share, name
+        self._running: list[Any] = []
+
+    def __call__(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        module, scope = context.module, context.module.scope
+        if type(scope) is not Scope or any(module is other for other in self._running):
+            return run(*args, **kwargs)
+        if scope.parent is None or context.method_name == "setup":
+            result = run(*args, **kwargs)
+            if context.method_name == "setup":
+                _check_setup(scope)
+            return result
+        self._running.append(module)
+        try:
+            return self._share(Inner(self._name, run, args, kwargs, context))
+        finally:
+            self._running.pop()
+
+
+def _check_setup(scope: Scope) -> None:
+    """Refuses a `setup` that draws keys or writes: it has run outside before."""
+    host = scope.running.host
+    if scope.parent is None and isinstance(host, _Apart) and host.streams.asked:
+        raise TypeError("setup() draws keys.")
+    if scope.parent is None and isinstance(host, _Apart) and scope.record != Record():
+        raise TypeError("setup() writes variables.")
+
+
+def is_intercepted() -> bool:
+    """Whether somebody else intercepts methods."""
+    interceptors = private.interceptors()
+    if interceptors is None:
+        return True
+    ours = (_Sharing, Watch)
+    return not all(isinstance(getattr(i, "__self__", i), ours) for i in interceptors)
+
+
+class Inner:
+    """A call of a method of a submodule."""
+
+    watched = _PLACE
+    patience = 3
+
+    def __init__(self, above: str, run: Any, args: Any, kwargs: Any, context: Any):
+        self._module: nn.Module = context.module
+        self._scope: Any = context.module.scope
+        self._method: str = context.method_name
+        self._original = context.orig_method
+        self._run, self._args, self._kwargs = run, args, kwargs
+        self._above = above
+        self.title = title(self._module)
+        self._before: Counts = ()
+        self._first = 0
+
+    @property
+    def name(self) -> str:
+        return "/".join([self._above, *self._scope.path])
+
+    def refusal(self) -> str | None:
+        module, scope = self._module, self._scope
+        is_first = scope.running.is_first_call(module)
+        if is_intercepted():
+            return _errors.INTERCEPTED
+        if scope.name != module.name or scope is getattr(module.parent, "scope", None):
+            return _errors.SCOPE_SHARED
+        function: Any = getattr(type(module), self._method, None)
+        original = getattr(self._original, "func", None)
+        if getattr(function, "__wrapped__", function) is not original:
+            return _errors.NO_METHOD
+        if type(module).setup is not nn.Module.setup:
+            return None if is_first else _errors.CALLED_BEFORE
+        extra = vars(module).keys() - _OF_EACH - _names(type(module))
+        return _errors.ATTRIBUTES if extra else None
+
+    def inputs(self) -> Any:
+        scope = self._scope
+        root, size = scope.root, len(scope.root._root_path)
+        path = scope.path[size:]
+        variables = {c: _below(tree, path) for c, tree in root._variables.items()}
+        return variables, self._args, self._kwargs
+
+    def parts(self) -> Any:
+        module, scope = self._module, self._scope
+        self._before = _counts(scope.rng_counters)
+        offers = [scope._has_stream(s) for s in ("?", *scope.running.host.streams.keys)]
+        return (
+            *(type(module), fields(module, "name"), self._method, self._before),
+            *(scope.mutable, tuple(scope.running.host.streams.keys), tuple(offers)),
+        )
+
+    def as_ever(self) -> Any:
+        streams = self._scope.running.host.streams
+        self._first = len(streams.asked)
+        return self._run(*self._args, **self._kwargs)
+
+    def drawn(self) -> Any:
+        """The streams, and what is folded into their keys below the path of this."""
+        found = []
+        for stream, suffix in self._scope.running.host.streams.asked[self._first :]:
+            prefix = self._scope._stream(stream).suffix
+            if suffix[: len(prefix)] != prefix:
+                return None
+            found.append((stream, suffix[len(prefix) :]))
+        return tuple(found)
+
+    def draw(self, drawn: Any) -> list[Any]:
+        keys = []
+        streams = self._scope.running.host.streams
+        for stream, suffix in drawn:
+            lazy = self._scope._stream(stream)
+            whole = (*lazy.suffix, *suffix)
+            streams.asked.append((stream, whole))
+            keys.append(folded(lazy.rng, whole))
+        return keys
+
+    def undraw(self) -> None:
+        """A key that was drawn is kept for its stream."""
+
+    def apart(self, inputs: Any, drawn: Any, keys: Sequence[Any]) -> tuple[Any, Any]:
+        variables, args, kwargs = inputs
+        outer = self._scope.running.host
+        given = dict(zip(drawn, keys, strict=True))
+        host = _Apart(FoldedKeys(given, self._scope._has_stream), outer)
+        module = self._module
+        root = Scope.root_of(host, self._scope.mutable, variables, type(module))
+        _set_counts(root.rng_counters, self._before)
+        clone = module.clone(parent=None, name=None)
+        before = dict(_layout.leaves(variables))
+        with root.temporary(), root.running.watch.until_end():
+            bound = bind(clone, root)
+            output = getattr(bound, self._method)(*args, **kwargs)
+        root.running.end()
+        record = root.running.record
+        wrote = record.wrote | record.made
+        touched = {where.collection for where in wrote}
+        for where, value in _layout.leaves(variables):
+            if where.collection not in touched and before.get(where) is not value:
+                raise TypeError("A variable was put into a box.")
+        changed = {c: tree for c, tree in variables.items() if c in touched}
+        said = (record, _counts(root.rng_counters))
+        return (output, changed), said
+
+    def result(self, output: Any, said: Any) -> Any:
+        (value, changed), (record, counts), scope = output, said, self._scope
+        for collection, tree in changed.items():
+            _overwrite(scope._mutable_collection(collection), tree)
+        prefix, into = scope.path, scope.record
+        for here, there in ((record.wrote, into.wrote), (record.made, into.made)):
+            there.update(w._replace(path=(*prefix, *w.path)) for w in here)
+        for collection, path in record.sown.items():
+            into.sown.setdefault(collection, (*prefix, *path))
+        _set_counts(scope.rng_counters, counts)
+        return value
+
+
+class _Apart(Alone):
+    """Answers a submodule that runs apart: it has its variables, and its keys."""
+
+    initializing = False
+
+    def __init__(self, streams: FoldedKeys, outer: Host):
+        super().__init__(streams)
+        self._outer = outer
+        self.hooked = outer.hooked
+
+    def keeps(self, collection: str) -> bool:
+        return self._outer.keeps(collection)
+
+
+def _names(cls: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(cls)}
+
+
+def _below(tree: Any, path: Sequence[str]) -> Any:
+    for part in path:
+        tree = tree.get(part, {})
+    return tree
+
+
+def _overwrite(level: Any, tree: Mapping[str, Any]) -> None:
+    """Has `level`, and those below, hold what `tree` holds."""
+    for name in [name for name in level if name not in tree]:
+        del level[name]
+    for name, value in tree.items():
+        old = level.get(name)
+        if isinstance(old, dict) and isinstance(value, dict):
+            _overwrite(old, value)
+        elif old is not value:
+            level[name] = value
+
+
+def _counts(counters: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Counts:
+    """How many keys were drawn, of those streams that one was drawn of."""
+    found: list[Any] = []
+    for name, count in counters.items():
+        if isinstance(count, dict):
+            found.extend(_counts(count, (*path, name[1])))
+        elif count:
+            found.append(((*path, name), count))
+    return tuple(sorted(found))
+
+
+def _set_counts(counters: Any, counts: Counts) -> None:
+    for (*path, stream), count in counts:
+        level = counters
+        for name in path:
+            level = level.setdefault((core_scope.child_rng_token, name), {})
+        level[stream] = count
