@@ -58,11 +58,15 @@ refused.
   dropout, and not in float16, where Haiku's mask gives NaN for a row without keys.
 """
 
+from hk_bridge._errors import MatchError as MatchError
 from hk_bridge.migrate._diff import diff as diff
 from hk_bridge.migrate._format import CheckpointError as CheckpointError
 from hk_bridge.migrate._haiku import load_haiku as load_haiku
 from hk_bridge.migrate._haiku import save_haiku as save_haiku
 from hk_bridge.migrate._load import load as load
+from hk_bridge.migrate._matching import LeafTable as LeafTable
+from hk_bridge.migrate._matching import Match as Match
+from hk_bridge.migrate._matching import match as match
 from hk_bridge.migrate._save import save as save
 from hk_bridge.migrate._table import Table as Table
 from hk_bridge.migrate._twins import Twin as Twin
@@ -71,12 +75,16 @@ from hk_bridge.migrate._twins import twin as twin
 
 __all__ = [
     "CheckpointError",
+    "LeafTable",
+    "Match",
+    "MatchError",
     "Table",
     "Twin",
     "TwinError",
     "diff",
     "load",
     "load_haiku",
+    "match",
     "save",
     "save_haiku",
     "twin",
