@@ -850,3 +850,59 @@ def not_apart(error: Exception) -> str:
     """Why a call was not shared: its code does not run by itself."""
     line = str(error).strip().partition("\n")[0][:60]
     return f"does not run apart: {type(error).__name__}: {line}"
+
+
+class MatchError(ValueError):
+    """What `migrate.match` was given cannot be compared, or a table does not fit.
+
+    >>> import hk_bridge
+    >>> try:
+    ...     hk_bridge.migrate.LeafTable.parse("params/linear/w")
+    ... except hk_bridge.migrate.MatchError as error:
+    ...     print(str(error).partition(": ")[0])
+    Line 1 is no row of a table of leaves
+    """
+
+
+def no_row(number: int, line: str) -> MatchError:
+    return MatchError(
+        f"Line {number} is no row of a table of leaves: {line!r}. Expected a leaf of "
+        "Haiku, its shape, a leaf of Flax, its shape, and how it is turned, with tabs "
+        "between, as LeafTable.text() writes them."
+    )
+
+
+def lacks_leaf(name: str) -> MatchError:
+    return MatchError(
+        f"The table names the leaf {name!r}, which was not given. Give all leaves of "
+        "the model that the table was made for, or take its row out."
+    )
+
+
+def other_shape(name: str, expected: Sequence[int], given: Sequence[int]) -> MatchError:
+    return MatchError(
+        f"The leaf {name!r} has shape {list(given)}, where the table says "
+        f"{list(expected)}. The table is for a model of other sizes: make it anew with "
+        "migrate.match(...)."
+    )
+
+
+def too_many_steps(most: int) -> MatchError:
+    return MatchError(
+        f"The program has more than {most:,} steps, all its loops written out. Give "
+        "inputs with fewer time steps: the weights are the same."
+    )
+
+
+def no_haiku_network(given: Any) -> MatchError:
+    return MatchError(
+        f"A native Haiku network was expected, but got {_type(given)}. Write "
+        "hk.transform(f) or hk.transform_with_state(f), and give what it returns."
+    )
+
+
+def not_called(side: str, error: BaseException) -> str:
+    return (
+        f"That was raised by {side}'s network. What both are called with is *args and "
+        "**kwargs; flax_kwargs={...} and haiku_kwargs={...} go to one alone."
+    )

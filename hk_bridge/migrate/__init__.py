@@ -60,6 +60,7 @@ refused.
   dropout, and not in float16, where Haiku's mask gives NaN for a row without keys.
 """
 
+from hk_bridge._errors import MatchError as MatchError
 from hk_bridge.migrate._carry import Carried as Carried
 from hk_bridge.migrate._carry import Paired as Paired
 from hk_bridge.migrate._carry import carry as carry
@@ -68,6 +69,9 @@ from hk_bridge.migrate._format import CheckpointError as CheckpointError
 from hk_bridge.migrate._haiku import load_haiku as load_haiku
 from hk_bridge.migrate._haiku import save_haiku as save_haiku
 from hk_bridge.migrate._load import load as load
+from hk_bridge.migrate._matching import LeafTable as LeafTable
+from hk_bridge.migrate._matching import Match as Match
+from hk_bridge.migrate._matching import match as match
 from hk_bridge.migrate._save import save as save
 from hk_bridge.migrate._stack import stack as stack
 from hk_bridge.migrate._stack import unstack as unstack
@@ -80,6 +84,9 @@ __docformat__ = "google"  # for pdoc
 __all__ = [
     "Carried",
     "CheckpointError",
+    "LeafTable",
+    "Match",
+    "MatchError",
     "Paired",
     "Table",
     "Twin",
@@ -88,6 +95,7 @@ __all__ = [
     "diff",
     "load",
     "load_haiku",
+    "match",
     "save",
     "save_haiku",
     "stack",

@@ -9,6 +9,8 @@ import numpy as np
 
 from hk_bridge import _flax
 from hk_bridge import _haiku
+from hk_bridge.migrate._averages import LATE
+from hk_bridge.migrate._averages import LEAVES
 from hk_bridge.migrate._twins.axes import as_axes
 from hk_bridge.migrate._twins.leaves import Leaves
 from hk_bridge.migrate._twins.plan import Move
@@ -149,19 +151,12 @@ def batch_norm(module: Any, leaves: Leaves, ndim: int | None) -> Plan:
 
 
 def _average(name: str, leaves: Leaves, broadcast: Turn) -> Move:
-    """A running statistic of linen as `hk.ExponentialMovingAverage`.
-
-    With decay d, Haiku keeps `hidden' = d hidden + (1 - d) value` and evaluates with
-    `average' = hidden' / (1 - d ** counter')` (arxiv.org/abs/1412.6980, section 3).
-    Linen keeps and evaluates with the first alone.
-    """
-    # So late that 1 - d ** counter is 1 for every d below 1 of float32, and so early
-    # that half of int32 is left to count with.
-    counter = jnp.asarray(2**30, jnp.int32)
+    """A running statistic of linen as `hk.ExponentialMovingAverage`."""
+    counter = jnp.asarray(LATE, jnp.int32)
     key = f"batch_stats/{name}"
     shape = leaves[key].shape
     return Move(
-        [f"~/{name}_ema/{leaf}" for leaf in ("counter", "hidden", "average")],
+        [f"~/{name}_ema/{leaf}" for leaf in LEAVES],
         [key],
         lambda leaf: (counter, broadcast(leaf), broadcast(leaf)),  # two to donate
         lambda counter, hidden, average: (shaped(shape)(average),),

@@ -1,0 +1,15 @@
+"""Which leaf of a Haiku network is which leaf of a Flax module.
+
+`trace` and `flat` make both programs lists of steps; `arithmetic` runs these in float64
+and `prints` knows values again. `terms` and `sites` say where weights meet data,
+`candidates` which places of Flax may be one of Haiku's, `search` chooses among them.
+`rows` and `leaf_table` tell what was found, `parting` where it is not, `proof` whether
+it holds; `matched` has `match`.
+"""
+
+from hk_bridge.migrate._matching.leaf_table import LeafTable as LeafTable
+from hk_bridge.migrate._matching.matched import Match as Match
+from hk_bridge.migrate._matching.matched import match as match
+from hk_bridge.migrate._matching.parting import Parting as Parting
+from hk_bridge.migrate._matching.parting import Place as Place
+from hk_bridge.migrate._matching.proof import Proof as Proof

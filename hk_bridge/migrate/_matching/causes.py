@@ -1,0 +1,233 @@
+"""Why two short programs differ, in a few words."""
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+from hk_bridge.migrate._matching.flat import Step
+from hk_bridge.migrate._matching.movement import MOVES
+from hk_bridge.migrate._matching.movement import NEUTRAL
+
+_BENDS = {
+    "tanh",
+    "erf",
+    "erfc",
+    "logistic",
+    "exp",
+    "max",
+    "log1p",
+    "expm1",
+    "sin",
+    "cos",
+}
+_BENDS |= {"clamp", "abs", "square", "softplus", "exp2"}
+_COMPARES = {"lt", "le", "gt", "ge", "eq", "ne", "iota", "select_n", "and", "or", "not"}
+_DRAWS = {
+    "random_bits",
+    "threefry2x32",
+    "random_wrap",
+    "random_unwrap",
+    "random_fold_in",
+}
+_DRAWS |= {"shift_right_logical", "bitcast_convert_type"}
+_CONV: tuple[str, ...] = ("padding", "window_strides", "rhs_dilation", "lhs_dilation")
+_CONV += ("feature_group_count", "batch_group_count")
+_SMALL = 0.02  # of this size or less a constant that is added is an epsilon
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Did:
+    """What a step did.
+
+    Attributes:
+      step: which.
+      numbers: its constant operands, `(place, number)`.
+      leaves: the weights that it reads.
+      data: the shapes of its other operands.
+      out: the shape of its result.
+      inner: constants in its weights.
+    """
+
+    step: Step
+    numbers: tuple[tuple[int, float], ...]
+    leaves: tuple[str, ...]
+    data: tuple[tuple[int, ...], ...]
+    out: tuple[int, ...]
+    inner: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        return self.step.name
+
+    @property
+    def key(self) -> Any:
+        """Equal for what does the same, as far as one step tells."""
+        more: Any = ()
+        if self.name.startswith("reduce_") or self.name in ("argmax", "cumsum"):
+            more = str(self.step.params.get("axes", self.step.params.get("axis")))
+        if self.name == "conv_general_dilated":
+            more = tuple(str(self.step.params.get(k)) for k in _CONV)
+        if self.name == "integer_pow":
+            more = self.step.params["y"]
+        numbers: Any = self.numbers
+        if self.name not in ("sub", "div"):
+            numbers = tuple(sorted(number for _, number in self.numbers))
+        return self.name, numbers, bool(self.leaves), more, tuple(sorted(self.inner))
+
+
+Pair = tuple[Did | None, Did | None]
+
+
+def likely(
+    only: tuple[list[Did], list[Did]],
+    whole: tuple[list[Did], list[Did]],
+    at_output: bool,
+) -> tuple[str, Pair]:
+    """The likely cause, and the lines that show it."""
+    ours, theirs = ([d for d in some if d.name not in NEUTRAL] for some in only)
+    real = tuple([d for d in some if d.name not in MOVES] for some in (ours, theirs))
+    first: Pair = (_first(real[0] or ours), _first(real[1] or theirs))
+    for rule in (_noise, _conv, _constant, _layer, _axis, _bend, _mask):
+        found = rule(real[0] or ours, real[1] or theirs)
+        if found is not None:
+            text, pair = found
+            return text, (pair[0] or first[0], pair[1] or first[1])
+    if not ours and not theirs and whole[0] and whole[1]:
+        shapes = _shapes(whole)
+        if shapes is not None:
+            return (
+                "shape: the same steps on other shapes, as of other heads",
+                shapes,
+            )
+        return (
+            "order of arguments: the same steps, on operands in another order or place",
+            (whole[0][0], whole[1][0]),
+        )
+    if not whole[0] and not whole[1]:
+        order = "the results have other shapes or another order" if at_output else ""
+        return order or "order: a layer reads what another layer reads in Flax", first
+    if not whole[0]:
+        return "a missing layer or step: Flax has steps here that Haiku lacks", (
+            None,
+            whole[1][0],
+        )
+    if not whole[1]:
+        return "an extra layer or step: Haiku has steps here that Flax lacks", (
+            whole[0][0],
+            None,
+        )
+    pair = (first[0] or whole[0][0], first[1] or whole[1][0])
+    return "other steps are done here", pair
+
+
+Rule = tuple[str, Pair] | None
+
+
+def _first(some: Sequence[Did]) -> Did | None:
+    return some[0] if some else None
+
+
+def _noise(ours: list[Did], theirs: list[Did]) -> Rule:
+    one, two = ([d for d in side if d.name in _DRAWS] for side in (ours, theirs))
+    if bool(one) == bool(two):
+        return None
+    who = "Haiku" if one else "Flax"
+    return f"dropout: random numbers are drawn in {who} alone", (
+        _first(one),
+        _first(two),
+    )
+
+
+def _conv(ours: list[Did], theirs: list[Did]) -> Rule:
+    name = "conv_general_dilated"
+    one, two = (_first([d for d in side if d.name == name]) for side in (ours, theirs))
+    if one is None or two is None:
+        return None
+    for key in _CONV:
+        values = [d.step.params.get(key) for d in (one, two)]
+        if str(values[0]) != str(values[1]):
+            word = {"window_strides": "strides", "rhs_dilation": "dilation"}.get(
+                key, key
+            )
+            return f"{word}: {values[0]} in Haiku, {values[1]} in Flax", (one, two)
+    return None
+
+
+def _constant(ours: list[Did], theirs: list[Did]) -> Rule:
+    """One step with another constant in it."""
+    for one in ours:
+        for two in theirs:
+            if one.name != two.name or bool(one.leaves) != bool(two.leaves):
+                continue
+            numbers = [[n for _, n in d.numbers] or list(d.inner) for d in (one, two)]
+            if numbers[0] == numbers[1] or len(numbers[0]) != len(numbers[1]):
+                continue
+            if one.name in _COMPARES:
+                continue
+            pairs = zip(*numbers, strict=True)
+            a, b = next(pair for pair in pairs if pair[0] != pair[1])
+            added = one.name in ("add", "max") or (one.inner and not one.numbers)
+            small = added and max(abs(a), abs(b)) <= _SMALL
+            word = "epsilon" if small else "a constant"
+            if (
+                not small
+                and {one.name, two.name} == {"mul"}
+                and (one.leaves or 0 < a < 1)
+            ):
+                word = "a constant (a scale, or a momentum)"
+            return f"{word}: {a:g} in Haiku, {b:g} in Flax", (one, two)
+    return None
+
+
+def _layer(ours: list[Did], theirs: list[Did]) -> Rule:
+    """A step with weights on one side alone."""
+    one, two = ([d for d in side if d.leaves] for side in (ours, theirs))
+    if len(one) == len(two):
+        return None
+    who, some, lacks = ("Haiku", one, "Flax") if len(one) > len(two) else (
+        "Flax", two, "Haiku",
+    )  # fmt: skip
+    did = some[0]
+    word = {"add": "bias", "mul": "scale"}.get(did.name, "layer")
+    text = f"a missing {word}" if who == "Flax" else f"an extra {word}"
+    pair: Pair = (did, None) if who == "Haiku" else (None, did)
+    return f"{text}: {who} has {did.leaves[0]} here, {lacks} has not", pair
+
+
+def _axis(ours: list[Did], theirs: list[Did]) -> Rule:
+    for one in ours:
+        for two in theirs:
+            axes = [
+                d.step.params.get("axes", d.step.params.get("axis")) for d in (one, two)
+            ]
+            if one.name == two.name and axes[0] != axes[1] and None not in axes:
+                return f"axis: {axes[0]} in Haiku, {axes[1]} in Flax", (one, two)
+    return None
+
+
+def _bend(ours: list[Did], theirs: list[Did]) -> Rule:
+    one, two = ([d for d in side if d.name in _BENDS] for side in (ours, theirs))
+    names = [sorted({d.name for d in side}) for side in (one, two)]
+    if names[0] == names[1]:
+        return None
+    texts = [" and ".join(some) or "none" for some in names]
+    text = f"activation: {texts[0]} in Haiku, {texts[1]} in Flax"
+    return text, (_first(one), _first(two))
+
+
+def _mask(ours: list[Did], theirs: list[Did]) -> Rule:
+    one, two = ([d for d in side if d.name in _COMPARES] for side in (ours, theirs))
+    if not one and not two:
+        return None
+    names = [" and ".join(sorted({d.name for d in s})) or "none" for s in (one, two)]
+    text = f"mask: {names[0]} in Haiku, {names[1]} in Flax"
+    return text, (_first(one), _first(two))
+
+
+def _shapes(whole: tuple[list[Did], list[Did]]) -> Pair | None:
+    """The first steps of one kind whose results have other shapes."""
+    for one in whole[0]:
+        same = [two for two in whole[1] if two.key == one.key]
+        if same and all(sorted(two.out) != sorted(one.out) for two in same):
+            return one, same[0]
+    return None

@@ -1,0 +1,167 @@
+"""Where two programs part: the first lines that differ, and why."""
+
+import collections
+from collections.abc import Iterator
+import dataclasses
+
+from hk_bridge.migrate._matching import causes
+from hk_bridge.migrate._matching.causes import Did
+from hk_bridge.migrate._matching.choices import Fault
+from hk_bridge.migrate._matching.flat import WEIGHT
+from hk_bridge.migrate._matching.flat import Step
+from hk_bridge.migrate._matching.lines import line_of
+from hk_bridge.migrate._matching.prints import Prints
+from hk_bridge.migrate._matching.side import Side
+from hk_bridge.migrate._matching.solve import Solved
+
+_MOST = 300  # how many steps back are looked at
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A line of one of the programs.
+
+    Attributes:
+      layer: the names of the modules that it is in.
+      line: the file and the line of the user's code.
+      operation: the primitive, `dot_general`.
+      shape: of its result.
+      leaf: the weights that it reads, if it does.
+    """
+
+    layer: str
+    line: str
+    operation: str
+    shape: tuple[int, ...]
+    leaf: str = ""
+
+    def __str__(self) -> str:
+        leaf = f" with {self.leaf}" if self.leaf else ""
+        where = f"{self.layer or 'the network itself'}: "
+        return f"{where}{self.operation}{leaf} -> {list(self.shape)}, {self.line}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Parting:
+    """Where Haiku's network is another than Flax's, first of all.
+
+    Attributes:
+      haiku: the line in Haiku; None if there is none.
+      flax: the line in Flax; None if there is none.
+      cause: why, in a few words: `epsilon: 1e-05 in Haiku, 1e-06 in Flax`.
+      seen: where it was noticed: the layer of Haiku that reads it, or an output.
+    """
+
+    haiku: Place | None
+    flax: Place | None
+    cause: str
+    seen: str
+
+    def __str__(self) -> str:
+        sides = (("Haiku", self.haiku), ("Flax", self.flax))
+        lines = [f"  {name}: {place}" for name, place in sides if place is not None]
+        return "\n".join([f"They part here: {self.cause}", *lines, f"  {self.seen}"])
+
+
+def parting(solved: Solved, fault: Fault) -> Parting:
+    """The first difference that a fault goes back to."""
+    haiku, flax = solved.haiku, solved.flax.side
+    if fault.inside:
+        steps = [haiku.flat.makers[fault.value]]
+        other = None if fault.other is None else flax.flat.makers[fault.other]
+        ours = [step for step in steps if step is not None]
+        theirs = [] if other is None else [other]
+    else:
+        ours = list(_unknown(haiku, fault.value, flax.prints))
+        theirs = []
+        if fault.other is not None:
+            theirs = list(_unknown(flax, fault.other, haiku.prints))
+    one, two = (
+        [_did(side, s) for s in steps]
+        for side, steps in ((haiku, ours), (flax, theirs))
+    )
+    only = _rest(one, two), _rest(two, one)
+    cause, first = causes.likely(only, (one, two), fault.output is not None)
+    places = [
+        _place(side, found) for side, found in ((haiku, first[0]), (flax, first[1]))
+    ]
+    if places[0] is None and fault.site is not None:
+        places[0] = _place(haiku, _did(haiku, fault.site.step))
+    if places[1] is None and fault.flax_site is not None:
+        places[1] = _place(flax, _did(flax, fault.flax_site.step))
+    if fault.site is None:
+        seen = f"Seen at {haiku.outputs[fault.output or 0]} of what is returned."
+    else:
+        step = fault.site.step
+        seen = f"Seen at {_layer(step) or 'the network itself'}, {line_of(step.eqn)}."
+    return Parting(places[0], places[1], cause, seen)
+
+
+def _unknown(side: Side, value: int, prints: Prints) -> Iterator[Step]:
+    """The steps that a value comes from, up to values that the other side has."""
+    found: dict[int, Step] = {}
+    todo = [value]
+    while todo and len(found) < _MOST:
+        number = todo.pop(0)
+        step = side.flat.makers[number]
+        known = number in side.prints.of and prints.find(side.prints.of[number])
+        if step is None or known or step.position in found:
+            continue
+        if side.flat.is_data(number):
+            found[step.position] = step
+            todo += step.ins
+    yield from (found[position] for position in sorted(found))
+
+
+def _rest(one: list[Did], two: list[Did]) -> list[Did]:
+    """What is in `one` and not in `two`, each as often as it is."""
+    counts = collections.Counter(did.key for did in two)
+    rest = []
+    for did in one:
+        if counts[did.key]:
+            counts[did.key] -= 1
+        else:
+            rest.append(did)
+    return rest
+
+
+def _did(side: Side, step: Step) -> Did:
+    flat = side.flat
+    numbers = []
+    for place, operand in enumerate(step.ins):
+        number = side.terms.scalar(operand)
+        if number is not None:
+            numbers.append((place, float(f"{number:.5g}")))
+    leaves = []
+    for operand in step.ins:
+        if flat.kinds[operand] == WEIGHT:
+            leaves += [
+                side.names[place] for place in sorted(side.terms.places(operand))
+            ]
+    data = tuple(flat.shape(x) for x in step.ins if flat.is_data(x))
+    inner = tuple(
+        constant for operand in step.ins for constant in _inside(side, operand)
+    )
+    return Did(
+        step, tuple(numbers), tuple(leaves), data, flat.shape(step.outs[0]), inner
+    )
+
+
+def _inside(side: Side, operand: int) -> Iterator[float]:
+    """The constants in an operand made of weights: an epsilon of a variance."""
+    for term in side.terms.of(operand) if side.flat.kinds[operand] == WEIGHT else ():
+        if term.plus:
+            yield float(f"{term.plus:.5g}")
+
+
+def _place(side: Side, did: Did | None) -> Place | None:
+    if did is None:
+        return None
+    leaf = did.leaves[0] if did.leaves else ""
+    more = f" and {len(did.leaves) - 1} more" if len(did.leaves) > 1 else ""
+    step = did.step
+    return Place(_layer(step), line_of(step.eqn), step.name, did.out, leaf + more)
+
+
+def _layer(step: Step) -> str:
+    return step.scope

@@ -1,0 +1,217 @@
+"""Rows of a table, made of which element is which.
+
+The elements that a leaf of Haiku has of one leaf of Flax are a box in both, such as
+`[0:6, 5:10]`, and the way between the boxes is a reshape, a transpose and a reshape.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+from typing import NamedTuple
+
+import numpy as np
+
+from hk_bridge.migrate._matching.holdings import FIXED
+from hk_bridge.migrate._matching.holdings import Holdings
+from hk_bridge.migrate._matching.leaf_table import FIXED_MARK
+from hk_bridge.migrate._matching.leaf_table import UNKNOWN_MARK
+from hk_bridge.migrate._matching.leaf_table import Row
+from hk_bridge.migrate._matching.side import Side
+
+Shape = tuple[int, ...]
+
+
+class Box(NamedTuple):
+    """A part of a leaf: its shape after a reshape, if one is needed, and the index."""
+
+    view: Shape | None
+    part: tuple[int | slice, ...]
+    shape: Shape
+
+    @property
+    def text(self) -> str:
+        view = "" if self.view is None else f".reshape({self.view})"
+        return view + _index_text(self.part)
+
+
+def rows_of(haiku: Side, flax: Side, held: Holdings) -> Iterator[Row]:
+    """The rows of each leaf of Haiku, in their order."""
+    for place, name in enumerate(haiku.names):
+        ids = haiku.terms.ids(place)
+        found = held.found[ids.ravel()]
+        if ids.size and (found == FIXED).all():
+            value = held.values[ids.ravel()[0]]
+            text = repr(int(value)) if value == int(value) else repr(float(value))
+            yield Row(name, ids.shape, f"{FIXED_MARK}{text}", (), "")
+            continue
+        found = _extended(found, ids.shape, flax)
+        known = found >= 0
+        if not known.all() or not ids.size:
+            yield Row(name, ids.shape, UNKNOWN_MARK, (), "")
+        starts = np.searchsorted(flax.terms.starts, found, "right") - 1
+        starts[~known] = -1
+        plus = held.plus[ids.ravel()]
+        for other in dict.fromkeys(starts[known].tolist()):
+            for added in dict.fromkeys(plus[starts == other].tolist()):
+                chosen = np.flatnonzero((starts == other) & (plus == added))
+                theirs = found[chosen] - flax.terms.starts[other]
+                shape = flax.flat.shape(flax.flat.weights[other])
+                yield _row(
+                    name, ids.shape, chosen, flax.names[other], shape, theirs, added
+                )
+
+
+def _extended(found: np.ndarray, shape: Shape, flax: Side) -> np.ndarray:
+    """All of a leaf, if the part of it that is read is that of one as large.
+
+    Of a table of positions, say, a short input reads the first few alone."""
+    known = np.flatnonzero(found >= 0)
+    if not known.size or known.size == found.size:
+        return found
+    place = int(np.searchsorted(flax.terms.starts, found[known[0]], "right")) - 1
+    start, end = flax.terms.starts[place : place + 2]
+    if end - start == found.size and bool((found[known] - start == known).all()):
+        return np.arange(start, end)
+    return found
+
+
+def _row(
+    name: str,
+    shape: Shape,
+    ours: np.ndarray,
+    other: str,
+    their_shape: Shape,
+    theirs: np.ndarray,
+    plus: float,
+) -> Row:
+    one, two = box_of(ours, shape), box_of(theirs, their_shape)
+    how = None
+    if one is not None and two is not None:
+        order = np.argsort(theirs, kind="stable")
+        places = np.empty(order.size, np.int64)
+        places[order] = np.arange(order.size)
+        how = turn(places, two.shape, one.shape)
+    if one is None or two is None or how is None:
+        return Row(name, shape, UNKNOWN_MARK, (), "")
+    added = f" {'+' if plus > 0 else '-'} {abs(plus)!r}" if plus else ""
+    return Row(
+        name, shape, other, their_shape, (how + added).strip(), one.text, two.text
+    )
+
+
+def box_of(numbers: np.ndarray, shape: Shape) -> Box | None:
+    """The box that these elements of a leaf are, in whatever order.
+
+    >>> box_of(np.array([1, 4]), (2, 3)).text
+    '[:, 1]'
+    >>> box_of(np.array([2, 3, 6, 7]), (8,)).text
+    '.reshape((2, 2, 2))[:, 1]'
+    """
+    numbers = np.sort(numbers)
+    if numbers.size == int(np.prod(shape, dtype=int)):
+        return Box(None, (), shape)
+    axes = np.unravel_index(numbers, shape)
+    used = [np.unique(axis) for axis in axes]
+    if int(np.prod([axis.size for axis in used], dtype=int)) != numbers.size:
+        return None
+    view: list[int] = []
+    index: list[int | slice] = []
+    for size, places in zip(shape, used, strict=True):
+        made = _axis(size, places)
+        if made is None:
+            return None
+        view += made[0]
+        index += made[1]
+    sizes = [
+        len(range(*part.indices(n)))
+        for n, part in zip(view, index, strict=True)
+        if isinstance(part, slice)
+    ]
+    changed = tuple(view) != shape
+    return Box(tuple(view) if changed else None, tuple(index), tuple(sizes))
+
+
+def _axis(size: int, places: np.ndarray) -> tuple[list[int], list[int | slice]] | None:
+    """An axis, maybe split in three, and which part of it is taken."""
+    n, first = places.size, int(places[0])
+    if n == size:
+        return [size], [slice(None)]
+    if n == 1:
+        return [size], [first]
+    gaps = np.diff(places)
+    if (gaps == 1).all():
+        return [size], [slice(first, first + n)]
+    run = int(np.flatnonzero(gaps != 1)[0]) + 1
+    period = int(places[run] - places[0]) if run < n else size
+    starts = places.reshape(-1, run)[:, 0] if n % run == 0 else None
+    if starts is None or period % run or size % period or n // run != size // period:
+        return None
+    expected = first + period * np.arange(n // run)[:, None] + np.arange(run)
+    if (
+        first % run
+        or first >= period
+        or not (places.reshape(-1, run) == expected).all()
+    ):
+        return None
+    sizes = [size // period, period // run]
+    part: list[int | slice] = [slice(None), first // run]
+    return ([*sizes, run], [*part, slice(None)]) if run > 1 else (sizes, part)
+
+
+def turn(places: np.ndarray, old: Shape, new: Shape) -> str | None:
+    """How an array is turned so that element `i` is what was element `places[i]`.
+
+    >>> turn(np.array([0, 3, 1, 4, 2, 5]), (2, 3), (3, 2))
+    '.T'
+    >>> turn(np.arange(6), (2, 3), (6,))
+    '.reshape((6,))'
+    """
+    strides = _strides(places)
+    if strides is None:
+        return None
+    down = sorted(range(len(strides)), key=lambda axis: -strides[axis][1])
+    fine = tuple(strides[axis][0] for axis in down)
+    axes = tuple(down.index(axis) for axis in range(len(strides)))
+    if axes == tuple(range(len(axes))):
+        return "" if old == new else f".reshape({new})"
+    bare = tuple(size for size in old if size != 1)
+    if bare == fine and len(bare) == len(old):
+        how, shape = "", old
+    else:
+        how, shape = f".reshape({fine})", fine
+    how += ".T" if axes == (1, 0) else f".transpose({axes})"
+    shape = tuple(shape[axis] for axis in axes)
+    return how if shape == new else f"{how}.reshape({new})"
+
+
+def _strides(places: np.ndarray) -> list[tuple[int, int]] | None:
+    """Sizes and strides that make these places, the outermost first."""
+    if places.size == 1:
+        return [] if places[0] == 0 else None
+    made: list[tuple[int, int]] = []
+    while places.size > 1:
+        step = int(places[1] - places[0])
+        breaks = np.flatnonzero(np.diff(places) != step)
+        size = int(breaks[0]) + 1 if breaks.size else places.size
+        if step <= 0 or places.size % size:
+            return None
+        rows = places.reshape(-1, size)
+        if not (rows == rows[:, :1] + step * np.arange(size)).all():
+            return None
+        made.insert(0, (size, step))
+        places = rows[:, 0]
+    return made if places[0] == 0 else None
+
+
+def _index_text(index: tuple[Any, ...]) -> str:
+    while index and index[-1] == slice(None):
+        index = index[:-1]
+    if not index:
+        return ""
+    parts = []
+    for part in index:
+        whole = part == slice(None)
+        span = isinstance(part, slice) and not whole
+        parts.append(
+            ":" if whole else f"{part.start}:{part.stop}" if span else str(part)
+        )
+    return f"[{', '.join(parts)}]"
