@@ -92,7 +92,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "all that to_linen has is written",
         "Flax's `ToLinen` puts all its variables after each call, written or not",
-        has(of("like_haiku", "state that is read ends otherwise"), "nnx.", *NNX),
+        has(
+            of("like_haiku", "state that is read ends otherwise|hooks were asked [('set'"),
+            *("nnx.", *NNX),
+        ),
     ),
     Fault(
         "to_linen takes Mappings apart",
