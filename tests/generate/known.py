@@ -93,7 +93,7 @@ FAULTS: tuple[Fault, ...] = (
         "all that to_linen has is written",
         "Flax's `ToLinen` puts all its variables after each call, written or not",
         has(
-            of("like_haiku", "state that is read ends otherwise|hooks were asked [('set'"),
+            of("like_haiku", "read ends otherwise|hooks were asked [('set'"),
             *("nnx.", *NNX),
         ),
     ),
