@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
+from hk_bridge._core import attributes
 from hk_bridge._core import call
 from hk_bridge._core import given
 from hk_bridge._layout import Where
@@ -17,8 +19,7 @@ from hk_bridge._layout import Where
 # What a FlaxModule has, but its class has not.
 INSTANCE = (
     *("module", "name", "module_name", "_given", "_transient", "_made", "_others"),
-    *("_has", "_passing"),
-    *("_text", "_arguments", "_module", "_unbuilt"),
+    *("_has", "_passing", "_text", "_arguments", "_module", "_unbuilt"),
     *("_keep_rngs", "_kind", "_title", "_memory"),
     *_haiku.INSTANCE,
 )
@@ -250,6 +251,12 @@ class FlaxModule(Bridged):
     """
 
     _of_bridge = True
+
+    if not TYPE_CHECKING:  # for which each name would be an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            module = vars(self).get("_module")
+            raise attributes.missing(type(self).__name__, module, name)
 
     def __call__(
         self,
