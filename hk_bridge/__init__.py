@@ -24,7 +24,7 @@ import importlib
 
 # As `typing` has it, which is not imported: at this moment `python -m hk_bridge` looks
 # for modules in the folder where it runs.
-TYPE_CHECKING = False
+TYPE_CHECKING = not __name__
 
 if TYPE_CHECKING:
     from hk_bridge import migrate as migrate

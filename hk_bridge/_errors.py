@@ -155,6 +155,35 @@ def has_parent(module: Any, parent: Any) -> ModuleTypeError:
     )
 
 
+def no_attribute(
+    owner: str, name: str, flax: str, what: str, wrapped: str
+) -> AttributeError:
+    text = f"{owner!r} object has no attribute {name!r}"
+    if what == "cell":
+        text += f". Haiku's manners of a recurrent cell are those of {wrapped}(...)."
+    elif what == "method":
+        text += (
+            f", which is a method of {flax}. Write net(..., method={name!r}), or build "
+            f"it by {wrapped}(...), which has this method, too."
+        )
+    elif what == "field":
+        text += f", which is a field of {flax}. Write net.module.{name}."
+    elif what == "submodule":
+        text += (
+            f", which may be a submodule of {flax}. Write net(..., method=lambda "
+            f"module, x: module.{name}(x))."
+        )
+    return AttributeError(text, name=name)
+
+
+def note_cell(wrapped: str) -> str:
+    return (
+        "A recurrent cell of Flax is called as (carry, inputs) and returns (carry, "
+        f"output). Write {wrapped}(...), which is an hk.RNNCore: (inputs, state) and "
+        "(output, state)."
+    )
+
+
 # Variables of a wrong form.
 
 
@@ -423,6 +452,12 @@ def named(function: Any) -> str:
     """How messages name a function, or an object that can be called."""
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return str(name)
+
+
+def of_linen(cls: type) -> str:
+    """A class as one writes it: `flax.linen.Dense`."""
+    package = "flax.linen" if cls.__module__.startswith("flax.linen") else ""
+    return f"{package}.{cls.__name__}" if package else cls.__name__
 
 
 def no_initializer(value: Any) -> TypeError:
@@ -737,7 +772,7 @@ def note_outline(cls: type) -> str:
 
 def note_field(field: str, haiku_module: Any) -> str:
     flax = getattr(haiku_module, "flax_class", None)
-    line = f": {field}={flax.__name__}(...)" if flax is not None else ""
+    line = f": {field}={of_linen(flax)}(...)" if flax is not None else ""
     return (
         f"Its field {field} is a Haiku module, {_type(haiku_module)}. Where Flax is to "
         f"run a submodule, write one of Flax{line}."

@@ -389,7 +389,7 @@ def test_haikus_errors_keep_type_and_text():
         (
             lambda: hk_bridge.nn.RNN(hk_bridge.nn.LSTMCell(3)),
             "Its field cell is a Haiku module, hk_bridge.nn.LSTMCell. Where Flax is to "
-            "run a submodule, write one of Flax: cell=LSTMCell(...).",
+            "run a submodule, write one of Flax: cell=flax.linen.LSTMCell(...).",
         ),
         (
             lambda: hk_bridge.FlaxModule(nn.WeightNorm(hk.Linear(3))),
@@ -432,3 +432,145 @@ def test_a_parameter_of_another_shape_is_not_called_missing():
         f.apply(params, None, X[:, :2])
     assert "params['net']['kernel']" in message(caught.value)
     assert "Give the params" not in message(caught.value)
+
+
+# What a FlaxModule lacks.
+
+
+class Autoencoder(nn.Module):
+    width: int = 4
+
+    def setup(self):
+        self.encoder = nn.Dense(self.width)
+
+    def encode(self, x):
+        return self.encoder(x)
+
+    @nn.nowrap
+    def helper(self):
+        return 1
+
+    def __call__(self, x):
+        return self.encode(x)
+
+
+LACKS = {
+    "method": (
+        lambda x: FlaxModule(Autoencoder()).encode(x),
+        "object has no attribute 'encode', which is a method of Autoencoder",
+        "Write net(..., method='encode')",
+        "hk_bridge.wrap(Autoencoder)(...)",
+    ),
+    "helper": (lambda x: FlaxModule(Autoencoder()).helper(), "method='helper'"),
+    "field": (
+        lambda x: FlaxModule(Autoencoder()).width,
+        "which is a field of Autoencoder. Write net.module.width.",
+    ),
+    "submodule": (
+        lambda x: FlaxModule(Autoencoder()).encoder(x),
+        "Write net(..., method=lambda module, x: module.encoder(x)).",
+    ),
+    "embed": (
+        lambda x: FlaxModule(nn.Embed(3, 4)).attend(x),
+        "method of flax.linen.Embed. Write net(..., method='attend')",
+        "hk_bridge.nn.Embed(...)",
+    ),
+    "cell": (
+        lambda x: FlaxModule(nn.LSTMCell(4)).initial_state(2),
+        "'FlaxModule' object has no attribute 'initial_state'",
+        "those of hk_bridge.nn.LSTMCell(...).",
+    ),
+    "carry": (
+        lambda x: FlaxModule(nn.LSTMCell(4)).initialize_carry(KEY, (2, 4)),
+        "method of flax.linen.LSTMCell",
+    ),
+    "nnx": (
+        lambda x: FlaxModule(Mlp(nnx.Rngs(0))).linear,
+        "which is a field of Mlp. Write net.module.linear.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LACKS.values(), ids=LACKS)
+def test_an_attribute_of_the_flax_module(case):
+    forward, *parts = case
+    check(AttributeError, forward, *parts)
+
+
+def test_other_attributes():
+    def forward():
+        net = FlaxModule(nn.Dense(3))
+        assert not hasattr(net, "nothing")
+        assert not hasattr(net, "__wrapped__")
+        assert getattr(net, "_nothing", 1) == 1
+        with pytest.raises(AttributeError) as caught:
+            net.nothing  # noqa: B018
+        text = "'FlaxModule' object has no attribute 'nothing'"
+        assert str(caught.value) == text
+        assert caught.value.name == "nothing"
+        with pytest.raises(AttributeError, match="'nothing'$"):
+            object.__new__(FlaxModule).nothing  # noqa: B018
+
+    hk.transform(forward).init(None)
+
+
+def test_a_bare_cell_is_unrolled():
+    def forward(x):
+        cell = FlaxModule(nn.LSTMCell(4))
+        state = nn.LSTMCell(4).initialize_carry(KEY, (2, 4))
+        return hk.dynamic_unroll(cell, x[None], state)
+
+    parts = (
+        "Write hk_bridge.nn.LSTMCell(...), which is an hk.RNNCore",
+        "(carry, inputs)",
+    )
+    check(Exception, forward, *parts)  # a warning here, else a ValueError
+
+    def ours(x):
+        cell = hk_bridge.nn.LSTMCell(4)
+        return hk.dynamic_unroll(cell, x[None], cell.initial_state(2))[0]
+
+    f = hk.transform(ours)
+    assert f.apply(f.init(KEY, X), None, X).shape == (1, 2, 4)
+
+
+def test_a_haiku_cell_in_a_flax_field():
+    forward = lambda x: hk_bridge.nn.RNN(hk_bridge.nn.LSTMCell(4))(x)
+    check(AttributeError, forward, "write one of Flax: cell=flax.linen.LSTMCell(...).")
+
+
+TWO = {
+    "linen": lambda name: FlaxModule(nn.Dense(4), name=name),
+    "remat": lambda name: FlaxModule(nn.remat(nn.Dense)(4), name=name),
+    "nn": lambda name: hk_bridge.nn.Dense(4, name=name),
+    "nnx": lambda name: FlaxModule(nnx.Linear(4, 4, rngs=nnx.Rngs(0)), name=name),
+    "wrapped": lambda name: hk_bridge.wrap(nnx.Linear)(4, 4, name=name),
+}
+
+
+@pytest.mark.parametrize("make", TWO.values(), ids=TWO)
+@pytest.mark.parametrize("wrong", ["missing", "misshapen", "nothing"])
+def test_two_bridges_and_one_leaf_that_is_wrong(make, wrong):
+    f = hk.transform(lambda x: make("b")(make("a")(x)))
+    params = f.init(KEY, X)
+    bad = {k: v for k, v in params["b"].items() if k != "kernel"}
+    if wrong == "misshapen":
+        bad["kernel"] = jnp.ones([5, 2])
+    params = {"a": params["a"], **({} if wrong == "nothing" else {"b": bad})}
+    with pytest.raises(flax.errors.FlaxError) as caught:
+        f.apply(params, None, X)
+    assert "params['b']['" in message(caught.value)
+    assert "hk_bridge." in message(caught.value)
+    assert "'a'" not in message(caught.value)
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.remat(nn.Dropout)])
+def test_two_bridges_and_one_key_that_is_missing(kind):
+    def forward(x):
+        net = lambda name: FlaxModule(kind(0.5, deterministic=False), name=name)
+        return net("b")(net("a")(x, rngs={"dropout": KEY}))
+
+    with pytest.raises(flax.errors.InvalidRngError) as caught:
+        hk.transform(forward).apply({}, None, X)
+    assert "FlaxModule 'b'" in message(caught.value)
+    assert "FlaxModule 'a'" not in message(caught.value)

@@ -12,6 +12,7 @@ from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
+from hk_bridge._core import attributes
 from hk_bridge._core import guard
 from hk_bridge._core import reentry
 from hk_bridge._core import share
@@ -46,6 +47,8 @@ def run(
             error.add_note(_errors.note_key(_haiku.running_init()))
         if _flax.lacks_key(error) and net._kind == "nnx" and isinstance(rngs, Mapping):
             error.add_note(_errors.note_rngs(sorted(rngs)))
+        if isinstance(error, _OF_SHAPES) and _is_bare_cell(net):
+            error.add_note(_errors.note_cell(attributes.wrapper(type(net.module))))
         if isinstance(error, TypeError):
             _explain_names(error, net, method, kwargs)
         for field, value in vars(net._module or net).items():
@@ -53,6 +56,16 @@ def run(
                 error.add_note(_errors.note_field(field, value))
         error.add_note(_errors.note_call(owner(net)))
         raise
+
+
+# What Python and JAX raise if arguments are in another order.
+_OF_SHAPES = (TypeError, ValueError, Warning)
+
+
+def _is_bare_cell(net: "Bridged") -> bool:
+    """Whether `net` is a recurrent cell of Flax, and has not the manners of Haiku's."""
+    is_cell = net._kind == "linen" and _flax.is_cell(type(net.module))
+    return is_cell and not isinstance(net, _haiku.RNNCore)
 
 
 def _explain_names(error: TypeError, net: "Bridged", method: Any, kwargs: Any) -> None:

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import NamedTuple
+from typing import Self
 
 from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
+from hk_bridge._core import attributes
 from hk_bridge._core import call
 from hk_bridge._core import given
 from hk_bridge._layout import Where
@@ -39,14 +42,14 @@ class Bridged(_haiku.Module):
     AUTO_REPR = False
     _of_bridge = True  # of a class that hk_bridge made, and no user
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Bridged":
-        made: Bridged = super().__new__(cls)
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
         vars(made)["_arguments"] = args, kwargs  # the text of `made` until it is built
         return made
 
     def __init__(
         self,
-        module: Any,
+        module: _flax.AnyModule,
         *,
         variables: Mapping[str, Any] | None = None,
         transient: str | Collection[str] | Mapping[str, Any] | None = None,
@@ -79,17 +82,17 @@ class Bridged(_haiku.Module):
           VariablesError: `variables` or `transient` is no dict of dicts, or holds
             shapes in place of arrays.
         """
-        cls = module.cls if isinstance(module, Unbuilt) else module
+        made: Any = module
+        cls = made.cls if isinstance(made, Unbuilt) else module
         cls = cls if isinstance(cls, type) else type(cls)
         if issubclass(cls, _haiku.Module):
             raise _errors.haiku_given(module)
         if _haiku.is_flax_over_haiku(getattr(module, "parent", None)):
-            module = _flax.without_parent(module)
-        self._unbuilt = module if isinstance(module, Unbuilt) else None
-        self._module, bound_to = None, None
-        if self._unbuilt is None:
-            self._module, bound_to = _flax.unbound(module)
-        is_nnx = self._unbuilt is not None or _flax.is_nnx(module)
+            made = _flax.without_parent(made)
+        self._unbuilt = made if isinstance(made, Unbuilt) else None
+        parts: Any = (None, None) if self._unbuilt else _flax.unbound(made)
+        self._module, bound_to = parts
+        is_nnx = self._unbuilt is not None or _flax.is_nnx(made)
         self._kind = "nnx" if is_nnx else "linen"
         self._title = _flax.title(self._module) if self._module else cls.__name__
         if name is None:
@@ -184,8 +187,7 @@ class Bridged(_haiku.Module):
     @_haiku.transparent
     def _line(self) -> str:
         """The line that builds it."""
-        names = {"name": self.name}
-        return _flax.line(type(self).__name__, (self._module,), names)
+        return _flax.line(type(self).__name__, (self._module,), {"name": self.name})
 
     @property
     @_haiku.transparent
@@ -250,6 +252,12 @@ class FlaxModule(Bridged):
     """
 
     _of_bridge = True
+
+    if not TYPE_CHECKING:  # for which each name would be an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            module = vars(self).get("_module")
+            raise attributes.missing(type(self).__name__, module, name)
 
     def __call__(
         self,

@@ -1,5 +1,8 @@
 """All that is demanded of Flax. Nothing else of `hk_bridge` imports it."""
 
+from typing import TYPE_CHECKING
+from typing import Any
+
 from flax import linen as linen
 from flax import serialization as serialization
 
@@ -59,3 +62,11 @@ from hk_bridge._flax.plan import with_intermediates as with_intermediates
 from hk_bridge._flax.private import are_staged_here as are_staged_here
 from hk_bridge._flax.private import is_staged as is_staged
 from hk_bridge._flax.run import init as init
+
+# What `FlaxModule` takes. At run time NNX is imported when it is used.
+if TYPE_CHECKING:
+    from flax import nnx
+
+    AnyModule = linen.Module | nnx.Module
+else:
+    AnyModule = Any

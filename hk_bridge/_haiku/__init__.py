@@ -1,5 +1,9 @@
 """All that is demanded of Haiku. Nothing else of `hk_bridge` imports it."""
 
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import TypeVar
+
 import haiku
 
 from hk_bridge import _layout
@@ -42,8 +46,19 @@ from hk_bridge._haiku.stateless import refuse_if_stateless as refuse_if_stateles
 
 INSTANCE = ("_submodules", "_creation_frame_id")  # what modules have, not their class
 native = haiku
-Module = haiku.Module
 RNNCore = haiku.RNNCore
+if TYPE_CHECKING:  # to which Haiku says that to build a module gives anything
+    from haiku._src.module import ModuleMetaclass
+
+    T = TypeVar("T")
+
+    class Built(ModuleMetaclass):
+        def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T: ...
+
+    class Module(haiku.Module, metaclass=Built): ...
+
+else:
+    Module = haiku.Module
 transparent = haiku.transparent
 
 

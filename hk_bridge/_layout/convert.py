@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import MutableMapping
 import difflib
 from typing import Any
 
@@ -14,7 +15,8 @@ from hk_bridge._layout import whole
 from hk_bridge._layout.where import PARAMS
 
 Bundles = Mapping[str, Mapping[str, Any]]  # {Haiku module name: {leaf name: leaf}}
-MutableBundles = dict[str, dict[str, Any]]
+# As `hk.MutableParams`, so that type checkers take one for the other.
+MutableBundles = dict[str, MutableMapping[str, Any]]
 
 Levels = dict[names.Path, dict[Any, Any]]  # that are being made, by their place
 

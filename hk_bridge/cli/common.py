@@ -8,10 +8,14 @@ import contextlib
 import json
 import math
 from pathlib import Path
+import traceback
 from typing import Any
 
 import jax
+import numpy as np
 
+from hk_bridge import _flax
+from hk_bridge import _haiku
 from hk_bridge import migrate
 from hk_bridge.cli.options import EXTRAS
 from hk_bridge.cli.options import CannotStart
@@ -57,6 +61,25 @@ def seen(path: str, step: int | None = None) -> str:
 def says(error: BaseException) -> str:
     """An error in one line, as Python ends a traceback."""
     return f"{type(error).__name__}: {error}"
+
+
+def raised_at(error: BaseException) -> str:
+    """Where in the user's code an error was raised: the last line that is the user's.
+
+    Empty if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if Path(f.filename).is_file() and not _is_ours(f.filename)]
+    if not own:
+        return ""
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line})"
+
+
+def _is_ours(file: str) -> bool:
+    """Whether a file is of this package, or of those that it runs."""
+    modules: list[Any] = [jax, np, _haiku.native, migrate, _flax.linen]
+    folders = [Path(module.__file__).parent for module in modules]
+    folders += [folder.parent for folder in folders[-2:]]  # what those are inside of
+    return any(Path(file).is_relative_to(folder) for folder in folders)
 
 
 def size_of(tree: Any) -> int:

@@ -19,6 +19,7 @@ from hk_bridge import migrate
 from hk_bridge import testing
 from hk_bridge.cli.common import load
 from hk_bridge.cli.common import print_json
+from hk_bridge.cli.common import raised_at
 from hk_bridge.cli.common import refuse
 from hk_bridge.cli.common import says
 from hk_bridge.cli.options import CannotStart
@@ -79,7 +80,7 @@ def _told() -> Iterator[None]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # code that exits has checked nothing
-        raise CannotStart(says(error)) from error
+        raise CannotStart(says(error) + raised_at(error)) from error
 
 
 def _checked(*args: Any, **kwargs: Any) -> testing.Report:
@@ -116,7 +117,8 @@ def _build(target: str, config: Mapping[str, Any]) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever the user's code does
-        raise CannotStart(f"{target} gives no module. {says(error)}") from error
+        text = says(error) + raised_at(error)
+        raise CannotStart(f"{target} gives no module. {text}") from error
     if instance and config:
         raise CannotStart(
             f"--config needs a class or a function, but {target} is an instance of "

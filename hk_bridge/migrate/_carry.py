@@ -39,6 +39,9 @@ class Paired:
       kind: which layer of Haiku they are.
       differs: what the layers compute in other ways, in words; and why nothing was
         carried, if it could not be.
+
+    >>> Paired("linear", "dense", "Linear", "").new
+    'dense'
     """
 
     old: str
@@ -57,8 +60,9 @@ class Carried:
       missing: leaves of the new network that nothing was carried to.
 
     >>> Carried([Paired("linear", "dense", "Linear", "")], [], ["params['a']['w']"])
+    old     new    layer   differs
+    ------  -----  ------  -------
     linear  dense  Linear
-    ------  -----  ------
     missing: params['a']['w']
     """
 
@@ -98,20 +102,22 @@ def carry(
     weights. Leaves are handed over untouched, or turned as by `twin`.
 
     Args:
-      old, new: the transformed networks, `hk.transform(f)` and the like. Both are run
-        by shapes alone.
+      old: the transformed network, `hk.transform(f)` and the like. It is run by shapes
+        alone.
       params, state: of the old network; state is None after a plain `hk.transform`.
-      *args, **kwargs: inputs of both networks, as `init` takes them.
+      new: the network with other layers, likewise.
+      *args: inputs of both networks, as `init` takes them.
       rng: a key to initialise what nothing was carried to. Without one, that is left
         out of the trees.
+      **kwargs: keyword inputs.
 
     Returns:
       `(params, state, report)`: of the new network, and what was paired.
 
     >>> import haiku as hk, hk_bridge, jax, jax.numpy as jnp
-    >>> old = hk.transform(lambda x: hk.Linear(2)(jax.nn.relu(hk.Linear(8)(x))))
-    >>> new = hk.transform(
-    ...     lambda x: hk.Linear(2)(jax.nn.relu(hk_bridge.nn.Dense(8)(x))))
+    >>> def net(dense):
+    ...     return hk.transform(lambda x: hk.Sequential([dense(8), hk.Linear(2)])(x))
+    >>> old, new = net(hk.Linear), net(hk_bridge.nn.Dense)
     >>> x = jnp.ones([1, 4])
     >>> trained = old.init(jax.random.key(0), x)
     >>> params, state, report = carry(old, trained, None, new, x)

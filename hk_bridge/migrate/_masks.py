@@ -20,6 +20,9 @@ class Treated:
     Attributes:
       old, new: what the predicate says of each leaf, by `module/name`, in the old
         network and in the new one. One side is empty if nothing there corresponds.
+
+    >>> Treated({"linear/w": True}, {"dense/kernel": False}).old
+    {'linear/w': True}
     """
 
     old: dict[str, Any]
@@ -27,7 +30,13 @@ class Treated:
 
 
 class Masks(tuple[Treated, ...]):
-    """The leaves that are treated differently; empty if all are treated alike."""
+    """The leaves that are treated differently; empty if all are treated alike.
+
+    >>> Masks([Treated({"linear/w": True}, {"dense/kernel": False})])
+    old             new
+    --------------  -------------------
+    linear/w: True  dense/kernel: False
+    """
 
     def __repr__(self) -> str:
         rows = [(_shown(row.old), _shown(row.new)) for row in self]
@@ -57,7 +66,8 @@ def compare_masks(
       old, new: the transformed networks. Both are run by shapes alone.
       predicate: of `(module_name, name, value)`, where `value` has a shape and a dtype;
         what it returns is compared by `==`.
-      *args, **kwargs: inputs of both networks, as `init` takes them.
+      *args: inputs of both networks, as `init` takes them.
+      **kwargs: keyword inputs.
 
     Returns:
       What is treated differently, and the leaves of either network to which none in the

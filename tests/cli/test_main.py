@@ -245,6 +245,36 @@ def test_what_cannot_start_is_one_line_and_code_2(capsys, tmp_path, monkeypatch,
     assert err.startswith(f"{argv[0]}: ")
 
 
+RAISES = """
+import flax.linen as nn
+
+class Net(nn.Module):
+    def __call__(self, x):
+        return self.part(x)
+
+    def part(self, x):
+        raise ValueError("no part")
+
+def build():
+    return nn.Dense(undefined)
+"""
+
+
+def test_verify_shows_the_line_that_raised(capsys, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "raising_module.py").write_text(RAISES)
+    code, out, err = run(capsys, "verify", "raising_module:Net", "--input", "f32[2,4]")
+    assert (code, out) == (2, "")
+    line = '(raising_module.py, line 9: raise ValueError("no part"))'
+    assert f"ValueError: no part {line}" in err
+    assert one_line(err)
+    code, out, err = run(capsys, "verify", "raising_module:build")
+    assert "(raising_module.py, line 12: return nn.Dense(undefined))" in err
+    code, out, err = run(capsys, "verify", "flax.linen:Dense", "--config", "features=3")
+    assert code == 2
+    assert "line" not in err
+
+
 USAGE = [
     (),
     ("fly",),
