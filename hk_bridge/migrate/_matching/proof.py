@@ -133,6 +133,8 @@ def _inner(
         (haiku.flat.outputs[i], flax.flat.outputs[j])
         for i, j in output_pairs(solved.search, flax, haiku)
     ]
+    paths = zip(haiku.flat.outputs, haiku.outputs, strict=True)
+    outputs = {number for number, path in paths if path.startswith("['output']")}
     kept: list[dict[Any, Any]] = []
     for side, values, place in ((haiku, ours, 0), (flax, theirs, 1)):
         wanted = {pair[place] for pair in pairs}
@@ -147,9 +149,12 @@ def _inner(
         made = run_all(side.flat, side.given(values, inputs), look)
         held |= {("end", n): v for n, v in zip(side.flat.outputs, made, strict=True)}
         kept.append(held)
-    last = max(
-        (distance(kept[0]["end", a], kept[1]["end", b]) for a, b in ends), default=0.0
-    )
+    last = 0.0
+    for a, b in ends:
+        one, two = kept[0]["end", a], kept[1]["end", b]
+        if a not in outputs:  # state, which BatchNorm has as [1, 1, 1, C] and [C]
+            one, two = one.ravel(), two.ravel()
+        last = max(last, distance(one, two))
     found = [(distance(kept[0][a], kept[1][b]), a) for a, b in pairs if a in kept[0]]
     worst = max(found, default=(0.0, None))
     step = None if worst[1] is None else haiku.flat.makers[worst[1]]

@@ -87,7 +87,59 @@ def quick(name: str, params: dict[str, Any], values: list[Any]) -> Any:
         return np.where(values[0], values[2], values[1])
     if name == "dot_general" and floats:
         return _product(values[0], values[1], params["dimension_numbers"])
+    if name == "conv_general_dilated" and floats:
+        return _convolution(values[0], values[1], params)
     return None
+
+
+def _convolution(x: Any, kernel: Any, params: dict[str, Any]) -> Any:
+    """A convolution as a product for each place in the kernel; None if it has groups
+    of batches."""
+    numbers, groups = params["dimension_numbers"], params["feature_group_count"]
+    if params["batch_group_count"] != 1:
+        return None
+    x = x.transpose(numbers.lhs_spec)  # [N, C, *spatial]
+    kernel = kernel.transpose(numbers.rhs_spec)  # [O, C / groups, *spatial]
+    x = np.moveaxis(_spread(x, params["lhs_dilation"]), 1, -1)
+    pads = [(max(low, 0), max(high, 0)) for low, high in params["padding"]]
+    x = np.pad(x, [(0, 0), *pads, (0, 0)])
+    crops = [slice(max(-a, 0), n - max(-b, 0)) for (a, b), n in zip(
+        params["padding"], x.shape[1:-1], strict=True)]  # fmt: skip
+    x = x[(slice(None), *crops)]
+    rates, strides = params["rhs_dilation"], params["window_strides"]
+    sizes = [
+        (n - (k - 1) * rate - 1) // stride + 1
+        for n, k, rate, stride in zip(
+            x.shape[1:-1], kernel.shape[2:], rates, strides, strict=True
+        )
+    ]
+    outs, ins = kernel.shape[:2]
+    made = np.zeros((x.shape[0], *sizes, groups, outs // groups))
+    x = x.reshape(*x.shape[:-1], groups, ins)
+    for place in np.ndindex(*kernel.shape[2:]):
+        starts = [at * rate for at, rate in zip(place, rates, strict=True)]
+        cut = [
+            slice(start, start + (size - 1) * stride + 1, stride)
+            for start, size, stride in zip(starts, sizes, strides, strict=True)
+        ]
+        part = kernel[(slice(None), slice(None), *place)]
+        weights = part.reshape(groups, outs // groups, ins).transpose(0, 2, 1)
+        some = x[(slice(None), *cut)][..., None, :]
+        made += np.matmul(some, weights)[..., 0, :] if groups > 1 else np.matmul(
+            some[..., 0, 0, :], weights[0]
+        )[..., None, :]  # fmt: skip
+    made = made.reshape(*made.shape[:-2], outs)
+    return np.moveaxis(made, -1, 1).transpose(np.argsort(numbers.out_spec))
+
+
+def _spread(x: Any, rates: Any) -> Any:
+    """An array with zeros between its elements."""
+    if all(rate == 1 for rate in rates):
+        return x
+    sizes = [(n - 1) * r + 1 for n, r in zip(x.shape[2:], rates, strict=True)]
+    made = np.zeros((*x.shape[:2], *sizes), x.dtype)
+    made[(slice(None), slice(None), *(slice(None, None, r) for r in rates))] = x
+    return made
 
 
 def _sliced(x: Any, params: dict[str, Any]) -> Any:

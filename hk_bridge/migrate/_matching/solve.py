@@ -76,9 +76,9 @@ def _finish(search: Search, flax: Flax, haiku: Side) -> None:
             continue
         made, wanted_ = haiku.prints.of[value], flax.side.prints.of[theirs]
         shapes = haiku.flat.shape(value), flax.side.flat.shape(theirs)
-        if are_close(made, wanted_, ordered=shapes[0] == shapes[1]) and (
-            shapes[0] == shapes[1]
-        ):
+        is_state = haiku.outputs[place].startswith("['after']")
+        fits = shapes[0] == shapes[1] or is_state
+        if fits and are_close(made, wanted_, ordered=True):
             search.close(search.values.taint(value), flax.mask(theirs))
             continue
 
