@@ -20,8 +20,7 @@ from hk_bridge._layout import Where
 # What a FlaxModule has, but its class has not.
 INSTANCE = (
     *("module", "name", "module_name", "_given", "_transient", "_made", "_others"),
-    *("_begins", "_has", "_passing"),
-    *("_text", "_arguments", "_module", "_unbuilt"),
+    *("_begins", "_has", "_passing", "_text", "_arguments", "_module", "_unbuilt"),
     *("_keep_rngs", "_kind", "_title", "_memory"),
     *_haiku.INSTANCE,
 )
