@@ -17,7 +17,7 @@ FOUND: dict[str, Program] = {
     "names in an interceptor": program(
         "like_haiku", part("param"), use="under_renaming"
     ),
-    "all that to_linen has is written": program(
+    "hooks of to_linen": program(
         "like_haiku",
         part(
             "nnx_layer",

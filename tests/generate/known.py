@@ -90,12 +90,9 @@ FAULTS: tuple[Fault, ...] = (
         of("like_haiku", "not in Haiku's: |missing: ", use="under_renaming"),
     ),
     Fault(
-        "all that to_linen has is written",
-        "Flax's `ToLinen` puts all its variables after each call, written or not",
-        has(
-            of("like_haiku", "read ends otherwise|hooks were asked [('set'"),
-            *("nnx.", *NNX),
-        ),
+        "hooks of to_linen",
+        "Flax's `ToLinen` reads its variables as a whole, and puts all after each call",
+        has(of("like_haiku", "ends otherwise|at apply hooks were asked"), "nnx.", *NNX),
     ),
     Fault(
         "to_linen takes Mappings apart",

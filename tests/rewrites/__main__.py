@@ -49,7 +49,9 @@ def matched(pair, wrong="", seed=0):
 def is_planted(pair, wrong, found):
     """Whether the first layer that differs is the planted one."""
     parting = found.parting
-    places = [p for p in (parting.haiku, parting.flax) if p is not None] if parting else []
+    places = (
+        [p for p in (parting.haiku, parting.flax) if p is not None] if parting else []
+    )
     return any(re.search(pair.mistakes[wrong], p.layer) for p in places)
 
 
@@ -79,7 +81,9 @@ def main(argv=None):
             planted = is_planted(pair, wrong, answer)
             right.append(planted)
             if args.v or not planted:
-                print(f"{pair.name}, {wrong}: {'planted' if planted else 'NOT PLANTED'}")
+                print(
+                    f"{pair.name}, {wrong}: {'planted' if planted else 'NOT PLANTED'}"
+                )
                 print(answer.parting, "\n")
                 sys.stdout.flush()
         rows.append(
