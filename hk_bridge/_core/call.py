@@ -44,6 +44,9 @@ def run(
             error.add_note(_errors.note_key(_haiku.running_init()))
         if _flax.lacks_key(error) and net._kind == "nnx" and isinstance(rngs, Mapping):
             error.add_note(_errors.note_rngs(sorted(rngs)))
+        mesh = _flax.explicit_mesh()
+        if mesh is not None and _flax.is_about_sharding(error):
+            error.add_note(_errors.note_explicit(mesh.axis_sizes, mesh.axis_names))
         for field, value in vars(net._module or net).items():
             if isinstance(value, _haiku.Module):
                 error.add_note(_errors.note_field(field, value))
