@@ -807,6 +807,16 @@ def note_no_key(init_fn: Any, collection: str, path: Sequence[str]) -> str:
     )
 
 
+def note_explicit(sizes: Sequence[int], names: Sequence[str]) -> str:
+    return (
+        "The mesh that is set has axes of type Explicit, which jax.make_mesh gives "
+        "unless it is told: there JAX takes constraints, such as those of Flax's "
+        "annotations, for assertions, and wants each result's sharding told. Write "
+        f"jax.make_mesh({tuple(sizes)}, {tuple(names)}, "
+        f"axis_types=(jax.sharding.AxisType.Auto,) * {len(names)})."
+    )
+
+
 def note_leaf(
     which: str, module_name: str, name: str, collection: str, path: Sequence[str]
 ) -> str:

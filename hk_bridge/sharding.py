@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import contextlib
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jax.sharding import PartitionSpec
 from hk_bridge import _abstract
 from hk_bridge import _boxes
 from hk_bridge import _errors
+from hk_bridge import _flax
 from hk_bridge import _layout
 
 __docformat__ = "google"  # for pdoc
@@ -67,13 +69,26 @@ def partition_specs(
     """
     if not callable(init):
         raise _errors.not_an_init(init)
-    with _boxes.listening() as annotations:
+    with _boxes.listening() as annotations, contextlib.ExitStack() as stack:
+        mesh = _flax.explicit_mesh()
+        if mesh is not None:  # there constraints, by which nothing is told, may fail
+            auto = _flax.with_auto_axes(mesh)
+            stack.enter_context(jax.sharding.use_abstract_mesh(auto))
+            args, kwargs = jax.tree.map(_on_no_mesh, (args, kwargs))
         made = _abstract.evaluate(init, *args, **kwargs)
     pair = isinstance(made, tuple) and len(made) == 2
     params, state = made if pair else (made, {})
     if not (_layout.are_haikus(params) and _layout.are_haikus(state)):
         raise _errors.not_an_init(init)
     return _specs(params, annotations, True), _specs(state, annotations, False)
+
+
+def _on_no_mesh(leaf: Any) -> Any:
+    """An array by its shape alone; all else as it is."""
+    if not isinstance(leaf, jax.Array):
+        return leaf
+    weak = jax.typeof(leaf).weak_type
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=weak)
 
 
 def named_shardings(mesh: jax.sharding.Mesh, specs: Any) -> Any:
@@ -87,15 +102,18 @@ def named_shardings(mesh: jax.sharding.Mesh, specs: Any) -> Any:
     >>> dense = nn.Dense(8, kernel_init=init_fn)
     >>> f = hk.transform_with_state(lambda x: FlaxModule(dense)(x))
     >>> key, x = jax.random.key(0), jnp.ones([2, 4])
-    >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("model",))
+    >>> auto = (jax.sharding.AxisType.Auto,)
+    >>> mesh = jax.make_mesh((1,), ("model",), axis_types=auto)
     >>> shardings = named_shardings(mesh, partition_specs(f.init, key, x))
     >>> params, state = jax.jit(f.init, out_shardings=shardings)(key, x)
     >>> tuple(params["dense"]["kernel"].sharding.spec)
     (None, 'model')
 
     Args:
-      mesh: has the axes that the specs name. Constraints inside the modules want axes
-        of type `jax.sharding.AxisType.Auto`, as in Flax.
+      mesh: has the axes that the specs name. Where it is set (`jax.set_mesh`), linen's
+        annotations and constraints inside modules want axes of type
+        `jax.sharding.AxisType.Auto`, as in Flax; unless it is told, the `jax.make_mesh`
+        of newer JAX gives others. NNX takes axes that are all Auto or all Explicit.
       specs: any tree of `PartitionSpec`s, as `partition_specs` returns it.
 
     Returns:

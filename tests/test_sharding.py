@@ -2,12 +2,15 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import dataclasses
 import functools
 import re
 
 from catalogue import CASES
 from catalogue import array
 from flax import nnx
+from flax.errors import ScopeCollectionNotFound
 import flax.linen as nn
 from flax.linen import spmd
 import haiku as hk
@@ -25,6 +28,9 @@ import hk_bridge
 from hk_bridge import FlaxModule
 from hk_bridge import _boxes
 from hk_bridge import sharding
+from hk_bridge._proof.laws import apply_programs
+from hk_bridge._proof.laws import assert_same
+from hk_bridge._proof.laws import same_program
 from hk_bridge.sharding import named_shardings
 from hk_bridge.sharding import partition_specs
 from hk_bridge.testing import assert_identical
@@ -394,6 +400,177 @@ def test_logical_constraints_are_in_the_program(phase):
     assert constraints(ours) == constraints(theirs) != []
     none = jax.make_jaxpr(f.apply)(params, None, X)
     assert constraints(none) == []
+
+
+# Meshes of all kinds, one after the other.
+
+
+@contextlib.contextmanager
+def on(data, model, kind=AxisType.Auto):
+    """Under a mesh of that many devices, with rules; without one for 0."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(nn.logical_axis_rules(RULES))
+        stack.enter_context(nnx.use_eager_sharding(data > 0))
+        if data:
+            names, kinds = ("data", "model"), (kind,) * 2
+            devices = jax.devices()[: data * model]
+            mesh = jax.make_mesh(
+                (data, model), names, axis_types=kinds, devices=devices
+            )
+            stack.enter_context(jax.set_mesh(mesh))
+        yield
+
+
+class OfNnx(nnx.Module):
+    """Annotated Variables, statistics and keys."""
+
+    def __init__(self, rngs):
+        init = nnx.with_partitioning(INIT, ("embed", "mlp"))
+        self.up = nnx.Linear(8, 16, kernel_init=init, rngs=rngs)
+        self.norm = nnx.BatchNorm(16, rngs=rngs)
+        self.noise = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.noise(self.norm(self.up(x)))
+
+
+class WithArray(OfNnx):
+    """With an array in an attribute, which is remembered with its values."""
+
+    def __init__(self, rngs):
+        super().__init__(rngs)
+        self.scale = nnx.data(jnp.full([16], 2.0))
+
+    def __call__(self, x):
+        return super().__call__(x) * self.scale[None]
+
+
+def pair(module, x=X):
+    return hk_bridge.testing._pair(module, (x,), {}, None, None, None, "net")
+
+
+# Under a mesh Flax itself constrains these kernels before they have their third axis.
+ON_A_MESH = [name for name in ANNOTATED if name != "attention"]
+
+
+@pytest.mark.parametrize("name", ON_A_MESH)
+def test_under_a_mesh_the_program_is_flaxs(name):
+    """Constraints, rules and boxes included, of each mesh that is set."""
+    module = ANNOTATED[name]()
+    with on(4, 2):
+        two = pair(module)
+        assert same_program(two) == "init, apply and gradient"
+        found = [len(constraints(apply_programs(two).ours.program))]
+    for mesh in ((2, 2), (0, 0)):
+        with on(*mesh):
+            programs = apply_programs(two)
+        assert_same("apply", programs)
+        found.append(len(constraints(programs.ours.program)))
+    assert found[0] == found[1] > found[2] == 0
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_under_a_mesh_the_program_of_nnx_is_flaxs(wrapped):
+    def build():
+        rngs = nnx.Rngs(params=KEY, dropout=KEY)
+        return hk_bridge.wrap(OfNnx)(rngs=rngs, name="net")
+
+    for mesh in ((4, 2), (2, 2), (0, 0), (4, 2)):
+        with on(*mesh):
+            two = pair(OfNnx(nnx.Rngs(params=0, dropout=1)))
+            two = dataclasses.replace(two, build=build) if wrapped else two
+            assert_same("apply", apply_programs(two))
+
+
+def test_a_wrapped_class_under_one_mesh_after_the_other():
+    f = hk.transform_with_state(lambda x: hk_bridge.wrap(WithArray)(name="net")(x))
+    found = []
+    for mesh in ((4, 2), (2, 2), (0, 0), (2, 4)):
+        with on(*mesh):
+            params, state = jax.jit(f.init)(KEY, X)
+            y, _ = jax.jit(f.apply)(params, state, KEY, X)
+        found.append(jax.device_get((params, state, y)))
+    for other in found[1:]:
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5),
+            other, found[0],
+        )  # fmt: skip
+
+
+# Axes of type Explicit, which `jax.make_mesh` of newer JAX gives.
+
+
+@pytest.mark.parametrize("name", ON_A_MESH)
+def test_specs_under_axes_of_type_explicit(name):
+    f = hk.transform_with_state(lambda x: FlaxModule(ANNOTATED[name](), name="net")(x))
+    with on(0, 0):
+        expected = partition_specs(f.init, KEY, X)
+    with on(4, 2, AxisType.Explicit):
+        assert partition_specs(f.init, KEY, X) == expected
+        x = jax.device_put(X, P("data"))
+        assert partition_specs(f.init, KEY, x) == expected
+
+
+class Raw(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return jax.lax.with_sharding_constraint(nn.Dense(8)(x), P("data", "model"))
+
+
+REFUSED = {
+    "with_partitioning": lambda: dense("data", "model"),
+    "with_logical_partitioning": Mlp,
+    "lifted": Layers,
+    "with_sharding_constraint": Raw,
+}
+
+
+@pytest.mark.parametrize("kind", [AxisType.Explicit, "mixed"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_constraint_on_axes_of_type_explicit_is_flaxs_error_with_the_line(name, kind):
+    module = REFUSED[name]()
+    f = hk.transform_with_state(lambda x: FlaxModule(module, name="net")(x))
+    kinds = (kind, kind)
+    if kind == "mixed":
+        kinds = (AxisType.Explicit, AxisType.Auto)
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=kinds)
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        with pytest.raises((AssertionError, ValueError)) as theirs:
+            jax.jit(module.init)(KEY, X)
+        with pytest.raises(type(theirs.value)) as ours:
+            jax.jit(f.init)(KEY, X)
+    assert str(ours.value) == str(theirs.value)
+    line = (
+        "Write jax.make_mesh((4, 2), ('data', 'model'), "
+        "axis_types=(jax.sharding.AxisType.Auto,) * 2)."
+    )
+    assert sum(line in note for note in ours.value.__notes__) == 1
+
+
+def test_other_errors_under_axes_of_type_explicit_have_no_such_line():
+    f = hk.transform(lambda x: FlaxModule(nn.Dense(3), name="net")(x))
+    with on(4, 2, AxisType.Explicit), pytest.raises(ScopeCollectionNotFound) as error:
+        f.apply({}, None, X)
+    assert not any("make_mesh" in note for note in error.value.__notes__)
+
+
+def test_what_flax_allows_on_axes_of_type_explicit():
+    """NNX reshards; linen's constraints hold of what is sharded as they say."""
+    module = dense(None, "model")
+    f = hk.transform_with_state(lambda x: FlaxModule(module, name="net")(x))
+    g = hk.transform_with_state(lambda x: hk_bridge.wrap(nnx.Linear)(8, 16)(x))
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    shardings = named_shardings(mesh, partition_specs(f.init, KEY, X))
+    params, state = jax.jit(f.init, out_shardings=shardings)(KEY, X)
+    variables = hk_bridge.to_flax(
+        params, state, name="net", like=jax.eval_shape(module.init, KEY, X)
+    )
+    with jax.set_mesh(mesh):
+        x = jax.device_put(X, P("data"))
+        y, _ = jax.jit(f.apply)(params, state, None, x)
+        assert_identical(y, jax.jit(module.apply)(variables, x))
+        assert y.sharding.spec == P("data", "model")
+        jax.jit(g.apply)(*jax.jit(g.init)(KEY, X), None, X)
 
 
 # Training on eight devices.

@@ -34,6 +34,9 @@ from hk_bridge._flax.kinds import specs as specs
 from hk_bridge._flax.kinds import streams as streams
 from hk_bridge._flax.kinds import unbound as unbound
 from hk_bridge._flax.known import key_of as key_of
+from hk_bridge._flax.mesh import explicit_mesh as explicit_mesh
+from hk_bridge._flax.mesh import is_about_sharding as is_about_sharding
+from hk_bridge._flax.mesh import with_auto_axes as with_auto_axes
 from hk_bridge._flax.modules import NAMES_IN_HINTS as NAMES_IN_HINTS
 from hk_bridge._flax.modules import build as build
 from hk_bridge._flax.modules import built as built

@@ -15,7 +15,6 @@ from typing import Protocol
 import jax
 
 from hk_bridge import _abstract
-from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
 from hk_bridge._proof import graph
@@ -68,6 +67,7 @@ class Pair:
       sown: collections that live for one call.
       given: variables in place of the initial ones, a part or all.
       keep_rngs: of an NNX module, whether its streams are state like other.
+      boxes: those that the linen module made at init, without what they hold.
     """
 
     module: Any
@@ -81,6 +81,7 @@ class Pair:
     sown: frozenset[str] = frozenset()
     given: _layout.Variables | None = None
     keep_rngs: bool = False
+    boxes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def native(self) -> Side:
@@ -137,21 +138,31 @@ class _Native:
         pair, (rngs, args, kwargs) = self._pair, inputs
         made = pair.module.init(dict(rngs), *args, method=pair.method, **kwargs)
         kept = {c: tree for c, tree in made.items() if c not in pair.sown}
+        pair.boxes.update(_layout.boxes_of(kept))
         given = dict(_layout.leaves(pair.given or {}))
-        return _layout.replace(_flax.linen.unbox(kept), given)
+        return _layout.replace(_opened(kept), given)
 
     def apply(self, inputs: Inputs, variables: Tree) -> tuple[Tree, Tree]:
         pair, (rngs, args, kwargs) = self._pair, inputs
         mutable = [c for c in variables if c != _layout.PARAMS]
         output, mutated = pair.module.apply(
-            variables,
+            _layout.rebox(variables, pair.boxes),
             *args,
             rngs=dict(rngs),
             mutable=mutable,
             method=pair.method,
             **kwargs,
         )
-        return output, {**variables, **mutated}
+        return output, {**variables, **_opened(mutated)}
+
+
+def _opened(tree: Tree) -> Tree:
+    """`tree` without boxes. Flax's own `unbox` adds constraints where a mesh is set."""
+    return jax.tree.map(
+        lambda leaf: _opened(_layout.open_box(leaf)) if _layout.is_box(leaf) else leaf,
+        tree,
+        is_leaf=_layout.is_box,
+    )
 
 
 class Bridged:

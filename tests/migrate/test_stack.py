@@ -215,8 +215,8 @@ class Chain(nnx.Module):
 
 class Tower(nnx.Module):
     def __init__(self, rngs):
-        make = lambda rngs: nnx.BatchNorm(3, rngs=rngs)
-        self.layers = nnx.vmap(make)(rngs.split(12))
+        make = nnx.vmap(lambda rngs: nnx.BatchNorm(3, rngs=rngs))
+        self.layers = nnx.split_rngs(splits=12)(make)(rngs)
 
 
 def test_lists_of_nnx_and_their_numbers():

@@ -87,10 +87,14 @@ def outline(
     if _has_streams(kwargs):
         names = tuple(sorted(known.pop("rngs")))
     key = key_of((cls, args, known, names, keep_rngs, _flags()))
+    mesh = jax.sharding.get_abstract_mesh()  # which the shapes are of
+    key = None if key is None else (key, mesh)
     outline = None if key is None else _outlines.get(key)
     if outline is None or key_of(outline.changing) != outline.key:
         outline = _Outline(*_outline(cls, args, kwargs, names, keep_rngs))
-    if key is not None and outline.key is not None:
+    has_arrays = any(leaf.kind is Kind.ARRAY for leaf in outline.graph.leaves)
+    of_mesh = has_arrays and not mesh.empty  # of its devices, which nothing here tells
+    if key is not None and outline.key is not None and not of_mesh:
         if len(_outlines) >= _MOST:
             _outlines.clear()
         _outlines[key] = outline

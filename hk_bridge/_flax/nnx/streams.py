@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import functools
 from typing import Any
 from typing import NamedTuple
+from typing import ParamSpec
 
 from flax import errors
 from flax import nnx
@@ -30,6 +31,8 @@ from hk_bridge._flax.nnx.passed import is_passed
 DEFAULT = "default"
 # The streams that a class is built with: the last answers for all others.
 AT_INIT = ("params", "dropout", DEFAULT)
+
+_Args = ParamSpec("_Args")
 
 
 class NnxStreams(Streams):
@@ -125,21 +128,36 @@ def no_key(stream: str) -> errors.InvalidRngError:
     return made
 
 
-@functools.cache
+def _kept(make: Callable[_Args, jax.Array]) -> Callable[_Args, jax.Array]:
+    """`make`, with what it made before, but for arrays of a mesh: another has others.
+
+    An array that is made while a mesh is set is of that mesh, and JAX mixes no two."""
+    kept: Any = functools.cache(make)
+
+    @functools.wraps(make)
+    def made(*args: _Args.args, **kwargs: _Args.kwargs) -> jax.Array:
+        none_set = jax.sharding.get_abstract_mesh().empty
+        array: jax.Array = (kept if none_set else make)(*args, **kwargs)
+        return array
+
+    return made
+
+
+@_kept
 def stand_in(shape: tuple[int, ...] = ()) -> Key:
     """A key for who takes one and does not use it."""
     with jax.ensure_compile_time_eval():
         return jnp.broadcast_to(jax.random.key(0), shape)
 
 
-@functools.cache
+@_kept
 def unused_key(shape: tuple[int, ...]) -> Key:
     """A key for who asks for one and does nothing with it."""
     with jax.ensure_compile_time_eval():
         return jnp.broadcast_to(jax.random.key(1), shape)
 
 
-@functools.cache
+@_kept
 def zero() -> jax.Array:
     """The count of a stream that begins."""
     with jax.ensure_compile_time_eval():
