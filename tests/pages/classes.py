@@ -68,7 +68,9 @@ def _rows(
             continue
         cases = [case for case, classes in ran.items() if cls in classes]
         names = [law.__name__ for law in of]
-        counts = {law: sum(law in held.get(case, ()) for case in cases) for law in names}
+        counts = {
+            law: sum(law in held.get(case, ()) for case in cases) for law in names
+        }
         yield Row(name, _here(library, name), _twin(cls), cases, counts)
 
 
