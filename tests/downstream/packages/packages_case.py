@@ -48,10 +48,13 @@ class Haiku:
     Attributes:
       network: its init and apply.
       args: positional inputs.
+      layers: what takes the place of layers that the package has made itself, as in
+        `packages_swap.LAYERS`.
     """
 
     network: hk.TransformedWithState
     args: tuple[Any, ...]
+    layers: Mapping[type, Callable[..., Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

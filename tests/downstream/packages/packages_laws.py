@@ -93,7 +93,7 @@ def haiku_runs(net: Haiku) -> Run:
 
 def haiku_is_the_same(net: Haiku, theirs: Run) -> None:
     """With Flax layers and the native weights, the results are the same."""
-    with swapped() as carry:
+    with swapped(net.layers) as carry:
         ours = Run(net, carry, theirs)
     assert carry.layers, "no layer was replaced"
     shapes = [jax.tree.map(jnp.shape, x) for x in (ours.made, carry(theirs.made))]

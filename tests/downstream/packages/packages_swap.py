@@ -1,12 +1,13 @@
 """Flax layers in place of the native layers of a Haiku network that others wrote.
 
-`with swapped() as carry:` changes no code of the network. An interceptor of Haiku's
+`with swapped({}) as carry:` changes no code of the network. An interceptor of Haiku's
 runs a bridged layer of Flax where a native one would run, below its name:
 `linear_0` with `w` and `b` becomes `linear_0/flax` with `kernel` and `bias`.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 from typing import Any
 from typing import NamedTuple
@@ -66,6 +67,30 @@ def embed(native: Any, ids: Any) -> Layer:
     return Layer(module, {"embeddings": "embedding"})
 
 
+def folding_linear(native: Any, x: Any) -> Layer | None:
+    """For AlphaFold's own Linear, of and to several axes."""
+    if not native.num_input_dims:
+        return None
+    module = nn.DenseGeneral(
+        native.output_shape,
+        axis=tuple(range(-native.num_input_dims, 0)),
+        use_bias=native.use_bias,
+        precision=native.precision,
+    )
+    return Layer(module, {"weights": "kernel", "bias": "bias"})
+
+
+def folding_norm(native: Any, x: Any) -> Layer:
+    """For AlphaFold's own LayerNorm."""
+    module = nn.LayerNorm(
+        epsilon=native.eps,
+        use_bias=native._temp_create_offset,
+        use_scale=native._temp_create_scale,
+        use_fast_variance=native.use_fast_variance,
+    )
+    return Layer(module, {"scale": "scale", "offset": "bias"})
+
+
 LAYERS: dict[type, Callable[[Any, Any], Layer | None]] = {
     hk.Linear: dense,
     hk.ConvND: conv,
@@ -105,12 +130,18 @@ class Carry:
 
 
 @contextlib.contextmanager
-def swapped() -> Iterator[Carry]:
-    """What is called in here runs Flax layers for those of Haiku that have an equal."""
-    carry = Carry()
+def swapped(
+    layers: Mapping[type, Callable[[Any, Any], Layer | None]],
+) -> Iterator[Carry]:
+    """What is called in here runs Flax layers for those of Haiku that have an equal.
+
+    Args:
+      layers: for layers that are not Haiku's own.
+    """
+    carry, known = Carry(), {**LAYERS, **layers}
 
     def replace(run: Any, args: Any, kwargs: Any, context: hk.MethodContext) -> Any:
-        native, make = context.module, LAYERS.get(type(context.module))
+        native, make = context.module, known.get(type(context.module))
         plain = context.method_name == "__call__" and len(args) == 1 and not kwargs
         layer = make(native, jnp.asarray(args[0])) if make and plain else None
         if layer is None:
