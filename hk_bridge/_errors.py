@@ -801,9 +801,10 @@ def note_initializer(init_fn: Any) -> str:
 def note_no_key(init_fn: Any, collection: str, path: Sequence[str]) -> str:
     return (
         f"The initialiser {named(init_fn)} of {_path(collection, path)} asks Haiku "
-        "for a key where none is at hand: inside a lifted transform (nn.remat, nn.jit, "
-        "...) none can be drawn, and Flax gives none to a variable. Write init_fn = "
-        'lambda: hk_bridge.initializer(w)(self.make_rng("params"), shape, dtype).'
+        "for a key where none is at hand: Haiku has none, or this is inside a lifted "
+        "transform (nn.remat, nn.jit, ...). Flax gives none to a variable, so write "
+        'lambda: hk_bridge.initializer(w)(self.make_rng("params"), shape, dtype), with '
+        "w the initialiser."
     )
 
 

@@ -10,9 +10,9 @@ import flax.linen as nn
 import jedi
 from mypy import api
 import pytest
+import stub
 
 import hk_bridge
-from tests import stub
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Where type checkers find the package, unless it is installed.
