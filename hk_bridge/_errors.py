@@ -882,7 +882,7 @@ SEEN = "a hook of Haiku is in force, or mutable= or capture_intermediates= is gi
 INTERCEPTED = "interceptors are in force"
 NOT_STAGED = "an input is a constant, or nothing is being traced"
 NO_VALUE = "its configuration, arguments or code are not known to be values"
-KEYS_INSIDE = "it draws keys in a way that another call cannot"
+KEYS_INSIDE = "it draws keys, or keeps things, as another call cannot"
 CHANGED = "it changed while it ran"
 IN_ITSELF = "it runs inside of itself"
 SCOPE_SHARED = "it shares the variables of another module"

@@ -26,25 +26,33 @@ _now = _Now()
 
 @contextlib.contextmanager
 def share_traces() -> Iterator[Report]:
-    """Has bridged modules that are equal share one trace, which takes less time.
+    """Has modules that are equal share one trace, which takes less time.
 
-    Inside, a bridged module that is applied like one before (equal configuration,
-    method, static arguments, shapes and dtypes) is not run again: the equations of
-    the other are put in its place, with its own parameters, state and keys. The program
-    and every value stay the same. Use it inside a transformed function. It ends with
-    the block, and is of this thread alone.
+    Inside, a module that is called like one before (equal class, configuration, method,
+    static arguments, shapes and dtypes) is not run again: the equations of the other
+    are put in its place, with its own parameters, state and keys. That goes for bridged
+    modules, for submodules of a bridged linen module, and for Haiku's own modules and
+    those of your classes. The program and every value stay the same, under `jax.grad`
+    too. Use it inside a transformed function. It ends with the block, and is of this
+    thread alone.
 
     The first of several equal modules is run as ever, the second to be traced, the rest
-    not at all, so the code of a module must not do anything but compute. Sharing steps
-    aside by itself: at init and outside of `jax.jit`; for a configuration that holds
-    arrays, or anything not known to be a value; for code whose global names stand for
-    lists, dicts or objects, which may change between two calls; for outputs that hold
-    arrays where JAX does not see them; for code that itself asks Haiku for anything;
-    with `mutable=` or `capture_intermediates=`; and while creators of Haiku, or
-    interceptors of Haiku or Flax, are in force.
+    not at all, so the code of a module must not do anything but compute. (Of modules
+    that call no other, four run as ever: to trace them takes longer than to run them.)
+    Sharing steps aside by itself: at init and outside of `jax.jit`; for a configuration
+    that holds arrays, or anything not known to be a value; for code whose global names
+    stand for lists, dicts or objects, which may change between two calls; for outputs
+    that hold arrays where JAX does not see them; for code inside a bridged module that
+    asks Haiku for anything; with `mutable=` or `capture_intermediates=`; and while
+    hooks of Haiku, or interceptors of Haiku or Flax, are in force. Submodules and Haiku
+    modules are not shared either if their code mentions a name, a path or a parent, if
+    they hold or use modules from elsewhere, or if they draw keys inside of `nn.remat`,
+    `hk.remat` and their kin. Submodules of one NNX module are not shared.
 
     Returns:
-      A context manager.
+      A context manager. It gives a report, which is complete when the block is over:
+      its text is a table of what was shared and why the rest was not, `rows` are the
+      same as data, and `shared` counts by class.
 
     >>> import flax.linen as nn, haiku as hk, hk_bridge, jax, jax.numpy as jnp
     >>> def forward(x):
@@ -56,6 +64,15 @@ def share_traces() -> Iterator[Report]:
     >>> x = jnp.ones([2, 4])
     >>> jax.jit(f.apply)(f.init(jax.random.key(0), x), None, x).shape
     (2, 4)
+
+    With Haiku's own modules, around `apply`:
+
+    >>> f = hk.transform(lambda x: hk.nets.MLP([4] * 8)(x))
+    >>> params = f.init(jax.random.key(0), x)
+    >>> with hk_bridge.share_traces() as report:
+    ...     y = jax.jit(f.apply)(params, None, x)
+    >>> report.shared
+    {'Linear': 3}
     """
     before, report = _now.traces, Report()
     _now.traces = traces = Traces(report)
@@ -89,9 +106,11 @@ class _Bridged:
         self._given = dict(side.streams.keys)
         return variables, args, kwargs, self._given
 
+    def held(self) -> Any:
+        return _flax.parts(self._call[0])
+
     def parts(self) -> Any:
-        plan, _, side, _, _ = self._call
-        return *_flax.parts(plan), tuple(self._given), side.streams.offers("?")
+        return tuple(self._given), self._call[2].streams.offers("?")
 
     def as_ever(self) -> _flax.Outcome:
         plan, variables, side, args, kwargs = self._call

@@ -42,8 +42,11 @@ class Call(Protocol):
     def inputs(self) -> Any:
         """All that goes in, as a tree."""
 
+    def held(self) -> Any:
+        """What the module is and holds now. It raises if that cannot be told."""
+
     def parts(self) -> Any:
-        """What else determines the trace. It raises if that cannot be told."""
+        """What else determines the trace."""
 
     def as_ever(self) -> Any:
         """The result, without sharing; what keys it draws is noted."""
@@ -162,17 +165,18 @@ class Traces:
         if not _flax.are_staged_here(arrays):
             return self._as_ever(call, _errors.NOT_STAGED)
         try:
-            parts = call.parts()
+            held = _flax.key_of(call.held(), watched=call.watched)
         except ValueError as error:
             return self._as_ever(call, str(error))
-        avals = tuple(map(jax.typeof, arrays))
-        asked = (type(call).__name__, parts, form.static, avals, _flax.context())
-        key = _flax.key_of(asked, watched=call.watched)
-        if key is None:
+        kind, avals = type(call).__name__, tuple(map(jax.typeof, arrays))
+        asked = (kind, call.parts(), form.static, avals, _flax.context())
+        rest = _flax.key_of(asked, watched=call.watched)
+        if held is None or rest is None:
             return self._as_ever(call, _errors.NO_VALUE)
+        key = (held, rest)
         entry = self._entries.get(key)
         if entry is None:
-            return self._first(call, key, asked)
+            return self._first(call, key, held)
         if entry.refused is not None or entry.now is not None:
             return self._as_ever(call, entry.refused or _errors.IN_ITSELF)
         if entry.function is None and entry.inside != self._inside:
@@ -189,14 +193,14 @@ class Traces:
         self._report.add(call.name, call.title, why)
         return call.as_ever()
 
-    def _first(self, call: Call, key: Any, asked: Any) -> Any:
+    def _first(self, call: Call, key: Any, held: Any) -> Any:
         before = self._count + 1
         result = self._as_ever(call, _errors.FIRST)
         patience = 0 if self._count > before else call.patience
         entry = _Entry(call.drawn(), self._inside, patience, patience)
         if entry.drawn is None:
             entry.refused = _errors.KEYS_INSIDE
-        elif _flax.key_of(asked, watched=call.watched) != key:
+        elif _flax.key_of(call.held(), watched=call.watched) != held:
             entry.refused = _errors.CHANGED
         self._entries[key] = entry
         return result

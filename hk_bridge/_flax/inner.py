@@ -18,6 +18,7 @@ from typing import Any
 
 from flax.core import scope as core_scope
 import flax.linen as nn
+import jax
 
 from hk_bridge import _errors
 from hk_bridge import _layout
@@ -28,7 +29,7 @@ from hk_bridge._flax.host import Alone
 from hk_bridge._flax.host import Host
 from hk_bridge._flax.host import Record
 from hk_bridge._flax.keys import FoldedKeys
-from hk_bridge._flax.keys import folded
+from hk_bridge._flax.known import is_fixed
 from hk_bridge._flax.lifted import Watch
 from hk_bridge._flax.modules import title
 from hk_bridge._flax.scope import Scope
@@ -143,14 +144,17 @@ class Inner:
         variables = {c: _below(tree, path) for c, tree in root._variables.items()}
         return variables, self._args, self._kwargs
 
+    def held(self) -> Any:
+        return type(self._module), fields(self._module, "name")
+
     def parts(self) -> Any:
-        module, scope = self._module, self._scope
+        scope = self._scope
         self._before = _counts(scope.rng_counters)
-        offers = [scope._has_stream(s) for s in ("?", *scope.running.host.streams.keys)]
-        return (
-            *(type(module), fields(module, "name"), self._method, self._before),
-            *(scope.mutable, tuple(scope.running.host.streams.keys), tuple(offers)),
-        )
+        # By default there is each stream, or none but those that were given.
+        default = scope._has_stream("?")
+        keys = scope.running.host.streams.keys
+        others = [s for s in keys if scope._has_stream(s) is not default]
+        return self._method, self._before, scope.mutable, default, tuple(others)
 
     def as_ever(self) -> Any:
         streams = self._scope.running.host.streams
@@ -159,6 +163,8 @@ class Inner:
 
     def drawn(self) -> Any:
         """The streams, and what is folded into their keys below the path of this."""
+        if not _keeps_nothing(self._module):
+            return None
         found = []
         for stream, suffix in self._scope.running.host.streams.asked[self._first :]:
             prefix = self._scope._stream(stream).suffix
@@ -173,8 +179,7 @@ class Inner:
         for stream, suffix in drawn:
             lazy = self._scope._stream(stream)
             whole = (*lazy.suffix, *suffix)
-            streams.asked.append((stream, whole))
-            keys.append(folded(lazy.rng, whole))
+            keys.append(streams.fold(stream, lazy.rng, whole))
         return keys
 
     def undraw(self) -> None:
@@ -229,6 +234,19 @@ class _Apart(Alone):
 
     def keeps(self, collection: str) -> bool:
         return self._outer.keeps(collection)
+
+
+def _keeps_nothing(value: Any) -> bool:
+    """Whether no object is in a module, by its `setup`, that its code may write."""
+    if isinstance(value, nn.Module):
+        held = vars(value).keys() - _OF_EACH - _names(type(value))
+        return all(_keeps_nothing(vars(value)[name]) for name in held)
+    if isinstance(value, (tuple, list)):
+        return all(map(_keeps_nothing, value))
+    if isinstance(value, Mapping):
+        return all(map(_keeps_nothing, value.values()))
+    kept = isinstance(value, (jax.Array, core_scope.Variable))
+    return kept or callable(value) or is_fixed(value)
 
 
 def _names(cls: Any) -> set[str]:

@@ -27,6 +27,10 @@ from hk_bridge._haiku import seen
 from hk_bridge._haiku.context import has_creators
 from hk_bridge._haiku.context import has_state_creators
 from hk_bridge._haiku.context import sees_state
+from hk_bridge._haiku.drawing import Drawing
+from hk_bridge._haiku.drawing import Drawn
+from hk_bridge._haiku.drawing import restore
+from hk_bridge._haiku.drawing import state_of
 from hk_bridge._haiku.names import below
 
 # Code that mentions one of these may look at its name, or at all of the transform.
@@ -37,6 +41,8 @@ _PLACE = frozenset([
 ])  # fmt: skip
 _OF_EACH = {"name", "module_name", "_submodules", "_creation_frame_id", "_auto_repr"}
 
+_NO = object()
+
 
 @contextlib.contextmanager
 def sharing(share: Callable[[Any], Any]) -> Iterator[None]:
@@ -46,73 +52,6 @@ def sharing(share: Callable[[Any], Any]) -> Iterator[None]:
         return
     with hk.intercept_methods(seen.Sharing(share, Native)):
         yield
-
-
-class _Drawing(hk.PRNGSequence):
-    """The sequence of a transform, which notes how keys are drawn of it."""
-
-    def __init__(self, of: Any):
-        self.of = of
-        self.drawn: list[tuple[str, int]] | None = []
-
-    def _note(self, how: str, number: int) -> None:
-        if self.drawn is not None:
-            self.drawn.append((how, number))
-
-    def reserve(self, num: Any) -> None:
-        self._note("reserve", num)
-        self.of.reserve(num)
-
-    def take(self, num: Any) -> Any:
-        self._note("take", num)
-        return self.of.take(num)
-
-    def __next__(self) -> Any:
-        self._note("next", 1)
-        return next(self.of)
-
-    next = __next__
-
-    def reserve_up_to_full(self) -> None:
-        self.drawn = None
-        self.of.reserve_up_to_full()
-
-    @property
-    def internal_state(self) -> Any:
-        self.drawn = None
-        return self.of.internal_state
-
-    def replace_internal_state(self, state: Any) -> None:
-        self.drawn = None
-        self.of.replace_internal_state(state)
-
-
-class _Drawn(hk.PRNGSequence):
-    """Gives keys that were drawn before."""
-
-    def __init__(self, keys: Sequence[Any]):
-        self.left = collections.deque(keys)
-
-    def reserve(self, num: Any) -> None:
-        """They were."""
-
-    def take(self, num: Any) -> Any:
-        return tuple(next(self) for _ in range(num))
-
-    def __next__(self) -> Any:
-        return self.left.popleft()
-
-    next = __next__
-
-    def reserve_up_to_full(self) -> None:
-        raise TypeError("A lifted transform takes keys as they are.")
-
-    @property
-    def internal_state(self) -> Any:
-        raise TypeError("A lifted transform takes keys as they are.")
-
-    def replace_internal_state(self, state: Any) -> None:
-        raise TypeError("A lifted transform takes keys as they are.")
 
 
 class Native:
@@ -128,6 +67,7 @@ class Native:
         self._frame: Any = base.current_frame()
         self._keys: Any = self._frame.rng_stack.peek()
         self._parts: list[Any] = []  # the modules in it, itself the first
+        self._before: dict[int, dict[str, Any]] = {}  # what each of them held
         self._saved: Any = None
         self._seen: Any = None
 
@@ -157,13 +97,30 @@ class Native:
         }
         return params, state, self._args, self._kwargs
 
+    def held(self) -> Any:
+        """What the modules held before the call, as it is now.
+
+        What was set since is left out: that is `_set`, and follows from the rest."""
+        self._parts = []
+        return self._outline(self._module)
+
+    def _set(self) -> tuple[tuple[tuple[str, Any], ...], ...]:
+        """The attributes that the code has set, by module: `hk.Linear` keeps a size."""
+        found = []
+        for part in self._parts:
+            before = self._before[id(part)]
+            new = {k: v for k, v in _own(part).items() if before.get(k, _NO) is not v}
+            if before.keys() - vars(part).keys() or not all(
+                map(_is_plain, new.values())
+            ):
+                raise TypeError("It sets attributes.")
+            found.append(tuple(new.items()))
+        return tuple(found)
+
     def parts(self) -> Any:
         config = () if private.get_config is None else vars(private.get_config())
-        self._parts = []
-        return (
-            *(self._outline(self._module), self._context.orig_class),
-            *(self._context.method_name, self._keys is None, config),
-        )
+        context = self._context
+        return context.orig_class, context.method_name, self._keys is None, config
 
     def _outline(self, value: Any) -> Any:
         """What there is of `value`, with modules by what they hold and not by name."""
@@ -174,7 +131,7 @@ class Native:
             if not f"{value.module_name}/".startswith(f"{self.name}/"):
                 raise ValueError(_errors.FOREIGN)
             self._parts.append(value)
-            held = {k: v for k, v in vars(value).items() if k not in _OF_EACH}
+            held = self._before.setdefault(id(value), _own(value))
             name = value.module_name[len(self.name) :]
             return "module", name, type(value), self._outline(held)
         if type(value) in (list, tuple):
@@ -186,11 +143,15 @@ class Native:
     def as_ever(self) -> Any:
         if self._keys is None:
             return self._run(*self._args, **self._kwargs)
-        self._seen = _Drawing(self._keys)
+        self._seen = Drawing(self._keys)
         with self._frame.rng_stack(self._seen):
             return self._run(*self._args, **self._kwargs)
 
     def drawn(self) -> Any:
+        try:
+            self._set()
+        except TypeError:
+            return None
         if self._seen is None:
             return ()
         return None if self._seen.drawn is None else tuple(self._seen.drawn)
@@ -198,7 +159,7 @@ class Native:
     def draw(self, drawn: Any) -> list[Any]:
         keys: list[Any] = []
         if self._keys is not None:
-            self._saved = _state_of(self._keys)
+            self._saved = state_of(self._keys)
         for how, number in drawn:
             if how == "next":
                 keys.append(next(self._keys))
@@ -210,7 +171,11 @@ class Native:
 
     def undraw(self) -> None:
         if self._saved is not None:
-            _restore(self._keys, self._saved)
+            restore(self._keys, self._saved)
+        for part in self._parts:
+            for name in _own(part).keys() - self._before[id(part)].keys():
+                del vars(part)[name]
+            vars(part).update(self._before[id(part)])
 
     def apart(self, inputs: Any, drawn: Any, keys: Sequence[Any]) -> tuple[Any, Any]:
         params, state, args, kwargs = inputs
@@ -220,7 +185,7 @@ class Native:
             pairs = {k: base.StatePair(v, v) for k, v in bundle.items()}
             own_state[name + rest] = pairs
         own_params = {name + rest: bundle for rest, bundle in params.items()}
-        sequence = None if self._keys is None else _Drawn(keys)
+        sequence = None if self._keys is None else Drawn(keys)
         frame = self._frame.evolve(own_params, own_state, sequence)
         with base.frame_stack(frame):
             output = self._context.orig_method(*args, **kwargs)
@@ -238,7 +203,8 @@ class Native:
             n: {k: v for k, v in bundle.items() if v is not state[n][k]}
             for n, bundle in after.items()
         }
-        return (output, changed), tuple(map(self._submodules, self._parts))
+        called = tuple(map(self._submodules, self._parts))
+        return (output, changed), (called, self._set())
 
     def _submodules(self, part: Any) -> tuple[str, ...]:
         """The modules that `part` has called, by what follows the name of this one."""
@@ -247,13 +213,14 @@ class Native:
         return tuple(sorted(n[len(self.name) :] for n in below))
 
     def result(self, output: Any, said: Any) -> Any:
-        value, changed = output
+        (value, changed), (called_by, set_by) = output, said
         for rest, bundle in changed.items():
             held = self._frame.state[self.name + rest] if bundle else {}
             for key, new in bundle.items():
                 held[key] = base.StatePair(held[key].initial, new)
         stack = [entry.module for entry in self._frame.module_stack]
-        for part, called in zip(self._parts, said, strict=True):
+        for part, called, new in zip(self._parts, called_by, set_by, strict=True):
+            vars(part).update(new)
             names = [self.name + rest for rest in called]
             part._submodules.update(names)
             if part is self._module:
@@ -262,24 +229,16 @@ class Native:
         return value
 
 
+def _own(module: Any) -> dict[str, Any]:
+    """What is in a module but for what Haiku puts there."""
+    return {k: v for k, v in vars(module).items() if k not in _OF_EACH}
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_plain, value))
+    return type(value) in (bool, int, float, str, type(None))
+
+
 def _names(state: Mapping[str, Any]) -> set[tuple[str, str]]:
     return {(name, key) for name, bundle in state.items() for key in bundle}
-
-
-def _state_of(keys: Any) -> Any:
-    """What `_restore` takes; to ask for it is not noted."""
-    if isinstance(keys, _Drawn):
-        return tuple(keys.left)
-    if isinstance(keys, _Drawing):
-        return None if keys.drawn is None else [*keys.drawn], _state_of(keys.of)
-    return keys.internal_state
-
-
-def _restore(keys: Any, state: Any) -> None:
-    if isinstance(keys, _Drawn):
-        keys.left = collections.deque(state)
-    elif isinstance(keys, _Drawing):
-        keys.drawn = state[0]
-        _restore(keys.of, state[1])
-    else:
-        keys.replace_internal_state(state)
