@@ -157,7 +157,13 @@ class MobileBlock(nn.Module):
             name="depthwise",
         )(x)
         x = norm(wrong, name="norm_0")(x, train) if wrong != "missing norm" else x
-        x = nn.relu6(x) if wrong == "activation" else x if wrong == "order" else nn.relu(x)
+        x = (
+            nn.gelu(x)
+            if wrong == "activation"
+            else x
+            if wrong == "order"
+            else nn.relu(x)
+        )
         x = nn.Conv(self.channels, (1, 1), use_bias=False, name="pointwise")(x)
         return nn.relu(norm(name="norm_1")(x, train))
 
@@ -172,7 +178,9 @@ class MobileNet(nn.Module):
         pad = "SAME" if self.wrong == "stem padding" else "VALID"
         x = nn.Conv(32, (3, 3), (2, 2), padding=pad, use_bias=False, name="stem")(x)
         x = nn.relu(Norm(decay=0.999, name="stem_norm")(x, train))
-        for i, (stride, size) in enumerate(zip(self.strides, self.channels, strict=True)):
+        for i, (stride, size) in enumerate(
+            zip(self.strides, self.channels, strict=True)
+        ):
             wrong = self.wrong if i == 1 else ""
             x = MobileBlock(size, stride, wrong, name=f"block_{i}")(x, train)
         x = x.max(axis=(1, 2)) if self.wrong == "reduction" else x.mean(axis=(1, 2))

@@ -91,7 +91,8 @@ def scrambled(transformed: Any, seed: int = 0) -> Any:
         old = {value: key for key, value in new.items()}
         return {
             old[module][0]: {
-                old[leaf][1] if leaves else leaf: value for leaf, value in bundle.items()
+                old[leaf][1] if leaves else leaf: value
+                for leaf, value in bundle.items()
             }
             for module, bundle in tree.items()
         }
@@ -104,12 +105,16 @@ def scrambled(transformed: Any, seed: int = 0) -> Any:
 
         def apply(params, state, rng, *args, **kwargs):
             state = back(state, False)
-            out, state = transformed.apply(back(params, True), state, rng, *args, **kwargs)
+            out, state = transformed.apply(
+                back(params, True), state, rng, *args, **kwargs
+            )
             return out, there(state, False)
 
         return hk.TransformedWithState(init, apply)
     return hk.Transformed(
-        lambda key, *args, **kwargs: there(transformed.init(key, *args, **kwargs), True),
+        lambda key, *args, **kwargs: there(
+            transformed.init(key, *args, **kwargs), True
+        ),
         lambda params, rng, *args, **kwargs: transformed.apply(
             back(params, True), rng, *args, **kwargs
         ),
