@@ -21,11 +21,11 @@ def pairs(full):
         yield images.resnet("ResNet50", (3, 4, 6, 3), (256, 512, 1024, 2048), True, 64)
         strides = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
         sizes = (64, 128, 128, 256, 256, *(512,) * 6, 1024, 1024)
-        yield images.mobilenet(strides, sizes, 64)
+        yield images.mobilenet(strides, sizes, 65)
     else:
-        yield images.resnet("ResNet18", (2, 2, 2, 2), SMALL, False, 32)
-        yield images.resnet("ResNet50", (3, 4, 6, 3), SMALL, True, 32)
-        yield images.mobilenet((1, 2, 1, 2), (8, 16, 16, 32), 32)
+        yield images.resnet("ResNet18", (2, 2, 2, 2), SMALL, False, 40)
+        yield images.resnet("ResNet50", (3, 4, 6, 3), SMALL, True, 40)
+        yield images.mobilenet((1, 2, 1, 2), (8, 16, 16, 32), 33)
     from tests.rewrites import others
 
     yield from others.PAIRS

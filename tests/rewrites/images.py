@@ -158,7 +158,7 @@ class MobileBlock(nn.Module):
         )(x)
         x = norm(wrong, name="norm_0")(x, train) if wrong != "missing norm" else x
         x = (
-            nn.relu6(x)
+            nn.gelu(x)
             if wrong == "activation"
             else x
             if wrong == "order"

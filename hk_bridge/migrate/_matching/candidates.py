@@ -15,6 +15,7 @@ from hk_bridge.migrate._matching.holdings import Holdings
 from hk_bridge.migrate._matching.holdings import Option
 from hk_bridge.migrate._matching.prints import are_close
 from hk_bridge.migrate._matching.prints import print_of
+from hk_bridge.migrate._matching.side import DEEP
 from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.sites import Site
 from hk_bridge.migrate._matching.sites import Unit
@@ -121,7 +122,11 @@ class Finder:
             yield from _joint(units, found)
             return
         for pieces in self._taken_apart(units, found):
-            pieces = [unit for unit in pieces if not self._is_blind(unit, value)]
+            pieces = [
+                unit
+                for unit in pieces
+                if self.held.is_open(unit) and not self._is_blind(unit, value)
+            ]
             found = [self.candidates(unit, value) for unit in pieces]
             if all(found):
                 yield from _joint(pieces, found)
@@ -211,16 +216,24 @@ class Finder:
             taken,
             far,
             not ordered,
-            self.colour(self.haiku, unit) != self.colour(self.flax.side, other),
+            -self.alike(unit, other),
             self.flax.place(other.site),
             0 if other.columns is None else int(other.columns[0]),
         )
 
-    def colour(self, side: Side, unit: Unit) -> int:
+    def alike(self, unit: Unit, other: Unit) -> int:
+        """How many steps after two units do the same."""
+        deep = 0
+        while deep < DEEP and self.colour(self.haiku, unit, deep) == self.colour(
+            self.flax.side, other, deep
+        ):
+            deep += 1
+        return deep
+
+    def colour(self, side: Side, unit: Unit, deep: int = DEEP) -> int:
         """Equal where what follows the outputs of units is alike."""
-        if unit.cut:
-            return hash(tuple(sorted(side.colour(value) for value in unit.cut)))
-        return hash((side.colour(unit.site.out),))
+        values = unit.cut or (unit.site.out,)
+        return hash(tuple(sorted(side.colour(value, deep) for value in values)))
 
     def likely(self, site: Site, last: int) -> Option:
         """Units of Flax at the likeliest site, by form, by what follows, by place."""
@@ -229,12 +242,8 @@ class Finder:
             pairs = self._fitting(site, other)
             if pairs:
                 unit, theirs = pairs[0]
-                colours = [
-                    self.colour(side, u)
-                    for side, u in ((self.haiku, unit), (self.flax.side, theirs))
-                ]
                 place = self.flax.place(other)
-                cost = (place < last, colours[0] != colours[1], place)
+                cost = (place < last, -self.alike(unit, theirs), place)
                 ways.append((cost, pairs))
         return min(ways, key=lambda way: way[0])[1] if ways else ()
 

@@ -29,6 +29,14 @@ def within(flat: Flat, site: Site) -> Iterator[tuple[int, int]]:
         if step.name in TURNS:
             yield step.ins[0], far
             todo.append((step.ins[0], far))
+        elif (
+            site.role == "sum"
+            and step.name in ("mul", "div")
+            and CONSTANT in {flat.kinds[x] for x in step.ins}
+        ):  # an average has the weight of a new value there
+            for operand in filter(flat.is_data, step.ins):
+                yield operand, far
+                todo.append((operand, far))
         elif step.name in kind:
             kinds = [flat.kinds[x] for x in step.ins]
             light = CONSTANT in kinds or WEIGHT in kinds

@@ -21,6 +21,10 @@ from hk_bridge.migrate._matching.sites import Sites
 _SKIPPED = {*TURNS, "add", "add_any", "slice", "split", "squeeze", "scan_slice"}
 
 
+_HOPS = 8  # how many turns and sums in a row are passed over
+DEEP = 5  # how many steps after a value are looked at, to tell it by them
+
+
 class Side:
     """A program, the names of its weights and what is known of its values.
 
@@ -36,7 +40,7 @@ class Side:
         self.flat, self.names, self.outputs = flat, list(names), list(outputs)
         self.sites = Sites(flat)
         self.prints = Prints()
-        self._colours: dict[tuple[int, int], int] = {}
+        self._colours: dict[tuple[int, int, int], tuple[int, ...]] = {}
 
     @property
     def terms(self) -> Any:
@@ -71,20 +75,25 @@ class Side:
         run_all(self.flat, self.given(weights, inputs), look)
         return kept
 
-    def colour(self, value: int, deep: int = 5) -> int:
+    def colour(self, value: int, deep: int = DEEP) -> int:
         """Equal where the steps are that follow a value, whatever the weights."""
-        key = (value, deep)
+        return hash(tuple(sorted(self._after(value, deep, _HOPS))))
+
+    def _after(self, value: int, deep: int, hops: int) -> tuple[int, ...]:
+        """The steps that read a value, or a turn of it or a sum with it."""
+        key = (value, deep, hops)
         if key not in self._colours:
-            seen = []
-            for step in self.flat.readers[value]:
-                below = [self.colour(out, deep - 1) for out in step.outs if deep]
+            seen: list[int] = []
+            for step in self.flat.readers[value] if hops else ():
                 if step.name in _SKIPPED:
-                    seen += [self.colour(out, deep) for out in step.outs]
+                    for out in step.outs:
+                        seen += self._after(out, deep, hops - 1)
                     continue
+                below = [self.colour(out, deep - 1) for out in step.outs if deep]
                 place = "" if step.name == "mul" else step.ins.index(value)
                 beside = [self._beside(x, 3) for x in step.ins if x != value]
                 seen.append(hash((step.name, place, tuple(sorted(beside)), *below)))
-            self._colours[key] = hash(tuple(sorted(seen)))
+            self._colours[key] = tuple(seen)
         return self._colours[key]
 
     def _beside(self, value: int, deep: int) -> str:

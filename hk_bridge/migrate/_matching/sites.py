@@ -21,6 +21,7 @@ from hk_bridge.migrate._matching.forms import batched
 from hk_bridge.migrate._matching.forms import canonical
 from hk_bridge.migrate._matching.forms import free
 from hk_bridge.migrate._matching.movement import CUTS
+from hk_bridge.migrate._matching.movement import ELEMENTWISE
 from hk_bridge.migrate._matching.movement import NEUTRAL
 from hk_bridge.migrate._matching.movement import TURNS
 from hk_bridge.migrate._matching.movement import moved
@@ -30,7 +31,7 @@ from hk_bridge.migrate._matching.terms import Terms
 _ROLES = {"dot_general": "linear", "conv_general_dilated": "linear"}
 _ROLES |= {"add": "sum", "sub": "sum", "add_any": "sum", "mul": "product"}
 _ROLES |= {"div": "product", "gather": "gather"}
-_KEPT = {"add", "mul", "sub", "add_any", "div", "max"}
+
 _DEEP = 12  # how many steps on the parts of a result are followed
 
 
@@ -251,7 +252,7 @@ class Sites:
             known = [self.flat.constants.get(x) for x in step.ins[1:]]
             if not any(x is None for x in known):
                 yield from zip(step.outs, moved(step, [labels], known), strict=True)
-        elif step.name in _KEPT and shape == labels.shape:
+        elif step.name in ELEMENTWISE and shape == labels.shape:
             yield step.outs[0], labels
 
     @functools.cached_property
