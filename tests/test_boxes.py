@@ -8,6 +8,7 @@ from typing import Any
 from boxes import Box
 import chex
 from flax import struct
+from flax.core import meta
 import flax.linen as nn
 import haiku as hk
 import jax
@@ -16,6 +17,7 @@ import pytest
 
 from hk_bridge import FlaxModule
 from hk_bridge import to_flax
+from hk_bridge import to_haiku
 from hk_bridge._proof import program
 
 KEY = jax.random.key(0)
@@ -369,3 +371,52 @@ def test_a_box_that_changes_its_value_when_opened(getter):
     ours = pair.ours(*pair.haiku, X)
     assert pair.taken() == expected
     chex.assert_trees_all_equal(ours, theirs, strict=True)
+
+
+LOOPS = {
+    "cond": lambda m, x: nn.cond(x.sum() > 0, lambda m, x: m(x), lambda m, x: x, m, x),
+    "switch": lambda m, x: nn.switch(1, [lambda m, x: x, lambda m, x: m(x)], m, x),
+    "scan": lambda m, x: nn.scan(
+        lambda m, x, _: (m(x), None), variable_carry=["params", "stats"], length=2
+    )(m, x, None)[0],
+    "while": lambda m, x: nn.while_loop(
+        lambda m, c: c[0] < 2,
+        lambda m, c: (c[0] + 1, m(c[1])),
+        *(m, (0, x)),
+        carry_variables=["params", "stats"],
+    )[1],
+    "remat": lambda m, x: nn.remat(lambda m, x: m(x))(m, x),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("of", ["param", "variable", "both"])
+def test_a_box_that_only_its_initialiser_tells_leaves_loops_as_they_are(of, loop):
+    """Weights of a file, and `mutable` that has what the loop hands on."""
+    boxed = nn.with_partitioning(nn.initializers.ones, ("a",))
+
+    class Boxed(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            if of != "variable":
+                x = x + self.param("p", boxed, (4,))
+            if of != "param":
+                count = self.variable("stats", "s", lambda: boxed(None, (4,)))
+                x, count.value = x + count.value, count.value + 1
+            return x
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            part = Boxed()
+            return part(x) if self.is_initializing() else LOOPS[loop](part, x)
+
+    variables = Net().init(KEY, X)
+    mutable = ["params", "stats"]
+    params, state = to_haiku(meta.unbox(variables), name="net")
+    f = hk.transform_with_state(
+        lambda x: FlaxModule(Net(), name="net")(x, mutable=mutable)
+    )
+    (y, mutated), _ = f.apply(params, state, None, X)
+    expected = Net().apply(variables, X, mutable=mutable)
+    chex.assert_trees_all_equal((y, meta.unbox(mutated)), meta.unbox(expected))

@@ -102,6 +102,8 @@ class Recording(Keyed):
             level = self._own_level(_layout.PARAMS)
             if type(level) is dict:  # a loop has frozen ones, which go nowhere
                 level[recipe.name] = value
+                if self.inside:
+                    self._boxed(level, recipe.name)
         if hasattr(value, "shape"):
             found = [value.shape]
         else:
@@ -145,9 +147,14 @@ class Recording(Keyed):
         """Puts a variable into the box in which its initialiser makes it."""
         value = self.get_variable(col, name)
         if made is not None and not _layout.has_boxes(value):
-            level, root = self._own_level(col), self.root
+            level = self._own_level(col)
             level[name] = _layout.rebox(value, made)
-            root.boxed.append((level, name))  # type: ignore[attr-defined]
+            self._boxed(level, name)
+
+    def _boxed(self, level: dict[str, Any], name: str) -> None:
+        """Notes a box that is opened again when the variables go out."""
+        root: Any = self.root
+        root.boxed.append((level, name))
 
     def _make(self, col: str, name: str, init_fn: Any, args: Any, kwargs: Any) -> None:
         if not self.is_mutable_collection(col) or init_fn is None:
