@@ -223,6 +223,64 @@ def shared_blocks(n: int) -> dict[str, Thunk]:
     }
 
 
+def transformed(
+    forward: Callable[[Any], Any], x: Any
+) -> dict[str, tuple[Callable[..., Any], Any]]:
+    """`forward` in a transform, without and with `share_traces`, with its inputs."""
+
+    def sharing(x: Any) -> Any:
+        with hk_bridge.share_traces():
+            return forward(x)
+
+    made = {}
+    for name, function in {"haiku": forward, "hk_bridge": sharing}.items():
+        f = hk.transform(function)
+        params = f.init(models.KEY, x)
+        made[name] = (
+            functools.partial(lambda f, p, x: f.apply(p, models.KEY, x), f),
+            params,
+        )
+    return made
+
+
+def shared_inside(
+    module: nn.Module, **kwargs: Any
+) -> dict[str, tuple[Callable[..., Any], Any]]:
+    """One module of many equal blocks: natively, and bridged with `share_traces`."""
+    x, key = models.TOKENS, models.KEY
+    keys = {"params": key, "dropout": key}
+    variables = module.init(keys, x, **kwargs)
+    sides = transformed(ours(module, **kwargs), x)
+    native = lambda v, x: module.apply(v, x, rngs={"dropout": key}, **kwargs)
+    return {"flax": (native, variables), "hk_bridge": sides["hk_bridge"]}
+
+
+def shared_haiku(n: int) -> dict[str, tuple[Callable[..., Any], Any]]:
+    """`n` blocks of Haiku's own; `flax` is Haiku without `share_traces`."""
+
+    def forward(x: Any) -> Any:
+        for _ in range(n):
+            x = models.HaikuBlock()(x)
+        return x
+
+    sides = transformed(forward, models.TOKENS)
+    return {"flax": sides["haiku"], "hk_bridge": sides["hk_bridge"]}
+
+
+def traced(sides: dict[str, tuple[Callable[..., Any], Any]]) -> dict[str, Thunk]:
+    return {name: trace(f, p, models.TOKENS) for name, (f, p) in sides.items()}
+
+
+def lowered(sides: dict[str, tuple[Callable[..., Any], Any]]) -> dict[str, Thunk]:
+    """Lowers the gradient of a loss anew each time."""
+
+    def thunk(f: Callable[..., Any], params: Any) -> None:
+        loss = lambda p, x: (f(p, x) ** 2).mean()
+        jax.jit(jax.grad(loss)).lower(params, models.TOKENS)
+
+    return {name: functools.partial(thunk, *side) for name, side in sides.items()}
+
+
 def eager() -> dict[str, Thunk]:
     """One small layer, called without jit."""
     x = models.jnp.ones([2, 8, 8, 16])
@@ -336,6 +394,15 @@ def measure(quick: bool) -> dict[str, Any]:
         show(f"{case}: apply trace", 1.1, ratios(thunks, rounds))
     show("100 shared LayerNorms", 0.35, ratios(shared_norms(100), rounds))
     show("24 shared blocks", 0.25, ratios(shared_blocks(24), rounds))
+    inside = {
+        "transformer of 24 blocks": (shared_inside(models.Transformer(24)), 0.2),
+        "ViT of 24 blocks": (shared_inside(models.ViT(24), train=True), 0.2),
+        "24 blocks of Haiku": (shared_haiku(24), 0.25),
+    }
+    for name, (sides, goal) in inside.items():
+        show(f"{name}, shared: trace", goal, ratios(traced(sides), rounds))
+        goal = max(goal, 0.5)
+        show(f"{name}, shared: lower grad", goal, ratios(lowered(sides), rounds))
     show("GroupNorm: eager call", 1.1, ratios(eager(), 20 * rounds))
     show("import", 50, {"hk_bridge_ms": import_ms()})
     return results
