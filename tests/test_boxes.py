@@ -399,10 +399,10 @@ def test_a_box_that_only_its_initialiser_tells_leaves_loops_as_they_are(of, loop
         @nn.compact
         def __call__(self, x):
             if of != "variable":
-                x = x + self.param("p", boxed, (4,))
+                x = x + self.param("p", boxed, (4,))[None]
             if of != "param":
                 count = self.variable("stats", "s", lambda: boxed(None, (4,)))
-                x, count.value = x + count.value, count.value + 1
+                x, count.value = x + count.value[None], count.value + 1
             return x
 
     class Net(nn.Module):

@@ -536,10 +536,12 @@ def test_what_is_staged_is_of_one_class_and_has_no_value():
     def look(x):
         assert type(x) is partial_eval.DynamicJaxprTracer
         assert _flax.is_staged(x)
+        assert _flax.are_staged_here([x])  # by `jax._src.core.trace_ctx`
+        jax.grad(lambda y: y if _flax.are_staged_here([y]) else None)(x * 1.0)
         with pytest.raises(jax.errors.ConcretizationTypeError):
             int(x)
 
-    jax.make_jaxpr(look)(1)
+    jax.make_jaxpr(look)(1.0)
     assert not _flax.is_staged(X)
     jax.grad(lambda x: int(x) * (x if not _flax.is_staged(x) else None))(1.0)
 

@@ -377,10 +377,6 @@ def test_forwards(forward):
     assert_same(forward, array(3, 4))
 
 
-def test_policies_in_force():
-    assert_same(under_a_policy, array(3, 4))
-
-
 def test_without_a_key():
     assert_same(stack(lambda i: hk.nets.MLP([4, 4])), array(3, 4), key=None)
 
@@ -392,3 +388,8 @@ def test_without_a_transform_around():
         jax.jit(f.apply)(params, state, KEY, array(8, 4))
     assert ran.count == 2
     assert report.shared == {"Block": 6}
+
+
+def test_policies_in_force():
+    """The last test: Haiku's interceptor for policies stays, and nothing is shared."""
+    assert_same(under_a_policy, array(3, 4))

@@ -257,6 +257,64 @@ def few(thunks: dict[str, Thunk], rounds: int) -> dict[str, float]:
     return {"hk_bridge": ours_s / flax_s, "flax_ms": 1e3 * flax_s}
 
 
+def transformed(
+    forward: Callable[[Any], Any], x: Any
+) -> dict[str, tuple[Callable[..., Any], Any]]:
+    """`forward` in a transform, without and with `share_traces`, with its inputs."""
+
+    def sharing(x: Any) -> Any:
+        with hk_bridge.share_traces():
+            return forward(x)
+
+    made = {}
+    for name, function in {"haiku": forward, "hk_bridge": sharing}.items():
+        f = hk.transform(function)
+        params = f.init(models.KEY, x)
+        made[name] = (
+            functools.partial(lambda f, p, x: f.apply(p, models.KEY, x), f),
+            params,
+        )
+    return made
+
+
+def shared_inside(
+    module: nn.Module, **kwargs: Any
+) -> dict[str, tuple[Callable[..., Any], Any]]:
+    """One module of many equal blocks: natively, and bridged with `share_traces`."""
+    x, key = models.TOKENS, models.KEY
+    keys = {"params": key, "dropout": key}
+    variables = module.init(keys, x, **kwargs)
+    sides = transformed(ours(module, **kwargs), x)
+    native = lambda v, x: module.apply(v, x, rngs={"dropout": key}, **kwargs)
+    return {"flax": (native, variables), "hk_bridge": sides["hk_bridge"]}
+
+
+def shared_haiku(n: int) -> dict[str, tuple[Callable[..., Any], Any]]:
+    """`n` blocks of Haiku's own; `flax` is Haiku without `share_traces`."""
+
+    def forward(x: Any) -> Any:
+        for _ in range(n):
+            x = models.HaikuBlock()(x)
+        return x
+
+    sides = transformed(forward, models.TOKENS)
+    return {"flax": sides["haiku"], "hk_bridge": sides["hk_bridge"]}
+
+
+def traced(sides: dict[str, tuple[Callable[..., Any], Any]]) -> dict[str, Thunk]:
+    return {name: trace(f, p, models.TOKENS) for name, (f, p) in sides.items()}
+
+
+def lowered(sides: dict[str, tuple[Callable[..., Any], Any]]) -> dict[str, Thunk]:
+    """Lowers the gradient of a loss anew each time."""
+
+    def thunk(f: Callable[..., Any], params: Any) -> None:
+        loss = lambda p, x: (f(p, x) ** 2).mean()
+        jax.jit(jax.grad(loss)).lower(params, models.TOKENS)
+
+    return {name: functools.partial(thunk, *side) for name, side in sides.items()}
+
+
 def eager() -> dict[str, Thunk]:
     """One small layer, called without jit."""
     x = models.jnp.ones([2, 8, 8, 16])
@@ -372,6 +430,14 @@ def rows(quick: bool) -> Iterator[Row]:
         yield compared(f"{case}: apply trace", 1.1, thunks)
     yield compared("100 shared LayerNorms", 0.35, shared_norms(100))
     yield compared("24 shared blocks", 0.25, shared_blocks(24))
+    inside = {
+        "transformer of 24 blocks": (shared_inside(models.Transformer(24)), 0.2),
+        "ViT of 24 blocks": (shared_inside(models.ViT(24), train=True), 0.2),
+        "24 blocks of Haiku": (shared_haiku(24), 0.25),
+    }
+    for name, (sides, goal) in inside.items():
+        yield compared(f"{name}, shared: trace", goal, traced(sides))
+        yield compared(f"{name}, shared: lower grad", 0.5, lowered(sides))
     compiled = functools.partial(few, stacked_blocks(24), 3)
     yield "24 blocks stacked: compile", 0.65, compiled
     yield compared("GroupNorm: eager call", 1.1, eager(), 20 * rounds)

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import flax.linen as nn
+import haiku as hk
 import jax
 import jax.numpy as jnp
 
@@ -54,6 +55,49 @@ class Transformer(nn.Module):
         for _ in range(self.layers):
             x = Block()(x)
         return nn.LayerNorm()(x)
+
+
+class EncoderBlock(nn.Module):
+    """A block of a vision transformer."""
+
+    rate: float = 0.1
+
+    @nn.compact
+    def __call__(self, x, train):
+        drop = lambda: nn.Dropout(self.rate, deterministic=not train)
+        y = nn.LayerNorm()(x)
+        y = nn.MultiHeadDotProductAttention(
+            4, dropout_rate=self.rate, deterministic=not train
+        )(y)
+        x += drop()(y)
+        y = drop()(nn.gelu(nn.Dense(64)(nn.LayerNorm()(x))))
+        return x + drop()(nn.Dense(x.shape[-1])(y))
+
+
+class ViT(nn.Module):
+    """Its encoder, with dropout."""
+
+    layers: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        shape = (1, *x.shape[1:])
+        x += self.param("position", nn.initializers.normal(0.02), shape)
+        for i in range(self.layers):
+            x = EncoderBlock(name=f"encoderblock_{i}")(x, train)
+        return nn.LayerNorm()(x)
+
+
+class HaikuBlock(hk.Module):
+    """The block of `Transformer`, of Haiku's own layers."""
+
+    def __call__(self, x):
+        init = hk.initializers.VarianceScaling(1.0)
+        norm = lambda: hk.LayerNorm(-1, True, True)
+        y = norm()(x)
+        x += hk.MultiHeadAttention(4, 8, w_init=init, model_size=32)(y, y, y)
+        y = hk.Linear(128)(norm()(x))
+        return x + hk.Linear(32)(jax.nn.gelu(y))
 
 
 class Chain(nn.Module):
