@@ -377,13 +377,13 @@ LOOPS = {
     "cond": lambda m, x: nn.cond(x.sum() > 0, lambda m, x: m(x), lambda m, x: x, m, x),
     "switch": lambda m, x: nn.switch(1, [lambda m, x: x, lambda m, x: m(x)], m, x),
     "scan": lambda m, x: nn.scan(
-        lambda m, x, _: (m(x), None), variable_carry=["params", "stats"], length=2
+        lambda m, x, _: (m(x), None), variable_carry=["params", "batch_stats"], length=2
     )(m, x, None)[0],
     "while": lambda m, x: nn.while_loop(
         lambda m, c: c[0] < 2,
         lambda m, c: (c[0] + 1, m(c[1])),
         *(m, (0, x)),
-        carry_variables=["params", "stats"],
+        carry_variables=["params", "batch_stats"],
     )[1],
     "remat": lambda m, x: nn.remat(lambda m, x: m(x))(m, x),
 }
@@ -401,7 +401,7 @@ def test_a_box_that_only_its_initialiser_tells_leaves_loops_as_they_are(of, loop
             if of != "variable":
                 x = x + self.param("p", boxed, (4,))[None]
             if of != "param":
-                count = self.variable("stats", "s", lambda: boxed(None, (4,)))
+                count = self.variable("batch_stats", "s", lambda: boxed(None, (4,)))
                 x, count.value = x + count.value[None], count.value + 1
             return x
 
@@ -412,7 +412,7 @@ def test_a_box_that_only_its_initialiser_tells_leaves_loops_as_they_are(of, loop
             return part(x) if self.is_initializing() else LOOPS[loop](part, x)
 
     variables = Net().init(KEY, X)
-    mutable = ["params", "stats"]
+    mutable = ["params", "batch_stats"]
     params, state = to_haiku(meta.unbox(variables), name="net")
     f = hk.transform_with_state(
         lambda x: FlaxModule(Net(), name="net")(x, mutable=mutable)
