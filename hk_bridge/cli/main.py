@@ -15,6 +15,8 @@ from hk_bridge.cli import demo
 from hk_bridge.cli.common import PACKAGES
 from hk_bridge.cli.common import CannotStart
 from hk_bridge.cli.convert import convert
+from hk_bridge.cli.match import match
+from hk_bridge.cli.match import table_file
 from hk_bridge.cli.options import parse_input
 from hk_bridge.cli.options import parse_setting
 from hk_bridge.cli.show import show
@@ -26,6 +28,7 @@ _EPILOG = """examples:
   python -m hk_bridge demo --epochs 15 --plot curves.png
   python -m hk_bridge show weights.msgpack --name resnet
   python -m hk_bridge convert weights.msgpack haiku.safetensors --name resnet
+  python -m hk_bridge match nets:Flax weights.msgpack nets:forward --input 'f32[2,9]'
   python -m hk_bridge verify flax.linen:Dense --config features=3 --input 'f32[2,4]'
 """
 
@@ -124,9 +127,26 @@ def _add_verify(commands: Commands) -> None:
     add("--name", type=_haiku_name, help="in Haiku")
 
 
+def _add_match(commands: Commands) -> None:
+    text = "find which leaf of a native Haiku network is which of a Flax module"
+    add = _add_command(commands, match, text)
+    add("module", metavar="pkg.mod:Class", help="of Flax, or what builds one")
+    add("variables", metavar="CKPT", help="its weights")
+    add("network", metavar="pkg.mod:function", help="of Haiku, transformed or not")
+    array = {"metavar": "ARRAY", "type": parse_input, "action": "append"}
+    add("--input", default=[], help="an input, like 'f32[2,224,224,3]'", **array)
+    pair = {"metavar": "K=V", "type": parse_setting, "action": "append", "default": []}
+    add("--config", help="an argument of the class", **pair)
+    add("--kwarg", help="a keyword input of both calls", **pair)
+    add("--flax-kwarg", help="of Flax's alone, train=False", **pair)
+    add("--haiku-kwarg", help="of Haiku's alone, is_training=False", **pair)
+    add("--table", metavar="FILE", type=table_file, help="save the table of leaves")
+    _add_source(add)
+
+
 # A command adds its parser, whose defaults name what runs it, and the extra that this
 # needs with the packages in it.
-_COMMANDS = (_add_demo, _add_show, _add_convert, _add_verify)
+_COMMANDS = (_add_demo, _add_show, _add_convert, _add_match, _add_verify)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

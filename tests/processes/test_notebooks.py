@@ -46,7 +46,7 @@ def test_runs(path, tmp_path):
 
 def test_the_folder_holds_notebooks_alone():
     files = sorted(path.name for path in FOLDER.iterdir() if path.name[0] != ".")
-    names = ("quickstart", "migrate", "hooks_and_state", "beyond_one_device")
+    names = ("quickstart", "migrate", "hooks_and_state", "beyond_one_device", "match")
     assert files == [f"{i}_{name}.ipynb" for i, name in enumerate(names, 1)]
 
 
