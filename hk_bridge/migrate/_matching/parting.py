@@ -130,12 +130,20 @@ def _unknown(side: Side, value: int, prints: Prints) -> Iterator[Step]:
         number = todo.pop(0)
         step = side.flat.makers[number]
         known = number in side.prints.of and prints.find(side.prints.of[number])
-        if step is None or known or step.position in found:
+        if step is None or step.position in found:
+            continue
+        if known and not _is_shift(side, step):
             continue
         if side.flat.is_data(number):
             found[step.position] = step
             todo += step.ins
     yield from (found[position] for position in sorted(found))
+
+
+def _is_shift(side: Side, step: Step) -> bool:
+    """Whether a step adds a number: an epsilon, which is too small to be seen there."""
+    numbers = map(side.terms.scalar, step.ins)
+    return step.name == "add" and any(number is not None for number in numbers)
 
 
 def _rest(one: list[Did], two: list[Did]) -> list[Did]:
