@@ -25,6 +25,7 @@ _EPILOG = """examples:
   hk_bridge demo --epochs 15 --plot curves.png
   hk_bridge show weights.msgpack --name resnet
   hk_bridge convert weights.msgpack haiku.safetensors --name resnet
+  hk_bridge match nets:Flax weights.msgpack nets:forward --input 'f32[2,9]'
   hk_bridge verify flax.linen:Dense --config features=3 --input 'f32[2,4]'
 """
 
@@ -46,6 +47,15 @@ def _png(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() != ".png" or not path.parent.is_dir():
         message = f"{text!r} is no name of a .png file in a folder that exists"
+        raise argparse.ArgumentTypeError(message)
+    return path
+
+
+def _new_file(text: str) -> Path:
+    """The type of an option: a file in a folder that exists."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        message = f"{text!r} is no name of a file in a folder that exists"
         raise argparse.ArgumentTypeError(message)
     return path
 
@@ -98,6 +108,22 @@ def _convert(add: Any) -> None:
     add("--names", choices=names, default=names[0], help="how Haiku's are spelled")
 
 
+def _match(add: Any) -> None:
+    _json(add)
+    add("module", metavar="pkg.mod:Class", help="of Flax, or what builds one")
+    _checkpoint(add("variables", metavar="CKPT", help="its weights"))
+    add("network", metavar="pkg.mod:function", help="of Haiku, transformed or not")
+    array = {"metavar": "ARRAY", "type": parse_input, "action": "append"}
+    add("--input", default=[], help="an input, like 'f32[2,224,224,3]'", **array)
+    pair = {"metavar": "K=V", "type": parse_setting, "action": "append", "default": []}
+    add("--config", help="an argument of the class", **pair)
+    add("--kwarg", help="a keyword input of both calls", **pair)
+    add("--flax-kwarg", help="of Flax's alone, train=False", **pair)
+    add("--haiku-kwarg", help="of Haiku's alone, is_training=False", **pair)
+    add("--table", metavar="FILE", type=_new_file, help="save the table of leaves")
+    _source(add)
+
+
 def _verify(add: Any) -> None:
     _json(add)
     add("module", metavar="pkg.mod:Class", help="or a function that builds one")
@@ -125,6 +151,11 @@ _COMMANDS: dict[str, tuple[str, Callable[[Any], None], str]] = {
     "convert": (
         "convert a checkpoint from Flax's layout to Haiku's, or back",
         _convert,
+        "checkpoint",
+    ),
+    "match": (
+        "find which leaf of a native Haiku network is which of a Flax module",
+        _match,
         "checkpoint",
     ),
     "verify": (

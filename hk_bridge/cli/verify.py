@@ -52,16 +52,16 @@ def _found(args: argparse.Namespace) -> Diff | testing.Report:
         refuse(args, unused, "without --variables")
     else:
         variables = load(args.variables, args.collection, args.step)
-    module = _build(args.module, dict(args.config))
+    module = build(args.module, dict(args.config))
     rng = np.random.default_rng(0)
-    inputs = [_random(rng, spec) for spec in args.input]
+    inputs = [random_input(rng, spec) for spec in args.input]
     kwargs = dict(args.kwarg)
     if variables is not None:
-        with _told():
+        with in_a_line():
             found = migrate.diff(variables, module, *inputs, name=args.name, **kwargs)
         if not found.ok:
             return found
-    with _told():
+    with in_a_line():
         return _checked(
             module,
             *inputs,
@@ -73,7 +73,7 @@ def _found(args: argparse.Namespace) -> Diff | testing.Report:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def in_a_line() -> Iterator[None]:
     """In one line what Flax says about the inputs, or the module about itself."""
     try:
         yield
@@ -93,19 +93,31 @@ def _checked(*args: Any, **kwargs: Any) -> testing.Report:
         return error.args[0]
 
 
-def _build(target: str, config: Mapping[str, Any]) -> Any:
-    """The module that `pkg.mod:Class` and its arguments make.
+def named(target: str) -> Any:
+    """What `pkg.mod:name` is."""
+    module_name, _, attribute = target.partition(":")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    made: Any = importlib.import_module(module_name)
+    for part in attribute.split("."):
+        made = getattr(made, part)
+    return made
 
-    One of NNX has the values that come of `nnx.Rngs(0)`."""
+
+def check_target(target: str) -> None:
+    """Refuses what is not of the form `pkg.mod:name`."""
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
         raise CannotStart(f"{target!r} is not of the form pkg.mod:Class")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
+
+
+def build(target: str, config: Mapping[str, Any]) -> Any:
+    """The module that `pkg.mod:Class` and its arguments make.
+
+    One of NNX has the values that come of `nnx.Rngs(0)`."""
+    check_target(target)
     try:
-        made: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            made = getattr(made, part)
+        made = named(target)
         instance = isinstance(made, _flax.linen.Module) or _flax.is_nnx(made)
         if _flax.is_nnx_class(made):
             seed = _flax.streams(made, 0, None, True)
@@ -127,7 +139,7 @@ def _build(target: str, config: Mapping[str, Any]) -> Any:
     return module
 
 
-def _random(rng: np.random.Generator, spec: Input) -> Any:
+def random_input(rng: np.random.Generator, spec: Input) -> Any:
     """Normal numbers, or whole ones from 0 to 7, which most embeddings have."""
     dtype = jnp.dtype(spec.dtype)
     text = f"{dtype}[{','.join(map(str, spec.shape))}]"

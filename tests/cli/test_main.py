@@ -709,3 +709,65 @@ def columns_of(shown):
     ends = [match.span() for match in re.finditer("-+", rule)]
     columns = ["".join(line[slice(*end)] for line in lines) for end in ends]
     return [re.sub("[ -]", "", text) for text in columns]
+
+
+NETS = """
+import flax.linen as nn, haiku as hk, jax.numpy as jnp
+
+Flax = nn.Sequential([nn.Dense(4), nn.tanh, nn.Dense(2)])
+
+
+def forward(x):
+    return hk.nets.MLP([4, 2], activation=jnp.tanh)(x)
+
+
+def wrong(x):
+    return hk.nets.MLP([4, 2])(x)
+
+
+relu = hk.transform(wrong)
+"""
+
+
+@pytest.fixture
+def nets(tmp_path, monkeypatch):
+    (tmp_path / "nets_to_match.py").write_text(NETS)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = nn.Sequential([nn.Dense(4), nn.tanh, nn.Dense(2)])
+    variables = module.init(jax.random.key(0), jnp.ones([2, 3]))
+    migrate.save(tmp_path / "weights.msgpack", jax.tree.map(np.asarray, variables))
+    return "nets_to_match", tmp_path / "weights.msgpack"
+
+
+def test_match(capsys, nets, tmp_path):
+    name, path = nets
+    argv = ["match", f"{name}:Flax", path, f"{name}:forward", "--input", "f32[2,3]"]
+    code, out, _ = run(capsys, *argv, "--table", tmp_path / "table.tsv")
+    assert code == 0
+    assert "The networks are the same: 4 of 4 leaves of Haiku found" in out
+    table = migrate.LeafTable.load(tmp_path / "table.tsv")
+    assert {row.haiku: row.flax for row in table.rows} == {
+        f"params/mlp/~/linear_{i}/{haiku}": f"params/layers_{2 * i}/{flax}"
+        for i in range(2)
+        for haiku, flax in (("w", "kernel"), ("b", "bias"))
+    }
+
+
+def test_match_says_where_they_part(capsys, nets):
+    name, path = nets
+    argv = ["match", f"{name}:Flax", path, f"{name}:relu", "--input", "f32[2,3]"]
+    code, out, _ = run(capsys, *argv)
+    assert code == 1
+    assert "activation: max in Haiku, tanh in Flax" in out
+    code, out, _ = run(capsys, *argv, "--json")
+    assert code == 1
+    assert json.loads(out)["parting"].startswith("They part here: activation")
+
+
+def test_match_of_no_network(capsys, nets):
+    name, path = nets
+    argv = ["match", f"{name}:Flax", path, f"{name}:gone", "--input", "f32[2,3]"]
+    code, _, err = run(capsys, *argv)
+    assert code == 2
+    assert one_line(err)
+    assert "gone" in err

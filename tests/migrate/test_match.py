@@ -3,6 +3,7 @@
 import flax.linen as nn
 import haiku as hk
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -79,3 +80,135 @@ def test_the_laws(name):
     held_to_its_laws(found, variables)
     outputs = haiku.apply(found.params, None, x), module.apply(variables, x)
     np.testing.assert_allclose(*outputs, rtol=0, atol=1e-5)
+
+
+class Norms(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Conv(4, (3, 3))(x)
+        x = nn.relu(nn.BatchNorm(not train, momentum=0.9)(x))
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+def norms(decay):
+    def forward(x, is_training):
+        x = hk.Conv2D(4, 3)(x)
+        x = jax.nn.relu(hk.BatchNorm(True, True, decay)(x, is_training))
+        return hk.Linear(3)(x.mean((1, 2)))
+
+    return hk.transform_with_state(forward)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_batch_norm_keeps_one_statistic_thrice(train):
+    x = normal(4, 6, 6, 2)
+    variables = made(Norms(), x, train=False)
+    kwargs = {
+        "flax_kwargs": {"train": train},
+        "haiku_kwargs": {"is_training": train},
+    }
+    with jax.numpy_dtype_promotion("standard"):  # which Haiku needs in training
+        found = migrate.match(Norms(), variables, norms(0.9), x, **kwargs)
+    held_to_its_laws(found, variables)
+    assert set(found.state["batch_norm/~/mean_ema"]) == {"hidden", "average", "counter"}
+
+
+def test_another_momentum_is_seen_in_training():
+    x = normal(4, 6, 6, 2)
+    variables = made(Norms(), x, train=False)
+    kwargs = {"flax_kwargs": {"train": True}, "haiku_kwargs": {"is_training": True}}
+    with jax.numpy_dtype_promotion("standard"):
+        found = migrate.match(Norms(), variables, norms(0.99), x, **kwargs)
+    assert not found.ok
+    assert "batch_norm" in found.parting.haiku.layer
+    kwargs = {"flax_kwargs": {"train": False}, "haiku_kwargs": {"is_training": False}}
+    assert migrate.match(Norms(), variables, norms(0.99), x, **kwargs).ok
+
+
+class Branches(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(nn.relu(nn.Dense(5)(x)) + nn.relu(nn.Dense(5)(x)))
+
+
+def branches(x):
+    both = jax.nn.relu(hk.Linear(5)(x)) + jax.nn.relu(hk.Linear(5)(x))
+    return hk.Linear(3)(both)
+
+
+def test_what_cannot_be_told_apart_is_told():
+    x = normal(4, 6)
+    variables = made(Branches(), x)
+    found = migrate.match(Branches(), variables, hk.transform(branches), x)
+    held_to_its_laws(found, variables)
+    assert ("params/Dense_1/kernel", "params/Dense_2/kernel") in found.ambiguous
+
+
+def test_an_epsilon_is_seen_and_both_lines_are_shown():
+    x = normal(2, 5, 4)
+
+    def wrong(x):
+        x = jax.nn.relu(hk.Linear(8)(x))
+        x = hk.LayerNorm(-1, True, True, eps=1e-5)(x)
+        init = hk.initializers.VarianceScaling()
+        x = x + hk.MultiHeadAttention(2, 4, w_init=init)(x, x, x)
+        return hk.Linear(3)(x)
+
+    variables = made(Attention(), x)
+    parting = migrate.match(Attention(), variables, hk.transform(wrong), x).parting
+    assert "epsilon: 1e-05 in Haiku, 1e-06 in Flax" in parting.cause
+    assert parting.haiku.layer == "layer_norm"
+    assert parting.flax.layer.endswith("LayerNorm_0")
+    for place in (parting.haiku, parting.flax):
+        assert place.line.startswith("test_match.py:")
+
+
+def test_the_proof_does_not_trust_the_search():
+    x = normal(2, 3)
+
+    class Stopped(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(jax.lax.stop_gradient(nn.Dense(4)(x)))
+
+    haiku = hk.transform(lambda x: hk.Linear(2)(hk.Linear(4)(x)))
+    found = migrate.match(Stopped(), made(Stopped(), x), haiku, x)
+    assert found.parting is None
+    assert found.proof.gradients > 0.1
+    assert not found.ok
+
+
+def test_stacked_layers_are_unstacked():
+    x = normal(2, 6)
+
+    class Stacked(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            body = lambda dense, x, _: (jnp.tanh(dense(x)), None)
+            over = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+            dense = nn.Dense(6, name="layers")
+            return nn.scan(body, length=3, **over)(dense, x, None)[0]
+
+    def unrolled(x):
+        for _ in range(3):
+            x = jnp.tanh(hk.Linear(6)(x))
+        return x
+
+    variables = made(Stacked(), x)
+    found = migrate.match(Stacked(), variables, hk.transform(unrolled), x)
+    held_to_its_laws(found, variables)
+    rows = {row.haiku: row.flax_part for row in found.table().rows}
+    assert rows["params/linear_2/w"] == "[2]"
+
+
+def test_a_table_for_other_sizes_is_refused():
+    table = migrate.LeafTable.parse("params/l/w\t(2,)\tparams/a\t(2,)\t")
+    with pytest.raises(migrate.MatchError, match=r"'params/a' has shape \[3\]"):
+        table.to_haiku({"params": {"a": np.ones(3)}})
+    with pytest.raises(migrate.MatchError, match="names the leaf 'params/a'"):
+        table.to_haiku({"params": {}})
+
+
+def test_what_is_no_network_is_refused():
+    with pytest.raises(migrate.MatchError, match=r"Write hk\.transform\(f\)"):
+        migrate.match(nn.Dense(2), made(nn.Dense(2), normal(2, 3)), lambda x: x)

@@ -72,7 +72,7 @@ def test_twelve_errors_are_told_and_mended():
 def test_the_folder_holds_notebooks_alone():
     files = sorted(path.name for path in FOLDER.iterdir() if path.name[0] != ".")
     names = ("quickstart", "migrate", "hooks_and_state", "beyond_one_device")
-    names += ("recipes", "when_it_goes_wrong")
+    names += ("recipes", "when_it_goes_wrong", "match")
     assert files == [f"{i}_{name}.ipynb" for i, name in enumerate(names, 1)]
 
 

@@ -9,7 +9,8 @@ import haiku as hk
 
 from hk_bridge import migrate
 from tests.rewrites import images
-from tests.rewrites.pairs import scrambled, shuffled
+from tests.rewrites.pairs import scrambled
+from tests.rewrites.pairs import shuffled
 
 SMALL = (8, 16, 32, 64)
 

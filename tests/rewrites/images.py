@@ -1,11 +1,10 @@
-"""ResNets and MobileNet: Haiku's own, and Flax modules, in which mistakes are planted."""
+"""ResNets and MobileNet: Haiku's own, and Flax modules, which may have a mistake."""
 
 import functools
 
 import flax.linen as nn
 import haiku as hk
 import jax
-import jax.numpy as jnp
 
 from tests.rewrites.pairs import Pair
 
@@ -218,6 +217,3 @@ def mobilenet(strides, channels, size):
         {"train": False},
         trained=("momentum",),
     )
-
-
-del jnp

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from tests.rewrites.pairs import Pair
 
+TOP = r"^$|^Flax\w+$"  # the network itself, and no layer of it
 INIT = hk.initializers.VarianceScaling(1.0)
 
 
@@ -100,9 +101,8 @@ class Block(hk.Module):
 def transformer(wrong):
     def forward(tokens):
         x = hk.Embed(11, 16, name="embed")(tokens)
-        start = 1 if wrong == "positions" else 0
         positions = hk.get_parameter("positions", [12, 16], init=jnp.zeros)
-        x += positions[start : start + x.shape[1]]
+        x += positions[: x.shape[1]]
         for i in range(3):
             x = Block(4, True, wrong if i == 1 else "", name=f"block_{i}")(x)
         x = norm(name="norm")(x)
@@ -215,9 +215,8 @@ def language(wrong):
         x = x * 6**0.5 if wrong == "scale of embeddings" else x
         for i in range(2):
             here = wrong if i == 1 else ""
-            core = hk.LSTM(7, name=f"lstm_{i}")
-            if here in IN_CELL:
-                core = WrongLSTM(7, here, name=f"lstm_{i}")
+            cell = WrongLSTM(7, here, f"lstm_{i}") if here in IN_CELL else None
+            core = cell or hk.LSTM(7, name=f"lstm_{i}")
             given = x[:, ::-1] if here == "reversed" else x
             start = core.initial_state(x.shape[0])
             h, _ = hk.dynamic_unroll(core, given, start, time_major=False)
@@ -373,7 +372,7 @@ TRANSFORMER = Pair(
     lambda wrong: FlaxTransformer(),
     transformer,
     (tokens(2, 8),),
-    {**BLOCK, "positions": "^$|^flax_?transformer$"},
+    BLOCK,
 )
 VIT = Pair(
     "ViT",
@@ -382,9 +381,9 @@ VIT = Pair(
     (normal(2, 12, 12, 3),),
     {
         **{k: v for k, v in BLOCK.items() if k not in ("mask", "residual", "scale")},
-        "patches": "patches|^$",
-        "token last": "^$",
-        "pooling": "^$",
+        "patches": f"{TOP}|patches",
+        "token last": TOP,
+        "pooling": TOP,
     },
 )
 LANGUAGE = Pair(
@@ -394,12 +393,12 @@ LANGUAGE = Pair(
     (tokens(2, 5),),
     {
         **dict.fromkeys(IN_CELL, "lstm_1"),
-        "reversed": "^$|lstm_1",
-        "residual": "^$",
-        "scale of embeddings": "^$",
+        "reversed": f"{TOP}|lstm_1",
+        "residual": TOP,
+        "scale of embeddings": TOP,
         "missing bias": "hidden",
-        "activation": "^$|hidden",
-        "dropout": "^$|logits",
+        "activation": f"{TOP}|hidden",
+        "dropout": f"{TOP}|logits",
         "extra layer": "extra|logits",
     },
 )
@@ -410,16 +409,16 @@ VAE = Pair(
     (normal(3, 8), normal(3, 4, seed=7)),
     {
         "missing bias": "encode",
-        "activation": "^$",
+        "activation": TOP,
         "missing norm": "norm",
         "epsilon": "norm",
-        "variance": "^$",
-        "softplus": "^$",
-        "clipped": "^$",
-        "sign": "^$",
-        "order of arguments": "^$",
+        "variance": TOP,
+        "softplus": TOP,
+        "clipped": TOP,
+        "sign": TOP,
+        "order of arguments": TOP,
         "extra layer": "extra|output",
-        "missing sigmoid": "^$",
+        "missing sigmoid": TOP,
     },
 )
 EVOFORMER = Pair(
@@ -434,11 +433,11 @@ EVOFORMER = Pair(
         "softmax axis": "rows",
         "gate": "rows",
         "missing bias": "rows.*out",
-        "columns": "columns|^$",
-        "activation": "^$",
-        "residual": "^$",
-        "outer mean": "^$",
-        "triangle": "^$",
+        "columns": f"{TOP}|columns",
+        "activation": TOP,
+        "residual": TOP,
+        "outer mean": TOP,
+        "triangle": TOP,
         "missing norm": "center_norm|triangle",
     },
 )

@@ -1,6 +1,7 @@
 """What a pair is, and how its names are scrambled."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping
 import dataclasses
 import random
 from typing import Any

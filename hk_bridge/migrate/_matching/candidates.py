@@ -243,7 +243,7 @@ class Finder:
             if pairs:
                 unit, theirs = pairs[0]
                 place = self.flax.place(other)
-                cost = (place < last, -self.alike(unit, theirs), place)
+                cost = (place < last, not self.alike(unit, theirs), place)
                 ways.append((cost, pairs))
         return min(ways, key=lambda way: way[0])[1] if ways else ()
 

@@ -84,10 +84,14 @@ def likely(
     at_output: bool,
 ) -> tuple[str, Pair]:
     """The likely cause, and the lines that show it."""
+    starts = [_first([d for d in side if d.name not in MOVES]) for side in whole]
+    products = [d for d in starts if d is not None and d.name == "dot_general"]
+    if len(products) == 2 and not products[0].leaves and not products[1].leaves:
+        return "order of arguments, or axes: of a product", (starts[0], starts[1])
     ours, theirs = ([d for d in some if d.name not in NEUTRAL] for some in only)
     real = tuple([d for d in some if d.name not in MOVES] for some in (ours, theirs))
     first: Pair = (_first(real[0] or ours), _first(real[1] or theirs))
-    for rule in (_noise, _conv, _constant, _layer, _axis, _bend, _mask):
+    for rule in (_noise, _conv, _layer, _bend, _constant, _axis, _mask):
         found = rule(real[0] or ours, real[1] or theirs)
         if found is not None:
             text, pair = found

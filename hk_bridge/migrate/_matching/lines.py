@@ -4,9 +4,8 @@ import pathlib
 import re
 from typing import Any
 
-from jax.extend import source_info_util
-
 _LIBRARIES = re.compile(r"[/\\](jax|flax|haiku|hk_bridge|jaxlib)[/\\](?!tests)")
+_JAX = re.compile(r"[/\\](jax|jaxlib)[/\\]")
 
 
 def line_of(eqn: Any) -> str:
@@ -18,8 +17,9 @@ def line_of(eqn: Any) -> str:
     """
     traceback = eqn.source_info.traceback
     frames = traceback.frames if traceback is not None else []
-    for frame in frames:
-        if not _LIBRARIES.search(frame.file_name):
-            name = pathlib.PurePath(frame.file_name).name
-            return f"{name}:{frame.line_num} ({frame.function_name})"
-    return source_info_util.summarize(eqn.source_info) or "a line of no user's code"
+    users = [f for f in frames if not _LIBRARIES.search(f.file_name)]
+    known = [f for f in frames if not _JAX.search(f.file_name)]
+    for frame in [*users, *known][:1]:
+        name = pathlib.PurePath(frame.file_name).name
+        return f"{name}:{frame.line_num} ({frame.function_name})"
+    return "a line of no user's code"

@@ -10,6 +10,7 @@ from hk_bridge.migrate._matching.choices import Fault
 from hk_bridge.migrate._matching.flat import WEIGHT
 from hk_bridge.migrate._matching.flat import Step
 from hk_bridge.migrate._matching.lines import line_of
+from hk_bridge.migrate._matching.movement import MOVES
 from hk_bridge.migrate._matching.prints import Prints
 from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.solve import Solved
@@ -76,11 +77,13 @@ def parting(solved: Solved, fault: Fault) -> Parting:
         theirs = []
         if fault.other is not None:
             theirs = list(_unknown(flax, fault.other, haiku.prints))
+        if not ours and fault.site is not None:
+            return _elsewhere(solved, fault)
     one, two = (
         [_did(side, s) for s in steps]
         for side, steps in ((haiku, ours), (flax, theirs))
     )
-    only = _rest(one, two), _rest(two, one)
+    only = _first_layer(_rest(one, two)), _first_layer(_rest(two, one))
     cause, first = causes.likely(only, (one, two), fault.output is not None)
     places = [
         _place(side, found) for side, found in ((haiku, first[0]), (flax, first[1]))
@@ -89,12 +92,34 @@ def parting(solved: Solved, fault: Fault) -> Parting:
         places[0] = _place(haiku, _did(haiku, fault.site.step))
     if places[1] is None and fault.flax_site is not None:
         places[1] = _place(flax, _did(flax, fault.flax_site.step))
-    if fault.site is None:
-        seen = f"Seen at {haiku.outputs[fault.output or 0]} of what is returned."
-    else:
-        step = fault.site.step
-        seen = f"Seen at {_layer(step) or 'the network itself'}, {line_of(step.eqn)}."
+    seen = _seen(haiku, fault)
     return Parting(places[0], places[1], cause, seen)
+
+
+def _elsewhere(solved: Solved, fault: Fault) -> Parting:
+    """A layer reads a value that Flax has, but there another layer reads it."""
+    haiku, flax = solved.haiku, solved.flax.side
+    assert fault.site is not None, "Outputs are read by no layer."
+    known = flax.prints.find(haiku.prints.of[fault.value])
+    readers = [s for value in known if value >= 0 for s in flax.flat.readers[value]]
+    real = [s for s in readers if s.name not in MOVES] or readers
+    there = min(real, key=lambda step: step.position, default=None)
+    other = None if there is None else _place(flax, _did(flax, there))
+    here = _place(haiku, _did(haiku, fault.site.step))
+    cause = "order, or a missing layer: in Flax another layer reads this value"
+    return Parting(here, other, cause, _seen(haiku, fault))
+
+
+def _seen(haiku: Side, fault: Fault) -> str:
+    if fault.site is None:
+        return f"Seen at {haiku.outputs[fault.output or 0]} of what is returned."
+    step = fault.site.step
+    return f"Seen at {_layer(step) or 'the network itself'}, {line_of(step.eqn)}."
+
+
+def _first_layer(some: list[Did]) -> list[Did]:
+    """The steps of the layer of the first of them, which are not told by later ones."""
+    return [did for did in some if did.step.scope == some[0].step.scope]
 
 
 def _unknown(side: Side, value: int, prints: Prints) -> Iterator[Step]:
@@ -105,12 +130,20 @@ def _unknown(side: Side, value: int, prints: Prints) -> Iterator[Step]:
         number = todo.pop(0)
         step = side.flat.makers[number]
         known = number in side.prints.of and prints.find(side.prints.of[number])
-        if step is None or known or step.position in found:
+        if step is None or step.position in found:
+            continue
+        if known and not _is_shift(side, step):
             continue
         if side.flat.is_data(number):
             found[step.position] = step
             todo += step.ins
     yield from (found[position] for position in sorted(found))
+
+
+def _is_shift(side: Side, step: Step) -> bool:
+    """Whether a step adds a number: an epsilon, which is too small to be seen there."""
+    numbers = map(side.terms.scalar, step.ins)
+    return step.name == "add" and any(number is not None for number in numbers)
 
 
 def _rest(one: list[Did], two: list[Did]) -> list[Did]:

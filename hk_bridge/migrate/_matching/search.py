@@ -17,6 +17,7 @@ import numpy as np
 
 from hk_bridge.migrate._matching.candidates import Finder
 from hk_bridge.migrate._matching.candidates import Flax
+from hk_bridge.migrate._matching.checks import is_right
 from hk_bridge.migrate._matching.choices import Choice
 from hk_bridge.migrate._matching.choices import Fault
 from hk_bridge.migrate._matching.choices import Stuck
@@ -25,7 +26,6 @@ from hk_bridge.migrate._matching.flat import DATA
 from hk_bridge.migrate._matching.flat import Step
 from hk_bridge.migrate._matching.holdings import Holdings
 from hk_bridge.migrate._matching.holdings import Option
-from hk_bridge.migrate._matching.prints import are_close
 from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.sites import Site
 from hk_bridge.migrate._matching.values import Values
@@ -128,7 +128,7 @@ class Search:
             self.held.assign(options[taken])
             is_last = taken + 1 == len(options)
             self.values.run(step, None if is_last else step.position)
-            if self._is_right(step, options[taken]):
+            if is_right(self.flax, self.haiku, step, options[taken]):
                 if not is_last:
                     rivals = self._sites_of(options)
                     choice = Choice(
@@ -148,17 +148,6 @@ class Search:
             for _, other in option:
                 mask |= 1 << self.flax.place(other.site)
         return mask
-
-    def _is_right(self, step: Step, option: Option) -> bool:
-        """Whether a result is that of its counterpart, where it has to be."""
-        for unit, other in option:
-            whole = unit.columns is None and unit.rows is None
-            theirs = other.columns is None and other.rows is None
-            if unit.site.role == "linear" and whole and theirs:
-                made = self.haiku.prints.of[step.outs[0]]
-                if not are_close(made, self.flax.side.prints.of[other.site.out]):
-                    return False
-        return True
 
     # Choices.
 

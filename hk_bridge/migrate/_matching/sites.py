@@ -150,7 +150,7 @@ class Sites:
         return 0.0
 
     def parts(self, unit: Unit) -> list[Unit]:
-        """A unit taken apart, by what its data is joined of and its outputs cut into."""
+        """A unit taken apart, as its data are joined and its outputs cut."""
         if id(unit) not in self._parts:
             self._parts[id(unit)] = list(self._apart(unit))
         return self._parts[id(unit)]

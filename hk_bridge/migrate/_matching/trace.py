@@ -110,7 +110,9 @@ def haiku_network(transformed: Any, given: Given) -> Network:
 
     def init() -> Any:
         kwargs = {**given.kwargs, **given.of_haiku, **given.at_init}
-        with hk.intercept_methods(_training):
+        # Haiku's averages mix dtypes, also where evaluation does not.
+        mixed = jax.numpy_dtype_promotion("standard")
+        with hk.intercept_methods(_training), mixed:
             made = transformed.init(key, *given.args, **kwargs)
         return made if stateful else (made, {})
 
