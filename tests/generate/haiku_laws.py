@@ -199,15 +199,21 @@ def same_written(ours: Run, theirs: Run, how: Any) -> None:
 
 def hooked_values(case: Case, hook: Any, train: bool = True) -> None:
     """Under a getter the module computes with what the getter gives."""
+
+    def hooked(variables: Any) -> Any:
+        mapped = {c: MAPS[hook](v) for c, v in variables.items() if c == "params"}
+        return open_boxes({**variables, **mapped})
+
+    start = open_boxes(case.specs)
     natively = trace(
         lambda variables, rngs: case.make(train).apply(
-            open_boxes({**variables, "params": MAPS[hook](variables["params"])}),
+            hooked(variables),
             X,
             rngs=rngs,
             mutable=[c for c in variables if c != "params"],
             **case.natively,
         )[0],
-        {"params": {}, **open_boxes(case.specs)},
+        start,
         case.rngs(),
     )
 
@@ -222,7 +228,6 @@ def hooked_values(case: Case, hook: Any, train: bool = True) -> None:
         f = hk.transform_with_state(forward)
         return f.apply(params, state, None, rngs)[0]
 
-    start = {"params": {}, **open_boxes(case.specs)}
     same(trace(ours, start, case.rngs()), natively)
 
 
