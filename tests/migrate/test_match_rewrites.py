@@ -6,6 +6,7 @@ from tests.rewrites import others
 from tests.rewrites.__main__ import is_planted
 from tests.rewrites.__main__ import matched
 
+RIGHT = [others.VAE, others.LANGUAGE, others.EVOFORMER]
 WRONG = [
     (others.VAE, "activation"),
     (others.VAE, "epsilon"),
@@ -14,9 +15,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(
-    "pair", [others.VAE, others.LANGUAGE, others.EVOFORMER], ids=lambda p: p.name
-)
+@pytest.mark.parametrize("pair", RIGHT, ids=lambda p: p.name)
 def test_is_found_and_proven(pair):
     found = matched(pair)
     assert found.ok, found
