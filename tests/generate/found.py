@@ -14,6 +14,9 @@ FOUND: dict[str, Program] = {
     "shape inside lifted code": program(
         "like_haiku", part("switch", part("param")), hook="stacking"
     ),
+    "leaf of a getter to come": program(
+        "like_haiku", part("scan", part("param")), use="then_own_leaf"
+    ),
     "names in an interceptor": program(
         "like_haiku", part("param"), use="under_renaming"
     ),

@@ -85,6 +85,14 @@ FAULTS: tuple[Fault, ...] = (
         has(of("like_haiku", "at apply hooks were asked", hook="stacking"), *LIFTED),
     ),
     Fault(
+        "leaf of a getter to come",
+        "at apply nothing tells lifted code who made a leaf before its getter runs",
+        has(
+            of("like_haiku", "IndexError('tuple index", use="then_own_leaf"),
+            *LIFTED_KINDS,
+        ),
+    ),
+    Fault(
         "names in an interceptor",
         "leaves of Flax submodules keep their path, whatever an interceptor forces",
         of("like_haiku", "not in Haiku's: |missing: ", use="under_renaming"),
