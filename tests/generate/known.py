@@ -88,7 +88,7 @@ FAULTS: tuple[Fault, ...] = (
         "leaf of a getter to come",
         "at apply nothing tells lifted code who made a leaf before its getter runs",
         has(
-            of("like_haiku", "IndexError('tuple index", use="then_own_leaf"),
+            of("like_haiku", "gain_|IndexError('tuple", use="then_own_leaf"),
             *LIFTED_KINDS,
         ),
     ),
