@@ -211,10 +211,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       SystemExit: as argparse does, after `--help` (0) or wrong arguments (2).
     """
-    args = parser().parse_args(argv)
-    command = importlib.import_module(f"hk_bridge.cli.{args.command}")
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     try:
+        args = parser().parse_args(argv)
+        command = importlib.import_module(f"hk_bridge.cli.{args.command}")
         with _tables.fitting(room):
             code = int(command.run(args))
         print(end="", flush=True)

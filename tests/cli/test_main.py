@@ -672,6 +672,14 @@ def test_bash_completes_commands_options_and_files(capsys, tmp_path):
     assert ask("net", "show") == ["net.msgpack"]
 
 
+def test_completion_into_a_pipe_that_closes():
+    command = [sys.executable, "-m", "hk_bridge", "--completion", "bash"]
+    line = f"{' '.join(command)} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert done.returncode in (0, 141)  # 0 where the pipe held all of it
+    assert done.stderr == ""
+
+
 def test_completion_without_its_extra(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "shtab", None)
     code, out, err = run(capsys, "--completion", "bash")
