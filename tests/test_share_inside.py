@@ -470,3 +470,43 @@ MODULES = {
 def test_modules(module):
     x = array(2, 3, 4) if module in (MODULES["rnn"], MODULES["attention"]) else X
     assert_same(module, x)
+
+
+class Calls(nn.Module):
+    """Calls what it has for a field."""
+
+    what: Any
+
+    def __call__(self, x):
+        return self.what(x)
+
+
+@pytest.mark.parametrize("asks", ["layer", "parameter", "key", "state"])
+def test_a_submodule_that_asks_haiku_is_not_shared(asks):
+    """In each net it is another leaf, or key, that Haiku gives."""
+
+    def what(x):
+        if asks == "layer":
+            return hk.Linear(4, w_init=hk.initializers.RandomNormal())(x)
+        if asks == "parameter":
+            w = hk.get_parameter("w", [1, 4], init=hk.initializers.RandomNormal())
+            return x * w
+        if asks == "key":
+            return x + jax.random.normal(hk.next_rng_key(), x.shape)
+        count = hk.get_state("n", [], init=jnp.zeros)
+        hk.set_state("n", count + 1)
+        return x + count
+
+    def forward(x):
+        for _ in range(6):
+            x = FlaxModule(Calls(Calls(what)), name="net")(x)
+        return x
+
+    f = hk.transform_with_state(forward)
+    params, state = f.init(KEY, X)
+    programs = [jax.make_jaxpr(f.apply)(params, state, KEY, X)]
+    with hk_bridge.share_traces():
+        programs.append(
+            jax.make_jaxpr(lambda *args: f.apply(*args))(params, state, KEY, X)
+        )
+    assert _program.difference(*programs) is None

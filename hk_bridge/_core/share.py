@@ -154,6 +154,8 @@ def run(
         return call.as_ever()
     with contextlib.ExitStack() as inside:
         if side.may_share_inside() and not _flax.is_intercepted():
-            inside.enter_context(_flax.sharing(traces.call, side.ledger.name))
+            inside.enter_context(
+                _flax.sharing(traces.call, side.ledger.name, _haiku.apart)
+            )
         outcome: _flax.Outcome = traces.call(call)
     return outcome

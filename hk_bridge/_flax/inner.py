@@ -49,21 +49,26 @@ _OF_EACH = {
 
 
 @contextlib.contextmanager
-def sharing(share: Callable[[Any], Any], name: str) -> Iterator[None]:
+def sharing(
+    share: Callable[[Any], Any], name: str, alone: Callable[[Any], Any]
+) -> Iterator[None]:
     """Has `share` run the calls of submodules.
 
     Args:
       name: of the module that they are in, for the report.
+      alone: has a function fail that asks for what is not given to it.
     """
-    with nn.intercept_methods(_Sharing(share, name)):
+    with nn.intercept_methods(_Sharing(share, name, alone)):
         yield
 
 
 class _Sharing:
     """An interceptor."""
 
-    def __init__(self, share: Callable[[Any], Any], name: str):
-        self._share, self._name = share, name
+    def __init__(
+        self, share: Callable[[Any], Any], name: str, alone: Callable[[Any], Any]
+    ):
+        self._share, self.name, self.alone = share, name, alone
         self._running: list[Any] = []
 
     def __call__(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -77,7 +82,7 @@ class _Sharing:
             return result
         self._running.append(module)
         try:
-            return self._share(Inner(self._name, run, args, kwargs, context))
+            return self._share(Inner(self, run, args, kwargs, context))
         finally:
             self._running.pop()
 
@@ -106,7 +111,7 @@ class Inner:
     watched = _PLACE
     patience = 3
 
-    def __init__(self, above: str, run: Any, args: Any, kwargs: Any, context: Any):
+    def __init__(self, above: _Sharing, run: Any, args: Any, kwargs: Any, context: Any):
         self._module: nn.Module = context.module
         self._scope: Any = context.module.scope
         self._method: str = context.method_name
@@ -119,7 +124,7 @@ class Inner:
 
     @property
     def name(self) -> str:
-        return "/".join([self._above, *self._scope.path])
+        return "/".join([self._above.name, *self._scope.path])
 
     def refusal(self) -> str | None:
         module, scope = self._module, self._scope
@@ -196,8 +201,8 @@ class Inner:
         clone = module.clone(parent=None, name=None)
         before = dict(_layout.leaves(variables))
         with root.temporary(), root.running.watch.until_end():
-            bound = bind(clone, root)
-            output = getattr(bound, self._method)(*args, **kwargs)
+            method = getattr(bind(clone, root), self._method)
+            output = self._above.alone(method)(*args, **kwargs)
         root.running.end()
         record = root.running.record
         wrote = record.wrote | record.made

@@ -31,12 +31,12 @@ class _Closed:
 def apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, where it is an error to ask Haiku for anything."""
 
-    def run(*args: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
         closed = _Closed()
         frame: Any = closed
         context: Any = closed
         with base.frame_stack(frame), base.context_stack(context):
-            result = function(*args)
+            result = function(*args, **kwargs)
         if closed.asked:
             raise HaikuAsked("The code asked, and went on.")
         return result
