@@ -472,15 +472,6 @@ def test_modules(module):
     assert_same(module, x)
 
 
-class Calls(nn.Module):
-    """Calls what it has for a field."""
-
-    what: Any
-
-    def __call__(self, x):
-        return self.what(x)
-
-
 @pytest.mark.parametrize("asks", ["layer", "parameter", "key", "state"])
 def test_a_submodule_that_asks_haiku_is_not_shared(asks):
     """In each net it is another leaf, or key, that Haiku gives."""
