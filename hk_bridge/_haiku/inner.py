@@ -119,8 +119,8 @@ class Native:
 
     def parts(self) -> Any:
         config = () if private.get_config is None else vars(private.get_config())
-        context = self._context
-        return context.orig_class, context.method_name, self._keys is None, config
+        context, keyed = self._context, self._keys is not None
+        return context.orig_class, context.method_name, keyed, config, seen.policies()
 
     def _outline(self, value: Any) -> Any:
         """What there is of `value`, with modules by what they hold and not by name."""
