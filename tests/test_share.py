@@ -10,7 +10,6 @@ import sys
 from typing import Any
 import weakref
 
-from catalogue import CASES
 from catalogue import Noise
 from catalogue import Norm
 from catalogue import array
@@ -49,28 +48,6 @@ def thrice(make, args, kwargs, shared):
             return all_of_them()
 
     return hk.transform_with_state(forward)
-
-
-# Whatever a call may do: state, keys, sown values, lifted transforms, trees, no arrays.
-SHARED = [
-    "leaves", "shared_by_field", "field", "no_params", "method_function", "values",
-    "variables", "by_hand", "streams", "batch_norm", "sow", "scan", "remat", "jit",
-    "boxes", "data", "rnn",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("rng", [True, False], ids=["haiku_keys", "given_keys"])
-@pytest.mark.parametrize("case", [c for c in CASES if c.name in SHARED], ids=str)
-def test_same_program(case, rng):
-    case = dataclasses.replace(case, train={**case.train, "method": case.method})
-    plain, shared = (thrice(case.make, case.args, case.train, s) for s in (False, True))
-    key, rngs = (KEY, None) if rng else (None, case.rngs(1))
-    inits = [_abstract.trace(f.init, KEY, case.args, None) for f in (shared, plain)]
-    assert _program.difference(*(traced.program for traced in inits)) is None
-    inputs = (*inits[1].output, key, case.args, rngs)
-    shared, plain = (_abstract.trace(f.apply, *inputs) for f in (shared, plain))
-    assert _abstract.are_equal(shared.output, plain.output)
-    assert _program.difference(shared.program, plain.program) is None
 
 
 class Runs(logging.Handler):
