@@ -427,6 +427,55 @@ def remat_does_not_matter(case: Case) -> None:
     assert_same_program(one, two, transparent=REMAT)
 
 
+class Six(nn.Module):
+    """Six equal modules, of which those that call no other are shared, too."""
+
+    make: Callable[[], nn.Module]
+    method: Any = None
+
+    @nn.compact
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        modules = [self.make() for _ in range(6)]
+        return [called(module, self.method, *args, **kwargs) for module in modules]
+
+
+def sharing_does_not_matter(case: Case, around: Any = Six) -> None:
+    """Of equal modules, the program is the one without `share_traces`.
+
+    They are side by side, with keys that are given and with Haiku's, and in one."""
+
+    def forward(rngs: Any) -> Any:
+        outputs = []
+        for i in range(6):
+            net, keys = (
+                case.bridge(case.make(), name=f"{NAME}_{i}"),
+                (rngs, None)[i % 2],
+            )
+            output = net(*case.args, rngs=keys, method=case.method, **case.train)
+            outputs.append(output)
+        outer = case.bridge(around(case.make, case.method), name="around")
+        return outputs, outer(*case.args, **case.train)
+
+    def shared(rngs: Any) -> Any:
+        with hk_bridge.share_traces():
+            return forward(rngs)
+
+    rngs, key = case.rngs(1), jax.random.key(2)
+    sides = [hk.transform_with_state(f) for f in (shared, forward)]
+    start = _abstract.evaluate(sides[1].init, key, case.rngs(0, init=True))
+    one, two = (_abstract.trace(f.apply, *start, key, rngs) for f in sides)
+    assert_same_program(one, two)
+
+
+# One of each kind: state, keys, sown values, lifted transforms, trees, no arrays. All
+# others by `pytest --values`.
+SHARED = frozenset([
+    "leaves", "shared_by_field", "field", "no_params", "method_function", "values",
+    "variables", "by_hand", "streams", "batch_norm", "sow", "scan", "remat", "jit",
+    "boxes", "data", "rnn", "nnx_batch_norm", "nnx_dropout", "nnx_jit", "nnx_shared",
+])  # fmt: skip
+
+
 REMAT = ("checkpoint", "remat2")  # the primitive's name, by version
 
 
@@ -442,7 +491,14 @@ LAWS = [
     calls_agree_in_init,
     placement_does_not_matter,
     remat_does_not_matter,
+    sharing_does_not_matter,
 ]
+
+
+def _by_values_alone(law: Any, case: Case) -> bool:
+    if law.__name__ == "sharing_does_not_matter":
+        return case.name not in SHARED
+    return law in LAWS_OF_VALUES and not case.values
 
 
 def parameters(cases: list[Case], laws: list[Any] = LAWS) -> list[Any]:
@@ -452,7 +508,7 @@ def parameters(cases: list[Case], laws: list[Any] = LAWS) -> list[Any]:
             law,
             case,
             id=f"{law.__name__}-{case}",
-            marks=[pytest.mark.values] * (law in LAWS_OF_VALUES and not case.values),
+            marks=[pytest.mark.values] * _by_values_alone(law, case),
         )
         for case in cases
         for law in laws

@@ -108,7 +108,25 @@ def _value(leaf: Any) -> Any:
     return leaf.get_raw_value() if isinstance(leaf, nnx.Variable) else leaf
 
 
-INSTEAD = (round_trip, one_pass_init, calls_agree_in_init)
+class Six(nnx.Module):
+    """Six equal modules."""
+
+    def __init__(self, make: Any, method: Any):
+        self.modules, self.method = nnx.List([make() for _ in range(6)]), method
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return [laws.called(m, self.method, *args, **kwargs) for m in self.modules]
+
+
+def sharing_does_not_matter(case: Case) -> None:
+    """Of equal modules, the program is the one without `share_traces`."""
+    laws.sharing_does_not_matter(case, Six)
+
+
+INSTEAD = (
+    *(round_trip, one_pass_init, calls_agree_in_init),
+    sharing_does_not_matter,
+)
 LAWS = [
     *({law.__name__: law for law in INSTEAD}.get(x.__name__, x) for x in laws.LAWS),
     instance_stays,

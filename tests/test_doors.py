@@ -28,6 +28,7 @@ from haiku._src import utils
 import jax
 from jax.interpreters import partial_eval
 import jax.numpy as jnp
+import jmp
 import pytest
 
 import hk_bridge
@@ -905,6 +906,14 @@ def test_hooks_in_force_can_be_told():
 
     in_transform(forward)
     assert callable(mixed_precision._mixed_precision_interceptor)
+
+
+def test_policies_can_be_told():
+    before, policy = _haiku.seen.policies(), jmp.get_policy("half")
+    with hk.mixed_precision.push_policy(hk.Linear, policy):
+        (new,) = set(_haiku.seen.policies()) - set(before)
+    assert new == (("haiku._src.basic", "Linear"), policy)
+    assert _haiku.seen.policies() == before
 
 
 @pytest.mark.parametrize("kind", ["param", "state"])

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-import contextlib
 import dataclasses
 import functools
 import gc
@@ -11,7 +10,6 @@ import sys
 from typing import Any
 import weakref
 
-from catalogue import CASES
 from catalogue import Noise
 from catalogue import Norm
 from catalogue import array
@@ -31,7 +29,6 @@ from hk_bridge import FlaxModule
 from hk_bridge import _abstract
 from hk_bridge._flax import private
 from hk_bridge._proof import program as _program
-from hk_bridge.testing import assert_identical
 
 KEY = jax.random.key(0)
 X = array(2, 4)
@@ -51,28 +48,6 @@ def thrice(make, args, kwargs, shared):
             return all_of_them()
 
     return hk.transform_with_state(forward)
-
-
-# Whatever a call may do: state, keys, sown values, lifted transforms, trees, no arrays.
-SHARED = [
-    "leaves", "shared_by_field", "field", "no_params", "method_function", "values",
-    "variables", "by_hand", "streams", "batch_norm", "sow", "scan", "remat", "jit",
-    "boxes", "data", "rnn",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("rng", [True, False], ids=["haiku_keys", "given_keys"])
-@pytest.mark.parametrize("case", [c for c in CASES if c.name in SHARED], ids=str)
-def test_same_program(case, rng):
-    case = dataclasses.replace(case, train={**case.train, "method": case.method})
-    plain, shared = (thrice(case.make, case.args, case.train, s) for s in (False, True))
-    key, rngs = (KEY, None) if rng else (None, case.rngs(1))
-    inits = [_abstract.trace(f.init, KEY, case.args, None) for f in (shared, plain)]
-    assert _program.difference(*(traced.program for traced in inits)) is None
-    inputs = (*inits[1].output, key, case.args, rngs)
-    shared, plain = (_abstract.trace(f.apply, *inputs) for f in (shared, plain))
-    assert _abstract.are_equal(shared.output, plain.output)
-    assert _program.difference(shared.program, plain.program) is None
 
 
 class Runs(logging.Handler):
@@ -100,7 +75,11 @@ class Counted(nn.Module):
         return nn.Dense(self.features)(x) * self.scale**power
 
 
-def runs(calls, jit=True, **modules):
+def zeros(spec):
+    return jnp.zeros(spec.shape, spec.dtype)
+
+
+def runs(calls, jit=True):
     """How often the code runs when `calls(net)` are applied in one transform."""
 
     def forward(x):
@@ -108,10 +87,12 @@ def runs(calls, jit=True, **modules):
             return calls(x)
 
     f = hk.transform_with_state(forward)
-    params, state = f.init(KEY, X)
-    apply = jax.jit(f.apply) if jit else f.apply
+    params, state = _abstract.evaluate(f.init, KEY, X)
     with Runs() as ran:
-        apply(params, state, None, X)
+        if jit:
+            _abstract.evaluate(f.apply, params, state, None, X)
+        else:
+            f.apply(*jax.tree.map(zeros, (params, state)), None, X)
     return ran.count
 
 
@@ -165,7 +146,7 @@ def test_what_jax_traces_anew_is_the_present_module():
             return y + [FlaxModule(modules[i])(x) for i in (0, 1, 2)]
 
     with jax.numpy_dtype_promotion("standard"):
-        assert_identical(*both_ways(forward, jnp.arange(1, 4)))
+        assert_same(forward, jnp.arange(1, 4))
 
 
 def test_sharing_steps_aside_for_hooks():
@@ -409,17 +390,11 @@ EQUAL = {
 
 @pytest.mark.parametrize("modules", EQUAL.values(), ids=EQUAL)
 def test_what_is_equal_and_not_the_same_is_not_shared(modules):
-    def forward(x, shared):
-        sharing = hk_bridge.share_traces() if shared else contextlib.nullcontext()
-        with sharing:
-            return [FlaxModule(module)(x) for module in modules()]
+    def forward(x):
+        return [FlaxModule(module)(x) for module in modules()]
 
-    apply = jax.jit(hk.transform(forward).apply, static_argnames="shared")
-    x = jnp.arange(1, 4)
     with jax.numpy_dtype_promotion("standard"):
-        assert_identical(
-            apply({}, None, x, shared=True), apply({}, None, x, shared=False)
-        )
+        assert_same(forward, jnp.arange(1, 4))
 
 
 def test_rules_for_logical_axes_are_part_of_what_is_shared():
@@ -443,25 +418,14 @@ def test_rules_for_logical_axes_are_part_of_what_is_shared():
 
 
 def test_getters_reach_shared_modules():
-    def forward(x, shared):
+    def forward(x):
         def double(next_getter, value, context):
             return next_getter(2.0 * value)
 
-        def calls():
-            with hk.custom_getter(double):
-                return [FlaxModule(Norm(), name=f"n{i}")(x) for i in range(4)]
+        with hk.custom_getter(double):
+            return [FlaxModule(Norm(), name=f"n{i}")(x) for i in range(4)]
 
-        if not shared:
-            return calls()
-        with hk_bridge.share_traces():
-            return calls()
-
-    f = hk.transform_with_state(forward)
-    params, state = f.init(KEY, X, False)
-    apply = jax.jit(f.apply, static_argnums=4)
-    assert_identical(
-        apply(params, state, None, X, True), apply(params, state, None, X, False)
-    )
+    assert_same(forward, X)
 
 
 def test_sharing_ends_with_the_block_and_keeps_nothing_alive():
@@ -474,10 +438,10 @@ def test_sharing_ends_with_the_block_and_keeps_nothing_alive():
         seen.append(weakref.ref(x))
         return x
 
-    f = hk.transform(forward)
-    params = f.init(KEY, X[:, :8])
+    f, x = hk.transform(forward), X[:, :8]
+    params = _abstract.evaluate(f.init, KEY, x)
     with jax.checking_leaks():
-        jax.jit(f.apply)(params, KEY, X[:, :8])
+        _abstract.evaluate(f.apply, params, KEY, x)
     gc.collect()
     assert seen[-1]() is None
 
@@ -485,13 +449,13 @@ def test_sharing_ends_with_the_block_and_keeps_nothing_alive():
 def test_sharing_is_of_one_thread():
     def work(shared):
         f = thrice(Noise, (X,), {}, shared)
-        params, state = f.init(KEY, (X,), None)
-        return jax.jit(f.apply)(params, state, KEY, (X,), None)
+        params, state = _abstract.evaluate(f.init, KEY, (X,), None)
+        return _abstract.trace(f.apply, params, state, KEY, (X,), None).program
 
     expected = work(False)
     with ThreadPoolExecutor(4) as pool:
-        for result in pool.map(work, [True, False, True, True]):
-            assert_identical(result, expected)
+        for program in pool.map(work, [True, False, True, True]):
+            assert _program.difference(program, expected) is None
 
 
 def test_blocks_nest():
@@ -503,9 +467,9 @@ def test_blocks_nest():
             return y + [FlaxModule(Counted())(x) for _ in range(3)]
 
     f = hk.transform(forward)
-    params = f.init(KEY, X)
+    params = _abstract.evaluate(f.init, KEY, X)
     with Runs() as ran:
-        jax.jit(f.apply)(params, None, X)
+        _abstract.evaluate(f.apply, params, None, X)
     assert ran.count == 4
 
 
@@ -515,10 +479,10 @@ def test_an_error_in_a_shared_module_is_flaxs():
             return [FlaxModule(nn.Dense(3), name=f"n{i}")(x) for i in range(3)]
 
     f = hk.transform(forward)
-    params = f.init(KEY, X)
+    params = _abstract.evaluate(f.init, KEY, X)
     del params["n2"]["bias"]
     with pytest.raises(nn.module.errors.ScopeParamNotFoundError) as caught:
-        jax.jit(f.apply)(params, None, X)
+        _abstract.evaluate(f.apply, params, None, X)
     assert "params['n2']['bias']" in "".join(caught.value.__notes__)
 
 
@@ -532,18 +496,20 @@ class Adopts(nn.Module):
         return self.inner(x)
 
 
-def both_ways(forward, *args):
-    """What `forward` gives without and with sharing, jitted."""
+def assert_same(forward, *args):
+    """The program of `forward` is the same without and with sharing."""
 
     def shared(*args):
         with hk_bridge.share_traces():
             return forward(*args)
 
-    results = []
-    for f in map(hk.transform_with_state, (forward, shared)):
-        params, state = f.init(KEY, *args)
-        results.append(jax.jit(f.apply)(params, state, KEY, *args))
-    return results
+    traced = []
+    for f in map(hk.transform_with_state, (shared, forward)):
+        params, state = _abstract.evaluate(f.init, KEY, *args)
+        traced.append(_abstract.trace(f.apply, params, state, KEY, *args))
+    one, two = traced
+    assert _program.difference(one.program, two.program) is None
+    assert _abstract.are_equal(one.output, two.output)
 
 
 def test_submodules_of_other_names_have_other_keys():
@@ -554,7 +520,7 @@ def test_submodules_of_other_names_have_other_keys():
 
         return [drop(name) for name in ("a", "a", "b", "b")]
 
-    assert_identical(*both_ways(forward, array(8, 8)))
+    assert_same(forward, array(8, 8))
 
 
 class Through(nn.Module):
@@ -574,7 +540,7 @@ def test_what_closes_over_a_bound_module_is_not_shared():
         norm = nn.RMSNorm()
         return [use(norm.bind(v)) for v in variables]
 
-    assert_identical(*both_ways(forward, X))
+    assert_same(forward, X)
 
 
 # What is right without sharing is right with it.
@@ -750,7 +716,7 @@ def test_what_is_right_without_sharing_is_right_with_it(module, call):
         nets = [FlaxModule(module, name=f"net_{i}") for i in range(6)]
         return [call(net, x, i) for i, net in enumerate(nets)]
 
-    assert_identical(*both_ways(forward, X))
+    assert_same(forward, X)
 
 
 @pytest.mark.parametrize("jit", [True, False])

@@ -5,6 +5,7 @@ import logging
 from catalogue import array
 import flax.linen as nn
 import haiku as hk
+from haiku._src import module
 import jax
 import jax.numpy as jnp
 import jmp
@@ -16,6 +17,7 @@ from test_share import X
 import hk_bridge
 from hk_bridge import FlaxModule
 from hk_bridge import _abstract
+from hk_bridge import _private
 from hk_bridge._proof import program as _program
 from hk_bridge.testing import assert_identical
 
@@ -53,7 +55,7 @@ def sides(forward, *args):
             return forward(*args)
 
     f, g = map(hk.transform_with_state, (forward, shared))
-    return f, g, f.init(KEY, *args), reports
+    return f, g, _abstract.evaluate(f.init, KEY, *args), reports
 
 
 def assert_same(forward, *args, key=KEY):
@@ -79,26 +81,38 @@ def stack(make, n=8):
 def test_the_first_runs_and_the_second_is_traced_for_the_rest():
     _, g, (params, state), reports = sides(stack(lambda i: Block()), array(8, 4))
     with Runs() as ran:
-        jax.jit(g.apply)(params, state, KEY, array(8, 4))
+        _abstract.evaluate(g.apply, params, state, KEY, array(8, 4))
     assert ran.count == 2
     assert reports[-1].shared == {"Block": 6}
 
 
-def test_program_masks_state_and_gradients_are_those_without():
-    forward, x = stack(lambda i: Block(), 4), array(8, 4)
-    assert assert_same(forward, x).shared == {"Block": 2}
-    f, g, (params, state), _ = sides(forward, x)
+def of_gradients():
+    """The inputs, and a loss with its gradient, without and with sharing."""
+    x = array(8, 4)
+    f, g, start, reports = sides(stack(lambda i: Block(), 4), x)
 
     def gradient(side):
-        def loss(params, x):
+        def loss(params, state, x):
             output, after = side.apply(params, state, KEY, x)
-            return jnp.sum(output**2), after
+            return jnp.sum(output**2), (output, after)
 
         return jax.value_and_grad(loss, has_aux=True)
 
-    one, two = (_abstract.trace(gradient(side), params, x) for side in (g, f))
-    assert _program.difference(one.program, two.program) is None
-    assert_identical(*[jax.jit(gradient(side))(params, x) for side in (f, g)])
+    return f, (*start, x), [gradient(side) for side in (f, g)], reports
+
+
+def test_program_masks_state_and_gradients_are_those_without():
+    _, inputs, gradients, reports = of_gradients()
+    one, two = (_abstract.trace(gradient, *inputs) for gradient in gradients)
+    assert _program.difference(two.program, one.program) is None
+    assert reports[-1].shared == {"Block": 2}
+
+
+@pytest.mark.values
+def test_values_of_gradients():
+    f, (*_, x), gradients, _ = of_gradients()
+    start = jax.jit(f.init)(KEY, x)
+    assert_identical(*[jax.jit(gradient)(*start, x) for gradient in gradients])
 
 
 def test_haikus_own_blocks():
@@ -111,14 +125,13 @@ def test_haikus_own_blocks():
     assert assert_same(forward, array(3, 4)).shared == {"MultiHeadAttention": 2}
 
 
-def test_resnet():
+def test_blocks_of_a_resnet():
     def forward(x):
-        net = hk.nets.ResNet([1, 4, 1, 1], 3, channels_per_group=[4, 8, 8, 8])
-        return net(x, is_training=True)
+        batch_norm = {"create_scale": True, "create_offset": True, "decay_rate": 0.9}
+        group = hk.nets.ResNet.BlockGroup(8, 4, 1, batch_norm, False, True, False)
+        return group(x, is_training=True, test_local_stats=False)
 
-    report = assert_same(forward, array(1, 32, 32, 3))
-    assert report.shared["BottleneckBlock" if "BottleneckBlock" in report.shared
-                         else "BlockV1"] == 1  # fmt: skip
+    assert assert_same(forward, array(1, 4, 4, 8)).shared["BlockV1"] == 2
 
 
 def test_nothing_happens_at_init():
@@ -385,11 +398,40 @@ def test_without_a_transform_around():
     """`share_traces` may be around `apply`, too."""
     f, _, (params, state), _ = sides(stack(lambda i: Block()), array(8, 4))
     with hk_bridge.share_traces() as report, Runs() as ran:
-        jax.jit(f.apply)(params, state, KEY, array(8, 4))
+        _abstract.evaluate(f.apply, params, state, KEY, array(8, 4))
     assert ran.count == 2
     assert report.shared == {"Block": 6}
 
 
+def of_a_class_inside(x):
+    """A policy of a class that the blocks use, on and off."""
+    for i in range(12):
+        if i % 4 < 2:
+            x = Block()(x)
+        else:
+            with hk.mixed_precision.push_policy(hk.Linear, HALF):
+                x = Block()(x).astype(jnp.float32)
+    return x
+
+
+HALF = jmp.get_policy("compute=half,output=float32")
+
+
 def test_policies_in_force():
-    """The last test: Haiku's interceptor for policies stays, and nothing is shared."""
     assert_same(under_a_policy, array(3, 4))
+    assert assert_same(of_a_class_inside, array(3, 4)).shared == {"Block": 8}
+
+
+def test_policies_of_before():
+    """Haiku's interceptor for policies stays for ever."""
+    with hk.mixed_precision.push_policy(hk.Linear, HALF):
+        assert module.interceptor_stack
+    assert assert_same(stack(lambda i: Block()), X).shared == {"Block": 6}
+
+
+def test_where_nothing_tells_of_policies_nothing_is_shared(monkeypatch):
+    with hk.mixed_precision.push_policy(hk.Linear, HALF):
+        assert module.interceptor_stack
+    symbol = "haiku._src.mixed_precision:_thread_local_state._cls_policy"
+    monkeypatch.setattr(_private, "hidden", {symbol})
+    assert not assert_same(stack(lambda i: Block()), X).shared

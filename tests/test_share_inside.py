@@ -69,7 +69,7 @@ def sides(module, *args):
             return forward(*args)
 
     f, g = map(hk.transform_with_state, (forward, shared))
-    return f, g, f.init(KEY, *args), reports
+    return f, g, _abstract.evaluate(f.init, KEY, *args), reports
 
 
 def assert_same(module, *args):
@@ -84,7 +84,7 @@ def assert_same(module, *args):
 def test_the_first_runs_and_the_second_is_traced_for_the_rest():
     f, g, (params, state), reports = sides(Stack(lambda i: Block()), X)
     with Runs() as ran:
-        jax.jit(g.apply)(params, state, KEY, X)
+        _abstract.evaluate(g.apply, params, state, KEY, X)
     assert ran.count == 2
     assert reports[-1].shared == {"Block": 6}
 
@@ -100,21 +100,33 @@ def test_under_gradients_too():
     assert ran.count == 2
 
 
-def test_program_masks_state_and_gradients_are_those_without():
-    module, x = Stack(lambda i: Block(), 4), array(8, 4)
-    assert assert_same(module, x).shared == {"Block": 2}
-    f, g, (params, state), _ = sides(module, x)
+def of_gradients():
+    """The inputs, and a loss with its gradient, without and with sharing."""
+    x = array(8, 4)
+    f, g, start, reports = sides(Stack(lambda i: Block(), 4), x)
 
     def gradient(side):
-        def loss(params, x):
+        def loss(params, state, x):
             output, after = side.apply(params, state, KEY, x)
-            return jnp.sum(output**2), after
+            return jnp.sum(output**2), (output, after)
 
         return jax.value_and_grad(loss, has_aux=True)
 
-    one, two = (_abstract.trace(gradient(side), params, x) for side in (g, f))
-    assert _program.difference(one.program, two.program) is None
-    assert_identical(*[jax.jit(gradient(side))(params, x) for side in (f, g)])
+    return f, (*start, x), [gradient(side) for side in (f, g)], reports
+
+
+def test_program_masks_state_and_gradients_are_those_without():
+    _, inputs, gradients, reports = of_gradients()
+    one, two = (_abstract.trace(gradient, *inputs) for gradient in gradients)
+    assert _program.difference(two.program, one.program) is None
+    assert reports[-1].shared == {"Block": 2}
+
+
+@pytest.mark.values
+def test_values_of_gradients():
+    f, (*_, x), gradients, _ = of_gradients()
+    start = jax.jit(f.init)(KEY, x)
+    assert_identical(*[jax.jit(gradient)(*start, x) for gradient in gradients])
 
 
 def test_what_differs_is_not_shared():

@@ -89,8 +89,14 @@ class _Form:
     @property
     def static(self) -> Any:
         """All that it is, for a key."""
-        leaves = [(x.position,) if type(x) is _Place else [x] for x in self.leaves]
-        return leaves, self.treedef
+        rest = [x for x in self.leaves if type(x) is not _Place]
+        return self.positions, rest, self.treedef
+
+    @property
+    def positions(self) -> str:
+        """Which array each leaf is; a text, of which the key is soon told."""
+        places = [x.position if type(x) is _Place else "" for x in self.leaves]
+        return ",".join(map(str, places))
 
     def join(self, arrays: Sequence[Any]) -> Any:
         """The tree with these arrays."""

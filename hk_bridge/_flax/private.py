@@ -55,19 +55,21 @@ def is_staged(value: Any) -> bool:
 def are_staged_here(values: list[Any]) -> bool:
     """Whether `values` are arrays of the program that is being traced, not of another
     around it: a loop or a branch takes those in the order in which it uses them."""
-    if _trace_context is None or not all(map(is_staged, values)):
+    if _trace_context is None or _Staged is None:
         return False
     trace = _trace_context.trace
     while hasattr(trace, "parent_trace") and type(trace).__name__ in _OF_GRADIENTS:
         trace = trace.parent_trace
-    return all(_primal(value)._trace is trace for value in values)
+    primals = map(_primal, values)
+    return all(isinstance(x, _Staged) and x._trace is trace for x in primals)
 
 
 _OF_GRADIENTS = ("JVPTrace", "LinearizeTrace")
 
 
 def _primal(value: Any) -> Any:
-    while hasattr(value, "primal"):
+    # JAX takes long to say that a tracer has no such attribute.
+    while type(value) is not _Staged and hasattr(value, "primal"):
         value = value.primal
     return value
 

@@ -62,6 +62,7 @@ class Native:
 
     def __init__(self, run: Any, args: Any, kwargs: Any, context: Any):
         self._module: Any = context.module
+        self.name = str(self._module.module_name)
         self._run, self._args, self._kwargs = run, args, kwargs
         self._context = context
         self._frame: Any = base.current_frame()
@@ -70,10 +71,6 @@ class Native:
         self._before: dict[int, dict[str, Any]] = {}  # what each of them held
         self._saved: Any = None
         self._seen: Any = None
-
-    @property
-    def name(self) -> str:
-        return str(self._module.module_name)
 
     @property
     def title(self) -> str:
@@ -119,8 +116,8 @@ class Native:
 
     def parts(self) -> Any:
         config = () if private.get_config is None else vars(private.get_config())
-        context = self._context
-        return context.orig_class, context.method_name, self._keys is None, config
+        context, keyed = self._context, self._keys is not None
+        return context.orig_class, context.method_name, keyed, config, seen.policies()
 
     def _outline(self, value: Any) -> Any:
         """What there is of `value`, with modules by what they hold and not by name."""

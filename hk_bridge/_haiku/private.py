@@ -3,6 +3,8 @@
 What each is for is said where it is used; `tests/test_doors.py` has a canary of each.
 """
 
+from typing import Any
+
 from hk_bridge import _private
 
 _private.require(
@@ -37,5 +39,14 @@ get_config = _private.optional(
 NonEmptyStateError = _private.optional(
     "haiku._src.base:NonEmptyStateError", "to be told that hk.transform keeps no state"
 )
+
+
+def policies_by_class() -> Any:
+    """The policies set in this thread, by what Haiku keeps for a class.
+
+    None if nothing tells. A new object takes its place where Haiku's tests reset it."""
+    return _private.find("haiku._src.mixed_precision:_thread_local_state._cls_policy")
+
+
 # No release has to have it.
 assert_jax_usage = _private.find("haiku._src.base:assert_jax_usage")

@@ -9,6 +9,8 @@ Private in Haiku (since dm-haiku 0.0.16), and used here since there is no public
 * `haiku._src.module.interceptor_stack` and
   `haiku._src.mixed_precision._mixed_precision_interceptor`: nothing public tells
   whether somebody intercepts;
+* `haiku._src.mixed_precision._thread_local_state._cls_policy`: nothing public tells
+  which classes have a policy;
 * `haiku._src.config.get_config`: only a setter tells whether modules have a text.
 """
 
@@ -129,9 +131,20 @@ def is_observed() -> bool:
 
 
 def is_intercepted() -> bool:
-    """Whether there is another interceptor than that of `share_traces`."""
+    """Whether there is another interceptor than that of `share_traces`.
+
+    Haiku's own for policies does what `policies` tells."""
     stack = private.interceptor_stack
-    return stack is None or not all(isinstance(x, Sharing) for x in stack)
+    if stack is None:
+        return True
+    others = [x for x in stack if not isinstance(x, Sharing)]
+    return bool(others) and (others != [private.policies] or policies() is None)
+
+
+def policies() -> tuple[Any, ...] | None:
+    """Each class that has a policy, with it; None if nothing tells."""
+    found = private.policies_by_class()
+    return None if found is None else tuple(found.items())
 
 
 class Sharing:

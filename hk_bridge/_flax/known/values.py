@@ -187,10 +187,11 @@ def _tree(value: Any, ask: Asking) -> Any:
     if data is None:
         return jax.tree_util.PyTreeDef, None
     kind, auxiliary = data
-    children = [_tree(child, ask) for child in value.children()]
+    children = [None if c == _LEAF else _tree(c, ask) for c in value.children()]
     return jax.tree_util.PyTreeDef, named(kind), ask.key(auxiliary), *children
 
 
+_LEAF = jax.tree.structure(0)
 _WRAPPERS: tuple[Any, ...] = (
     *(type(jax.jit(lambda x: x)), jax.custom_jvp, jax.custom_vjp),
 )
