@@ -893,6 +893,18 @@ def test_without_state_calls_init_directly():
     assert frames[inits[1]] in transform.without_state.__code__.co_consts
 
 
+def test_who_counts_keys_puts_another_function_there():
+    found = [base.next_rng_key_internal]
+
+    def forward():
+        found.append(base.next_rng_key_internal)
+        return hk.next_rng_key()
+
+    hk.transform(hk.experimental.optimize_rng_use(forward)).init(KEY)
+    assert found[0] is not found[1]
+    assert found[0] is found[2]
+
+
 def test_hooks_in_force_can_be_told():
     def forward():
         creator = lambda next_creator, *args: next_creator(*args[:3])

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import gc
 import logging
+import operator
 import sys
 from typing import Any
 import weakref
@@ -27,6 +28,7 @@ import pytest
 import hk_bridge
 from hk_bridge import FlaxModule
 from hk_bridge import _abstract
+from hk_bridge import _flax
 from hk_bridge._flax import private
 from hk_bridge._proof import program as _program
 
@@ -202,6 +204,62 @@ class Mutable:
 
     def __getitem__(self, key):
         return self.scale
+
+
+def says(module):
+    return module.size, getattr(module, "size", None), getattr(nn, module.act)
+
+
+def says_how_it_begins(module):
+    return [getattr(module, f"block_{i}") for i in range(3)]
+
+
+def of_a_variable(module, by="name"):
+    return getattr(module, by)
+
+
+def of_a_row(module):
+    return [operator.attrgetter for _ in ("name",)]
+
+
+def of_a_text_filled_in(module, by="me"):
+    return getattr(module, f"na{by}"), getattr(module, "na%s" % by)  # noqa: UP031
+
+
+def of_a_format(module):
+    return "{0.name}".format(module)  # noqa: UP030, UP032
+
+
+def of_a_pattern(module):
+    match module:
+        case nn.Module(name=found):
+            return found
+
+
+def of_a_partial(module, by="size"):
+    return list(map(functools.partial(getattr, module), [by]))
+
+
+def of_a_getter(module, by="size"):
+    return operator.attrgetter(by)(module)
+
+
+another_name = nn.Module.get_variable
+yet_another = getattr
+REACHES = [
+    of_a_variable, of_a_row, of_a_text_filled_in, of_a_format, of_a_pattern,
+    of_a_partial, of_a_getter, lambda module: another_name(module),
+    lambda module, by: yet_another(module, by),
+]  # fmt: skip
+
+
+def test_code_that_may_reach_a_name_has_no_key():
+    watched = frozenset({"name", "get_variable"})
+    for function in (says, says_how_it_begins):
+        assert _flax.key_of(function, watched=watched) is not None
+    for function in REACHES:
+        assert _flax.key_of(function) is not None
+        assert _flax.key_of(function, watched=watched) is None, function
 
 
 def mutated():
@@ -582,6 +640,20 @@ class Precise(nn.Module):
         return {"low": y}
 
 
+class Writes(nn.Module):
+    """Writes into an argument."""
+
+    @nn.compact
+    def __call__(self, x, cache):
+        cache["y"] = nn.Dense(4)(x)
+        return x
+
+
+def written(net, x, i):
+    cache = {"y": x}
+    return net(x, cache) + cache["y"]
+
+
 def precisely(net, x, i):
     with jax.default_matmul_precision("float32" if i % 2 else "bfloat16"):
         return net(x)
@@ -688,6 +760,7 @@ RIGHT = {
     "one_output_twice": (Twice(), lambda net, x, i: net(x)[0] is net(x)[1]),
     "hidden_outputs": (Hyper(), lambda net, x, i: net(x)(2.0)),
     "contexts": (Precise(), precisely),
+    "written": (Writes(), written),
     "linear": by_method(with_linear),
     "parameter": by_method(with_parameter),
     "key": by_method(with_key),

@@ -203,7 +203,11 @@ def of_a_policy(module, x):
     return 1.0 if hk.mixed_precision.current_policy() is None else 2.0
 
 
+ATTRIBUTE = "name"
+where = hk.experimental.current_name
 LOOKS = {
+    "unsaid": lambda m, x: number(getattr(m, ATTRIBUTE)),
+    "alias": lambda m, x: number(where()),
     "name": lambda m, x: number(m.name),
     "module_name": lambda m, x: number(m.module_name),
     "getattr": lambda m, x: number(getattr(m, "name")),  # noqa: B009
@@ -357,7 +361,72 @@ def mixed(x):
     return x
 
 
+class Box:
+    flag = 1
+
+
+class Gives(hk.Module):
+    """Writes into what it is given, or gives what others may write."""
+
+    def __init__(self, do, name=None):
+        super().__init__(name)
+        self.do = do
+
+    def __call__(self, x, given):
+        return hk.Linear(4)(x), self.do(x, given)
+
+
+def given(do, make, write):
+    """Gives each module a thing, and writes into what it gives."""
+
+    def forward(x):
+        for i in range(6):
+            thing = make(x)
+            x, out = Gives(do)(x, thing)
+            x = x * write(thing, out, i)
+        return x
+
+    return forward
+
+
+def do_mark(x, box):
+    box.flag = 2
+
+
+def do_put(x, cache):
+    cache["x"] = 2 * x
+
+
+def write_flag(_, box, i):
+    box.flag += i
+    return box.flag
+
+
+def write_set(_, numbers, i):
+    numbers.add(i)
+    return len(numbers)
+
+
+def write_list(given, numbers, i):
+    numbers.append(i)
+    return len(given)
+
+
+def texts(x):
+    for i in range(6):
+        module = Calls(lambda m, x: number(repr(m)[:-2]), name=f"a_{10 * i}")
+        x = module(x)
+    return x
+
+
 FORWARDS = {
+    "object_written": given(do_mark, lambda x: Box(), lambda box, _, i: box.flag),
+    "dict_written": given(do_put, lambda x: {"x": x}, lambda d, _, i: d["x"]),
+    "object_out": given(lambda x, _: Box(), lambda x: x, write_flag),
+    "set_out": given(lambda x, _: {1}, lambda x: x, write_set),
+    "list_through": given(lambda x, y: y, lambda x: [x], write_list),
+    "texts": texts,
+    "keys_counted": hk.experimental.optimize_rng_use(stack(lambda i: Block())),
     "twice": twice,
     "calls_kept": calls_kept,
     "tied": tied,

@@ -185,7 +185,9 @@ def number(text):
     return float(len(text)) + float(ord(text[-1]))
 
 
+ATTRIBUTE = "name"
 LOOKS = {
+    "unsaid": lambda m: number(str(getattr(m, ATTRIBUTE))),
     "name": lambda m: number(m.name),
     "getattr": lambda m: number(getattr(m, "name")),  # noqa: B009
     "path": lambda m: number(m.path[-1]),
@@ -442,6 +444,32 @@ class Same(nn.Module):
         return (2.0 * y, q) if q is kv else (y + kv, kv)
 
 
+class Aliased(nn.Module):
+    """Reaches what is not in the key by another name."""
+
+    where = nn.Module.path
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(4)(x) * number("".join(self.where))
+
+
+class Writes(nn.Module):
+    @nn.compact
+    def __call__(self, x, cache):
+        cache["x"] = nn.Dense(4)(x)
+        return x
+
+
+class Written(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        cache = {"x": x}
+        for _ in range(6):
+            x = Writes()(x, cache) + cache["x"]
+        return x
+
+
 RATED = functools.partial(Block, 0.5)
 MODULES = {
     "twice": Twice(RATED),
@@ -452,6 +480,8 @@ MODULES = {
     "key_in_setup": Stack(lambda i: KeyInSetup()),
     "state_in_setup": Stack(lambda i: StateInSetup()),
     "cache": Twice(Cache),
+    "aliased": Stack(lambda i: Aliased()),
+    "written": Written(),
     "super": Stack(lambda i: Super()),
     "given": Gives(),
     "closes": Closes(),

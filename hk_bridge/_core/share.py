@@ -42,13 +42,15 @@ def share_traces() -> Iterator[Report]:
     Sharing steps aside by itself: at init and outside of `jax.jit`; for a configuration
     that holds arrays, or anything not known to be a value; for code whose global names
     stand for lists, dicts or objects, which may change between two calls; for outputs
-    that hold arrays where JAX does not see them; for code inside a bridged module that
-    asks Haiku for anything; with `mutable=` or `capture_intermediates=`; and while
-    hooks of Haiku, or interceptors of Haiku or Flax, are in force. Submodules and Haiku
-    modules are not shared either if their code mentions a name, a path or a parent, if
-    they hold or use modules from elsewhere, or if they draw keys inside of `nn.remat`,
-    `hk.remat` and their kin. Submodules of one NNX module are not shared:
-    NNX has no interceptors, so nothing tells when one calls another.
+    that hold arrays where JAX does not see them, or objects that may be written; for
+    code that writes into its arguments, or returns a list or dict that it was given;
+    for code inside a bridged module that asks Haiku for anything; with `mutable=` or
+    `capture_intermediates=`; and while hooks of Haiku, or interceptors of Haiku or
+    Flax, are in force. Submodules and Haiku modules are not shared either if their code
+    mentions a name, a path or a parent, if they hold or use modules from elsewhere, or
+    if they draw keys inside of `nn.remat`, `hk.remat` and their kin. Submodules of one
+    NNX module are not shared: NNX has no interceptors, so nothing tells when one calls
+    another.
 
     Returns:
       A context manager. It gives a report, which is complete when the block is over:
@@ -100,6 +102,9 @@ class _Bridged:
         if not side.may_share():
             return _errors.SEEN
         return _errors.INTERCEPTED if _flax.is_intercepted() else None
+
+    def arguments(self) -> Any:
+        return self._call[3:]
 
     def inputs(self) -> Any:
         plan, variables, side, args, kwargs = self._call

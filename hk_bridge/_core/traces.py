@@ -39,6 +39,9 @@ class Call(Protocol):
     def refusal(self) -> str | None:
         """Why this call is not shared, as far as that can be told at once."""
 
+    def arguments(self) -> Any:
+        """What the caller gives, which code may write into."""
+
     def inputs(self) -> Any:
         """All that goes in, as a tree."""
 
@@ -63,8 +66,8 @@ class Call(Protocol):
         """Takes back what `draw` drew, since the code runs after all."""
 
     def apart(self, inputs: Any, drawn: Any, keys: Sequence[Any]) -> tuple[Any, Any]:
-        """Runs the code on `inputs`: what comes out, as a tree, and what else there is
-        to say of it, which holds no arrays."""
+        """Runs the code on `inputs`: what comes out, as a tree that begins with the
+        output, and what else there is to say of it, which holds no arrays."""
 
     def result(self, output: Any, said: Any) -> Any:
         """The result, of what comes out of `apart`."""
@@ -111,6 +114,25 @@ def _split(tree: Any) -> tuple[list[Any], _Form]:
     places = {key: _Place(index) for index, key in enumerate(arrays)}
     rest = [places.get(id(leaf), leaf) for leaf in leaves]
     return list(arrays.values()), _Form(rest, treedef)
+
+
+def _containers(tree: Any) -> list[int]:
+    """The lists and dicts in `tree`, by their ids."""
+    found: list[int] = []
+
+    def is_leaf(node: Any) -> bool:
+        if isinstance(node, (list, dict)):
+            found.append(id(node))
+        return False
+
+    jax.tree.leaves(tree, is_leaf=is_leaf)
+    return found
+
+
+def _as_it_is(tree: Any) -> Any:
+    """What differs once something was written into `tree`."""
+    arrays, form = _split(tree)
+    return list(map(id, arrays)), _flax.key_of(form.static)
 
 
 @jax.tree_util.register_pytree_node_class
@@ -200,7 +222,7 @@ class Traces:
         return call.as_ever()
 
     def _first(self, call: Call, key: Any, held: Any) -> Any:
-        before = self._count + 1
+        before, given = self._count + 1, _as_it_is(call.arguments())
         result = self._as_ever(call, _errors.FIRST)
         patience = 0 if self._count > before else call.patience
         entry = _Entry(call.drawn(), self._inside, patience, patience)
@@ -208,6 +230,8 @@ class Traces:
             entry.refused = _errors.KEYS_INSIDE
         elif _flax.key_of(call.held(), watched=call.watched) != held:
             entry.refused = _errors.CHANGED
+        elif _as_it_is(call.arguments()) != given:
+            entry.refused = _errors.WRITES
         self._entries[key] = entry
         return result
 
@@ -240,10 +264,16 @@ def _function(entry: _Entry) -> Callable[..., _Results]:
     def pure(arrays: Sequence[Any], keys: Sequence[Any]) -> _Results:
         assert entry.now is not None
         call, form = entry.now
-        output, said = call.apart(form.join(arrays), entry.drawn, keys)
-        results = _Results(*_split(output))
-        if _flax.key_of(results.form.static) is None:
-            raise TypeError("A leaf that is no array may hold a tracer of this trace.")
+        inputs = form.join(arrays)
+        output, said = call.apart(inputs, entry.drawn, keys)
+        results, made = _Results(*_split(output)), _containers(output[0])
+        if len({*made}) < len(made) or not {*made}.isdisjoint(_containers(inputs)):
+            raise TypeError("A list or dict comes out twice, or was given.")
+        rest = [leaf for leaf in results.form.leaves if type(leaf) is not _Place]
+        if _flax.key_of(results.form.static) is None or not all(
+            map(_flax.is_fixed, rest)
+        ):
+            raise TypeError("A leaf is no array, and may be written or hold a tracer.")
         results.form.said = said
         return results
 

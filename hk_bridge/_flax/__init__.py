@@ -33,6 +33,7 @@ from hk_bridge._flax.kinds import run as run
 from hk_bridge._flax.kinds import specs as specs
 from hk_bridge._flax.kinds import streams as streams
 from hk_bridge._flax.kinds import unbound as unbound
+from hk_bridge._flax.known import is_fixed as is_fixed
 from hk_bridge._flax.known import key_of as key_of
 from hk_bridge._flax.mesh import explicit_mesh as explicit_mesh
 from hk_bridge._flax.mesh import is_about_sharding as is_about_sharding

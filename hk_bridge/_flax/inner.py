@@ -142,6 +142,9 @@ class Inner:
         extra = vars(module).keys() - _OF_EACH - _names(type(module))
         return _errors.ATTRIBUTES if extra else None
 
+    def arguments(self) -> Any:
+        return self._args, self._kwargs
+
     def inputs(self) -> Any:
         scope = self._scope
         root, size = scope.root, len(scope.root._root_path)

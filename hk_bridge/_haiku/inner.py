@@ -5,7 +5,8 @@ of the transform. So an equal one of another name may take its trace.
 
 Private in Haiku (since dm-haiku 0.0.16): `haiku._src.base.current_frame`, and of it
 `params`, `state`, `rng_stack`, `module_stack` and `evolve`; `frame_stack`, `StatePair`,
-`param_getter_stack`; `hk.Module._submodules`. Haiku's own `hk.remat` and `hk.scan` do
+`param_getter_stack`, `next_rng_key_internal`; `hk.Module._submodules` and `_auto_repr`.
+Haiku's own `hk.remat` and `hk.scan` do
 the same by `haiku._src.stateful`, with all that the transform has.
 """
 
@@ -42,6 +43,9 @@ _PLACE = frozenset([
 _OF_EACH = {"name", "module_name", "_submodules", "_creation_frame_id", "_auto_repr"}
 
 _NO = object()
+# While `hk.experimental.optimize_rng_use` counts the keys that code asks for, it puts
+# another function there.
+_NEXT_KEY = private.next_rng_key_internal
 
 
 @contextlib.contextmanager
@@ -79,8 +83,13 @@ class Native:
     def refusal(self) -> str | None:
         if seen.is_intercepted():
             return _errors.INTERCEPTED
+        if getattr(base, "next_rng_key_internal", None) is not _NEXT_KEY:
+            return _errors.COUNTED
         hooks = has_creators() or has_state_creators() or sees_state()
         return _errors.SEEN if hooks or base.param_getter_stack else None
+
+    def arguments(self) -> Any:
+        return self._args, self._kwargs
 
     def inputs(self) -> Any:
         frame, name = self._frame, self.name
@@ -184,7 +193,7 @@ class Native:
         own_params = {name + rest: bundle for rest, bundle in params.items()}
         sequence = None if self._keys is None else Drawn(keys)
         frame = self._frame.evolve(own_params, own_state, sequence)
-        with base.frame_stack(frame):
+        with base.frame_stack(frame), self._without_texts():
             output = self._context.orig_method(*args, **kwargs)
         if sequence is not None and sequence.left:
             raise TypeError("It draws fewer keys than an equal call.")
@@ -202,6 +211,16 @@ class Native:
         }
         called = tuple(map(self._submodules, self._parts))
         return (output, changed), (called, self._set())
+
+    @contextlib.contextmanager
+    def _without_texts(self) -> Iterator[None]:
+        """Has `repr` fail: the text of a module says how it is called."""
+        texts = [vars(part).pop("_auto_repr", None) for part in self._parts]
+        try:
+            yield
+        finally:
+            for part, text in zip(self._parts, texts, strict=True):
+                vars(part)["_auto_repr"] = text
 
     def _submodules(self, part: Any) -> tuple[str, ...]:
         """The modules that `part` has called, by what follows the name of this one."""

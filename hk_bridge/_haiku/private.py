@@ -36,6 +36,9 @@ policies = _private.optional(
 get_config = _private.optional(
     "haiku._src.config:get_config", "to build modules, which all have a text"
 )
+next_rng_key_internal = _private.optional(
+    "haiku._src.base:next_rng_key_internal", "to share modules while keys are counted"
+)
 NonEmptyStateError = _private.optional(
     "haiku._src.base:NonEmptyStateError", "to be told that hk.transform keeps no state"
 )

@@ -46,7 +46,7 @@ _PLAIN_BASES: tuple[Any, ...] = (object, abc.ABC, typing.Generic, typing.Protoco
 def class_(cls: type, ask: Ask) -> Any:
     """A class by what it and its bases hold now."""
     if is_official(cls):
-        return official_key(cls)
+        return official_key(cls, ask)
     if not cls.__flags__ & _MADE_BY_PYTHON:
         return ref(cls)  # of C: nobody can write into it
     if not is_official(type(cls)):
@@ -62,7 +62,7 @@ def class_(cls: type, ask: Ask) -> Any:
         hidden = hidden | _OF_EACH_MODULE
     for base in cls.__mro__:
         if is_official(base):
-            parts.append(official_key(base))
+            parts.append(official_key(base, ask))
             continue
         for name, value in vars(base).items():
             if name not in hidden:

@@ -32,8 +32,10 @@ def function(value: types.FunctionType, ask: Ask) -> Any:
     code, is_stable = value.__code__, is_stable_code(value)
     if is_stable and value.__module__ in CHANGING:
         raise Unknown
+    if is_stable and value.__name__ in ask.watched:
+        raise Unknown  # by another name than its own
     if is_stable and is_official(value):
-        return official_key(value)
+        return official_key(value, ask)
     if id(value) in ask.seen:
         return "seen", ask.seen[id(value)]
     ask.seen[id(value)] = len(ask.seen)
@@ -67,7 +69,7 @@ def _held(value: types.FunctionType, ask: Ask) -> tuple[Any, Any]:
 def _loaded(value: types.FunctionType, ask: Ask) -> tuple[Any, ...]:
     """What the global names of a function stand for now."""
     loads, names = _loads.loads(value.__code__), value.__globals__
-    if loads.writes or not ask.watched.isdisjoint(loads.mentions):
+    if loads.writes or loads.reaches(ask.watched):
         raise Unknown
     found = [
         None
@@ -116,6 +118,8 @@ def _global(names: dict[str, Any], chain: _loads.Chain, ask: Ask) -> Any:
         value = vars(builtins).get(name, MISSING)
         if value is MISSING or name in _REACHING:
             raise Unknown
+        if value is getattr:
+            return None  # what it is asked for was read with the code
     return _attribute(value, rest, ask)
 
 

@@ -17,6 +17,11 @@ _STABLE = frozenset([
 ])  # fmt: skip
 # Their functions tell of the thread, or of the calls before.
 CHANGING = ("haiku._src.mixed_precision",)
+# By these, code reaches attributes that it does not mention.
+REFLECTING = frozenset([
+    "__getattribute__", "attrgetter", "methodcaller", "getmembers",
+    "getmembers_static", "getattr_static", "asdict", "astuple",
+])  # fmt: skip
 MISSING: Any = object()
 ref = weakref.ref
 
@@ -72,8 +77,10 @@ def is_official(value: Any) -> bool:
     return True
 
 
-def official_key(value: Any) -> Any:
+def official_key(value: Any, ask: Ask) -> Any:
     """By identity: equality may be coarse, as that of `jnp.float32`."""
+    if getattr(value, "__name__", None) in ask.watched:
+        raise Unknown  # by another name than its own
     return "of a library", id(value)  # which stays its own, as it is kept alive
 
 
@@ -94,4 +101,4 @@ def named(cls: type) -> Any:
     """A class of which only the name matters, being a library's or Python's."""
     if not is_official(cls):
         return ref(cls)
-    return official_key(cls)
+    return "of a library", id(cls)

@@ -1,9 +1,11 @@
 """The names that code loads from outside of itself, read from its bytecode."""
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
 import dis
+import re
 import types
 from typing import Any
 import weakref
@@ -18,6 +20,7 @@ _NOTHING = {"CACHE", "EXTENDED_ARG", "NOP", "PRECALL"}
 _WRITTEN = {"STORE_ATTR", "DELETE_ATTR", "COPY"}
 _WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
 _WRITES_HELD = {"STORE_DEREF", "DELETE_DEREF"}
+_FIELD = re.compile(r"\{[^{}]*\.(\w+)")  # `"{0.name}".format(module)`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Loads:
       own: names of the bodies of classes, which come before global ones.
       writes: whether it may change what it loads, or loads what cannot be told.
       mentions: all names of globals and attributes, and texts that may be such.
+      beginnings: of the names of attributes that `getattr` is asked for and the code
+        does not say in full; `""` where it says nothing of one.
     """
 
     names: tuple[Chain, ...]
@@ -39,6 +44,14 @@ class Loads:
     own: frozenset[str]
     writes: bool
     mentions: frozenset[str]
+    beginnings: frozenset[str]
+
+    def reaches(self, watched: frozenset[str]) -> bool:
+        """Whether the code may mention one of these names."""
+        begun = tuple(self.beginnings)
+        return not watched.isdisjoint(self.mentions) or any(
+            name.startswith(begun) for name in watched
+        )
 
 
 _memory: dict[int, tuple["weakref.ref[types.CodeType]", Loads]] = {}
@@ -58,6 +71,7 @@ def _read(code: types.CodeType) -> Loads:
     names: dict[Chain, None] = {}
     held: dict[str, dict[Chain, None]] = {name: {} for name in code.co_freevars}
     imported: dict[tuple[str, str], None] = {}
+    beginnings: set[str] = set()
     writes, own = False, {"__annotations__"}
     for part, outer in _parts(code, frozenset(code.co_freevars)):
         found = [i for i in dis.get_instructions(part) if i.opname not in _NOTHING]
@@ -66,6 +80,8 @@ def _read(code: types.CodeType) -> Loads:
         for at, instruction in enumerate(found):
             kind, name = instruction.opname, instruction.argval
             if kind in _GLOBAL:
+                if name == "getattr":
+                    beginnings.add(_beginning(found, at))
                 chain, written = _attributes(found, at)
                 names[name, *chain] = None
                 writes |= written
@@ -82,10 +98,19 @@ def _read(code: types.CodeType) -> Loads:
             else:
                 writes |= kind in _WRITES or (kind in _WRITES_HELD and name in outer)
     codes = [part for part, _ in _parts(code, frozenset())]
-    texts = {c for part in codes for c in part.co_consts if isinstance(c, str)}
+    texts = {text for part in codes for text in _texts(part.co_consts)}
+    texts.update([name for text in texts for name in _FIELD.findall(text)])
     mentions = frozenset(texts).union(*[part.co_names for part in codes])
     each = {name: tuple(chains) for name, chains in held.items()}
-    return Loads(tuple(names), each, tuple(imported), frozenset(own), writes, mentions)
+    return Loads(
+        names=tuple(names),
+        held=each,
+        imported=tuple(imported),
+        own=frozenset(own),
+        writes=writes,
+        mentions=mentions,
+        beginnings=frozenset(beginnings - {_SAID}),
+    )
 
 
 def _parts(
@@ -107,3 +132,38 @@ def _attributes(found: list[Any], at: int) -> tuple[Chain, bool]:
             return tuple(chain), instruction.opname in _WRITTEN
         chain.append(instruction.argval)
     return tuple(chain), False
+
+
+def _texts(constants: Iterable[Any]) -> Iterator[str]:
+    """The texts in constants of code, which may be rows of others."""
+    for constant in constants:
+        if isinstance(constant, str):
+            yield constant
+        elif isinstance(constant, (tuple, frozenset)):
+            yield from _texts(constant)
+
+
+_SAID = "."  # no name begins so
+
+
+def _beginning(found: list[Any], at: int) -> str:
+    """How the name begins that the `getattr` at `at` looks up, if it is not said.
+
+    What it looks at is a variable, or attributes of one, or a global name: a module of
+    a library has no attribute that is watched."""
+    rest = iter(found[at + 1 :])
+    first = next((i for i in rest if i.opname != "PUSH_NULL"), None)
+    if first is None or not first.opname.startswith("LOAD_"):
+        return ""
+    if first.opname in _GLOBAL:
+        return _SAID
+    after = (i for i in rest if i.opname not in _ATTRIBUTE)
+    name, then = next(after, None), next(rest, None)
+    if name is None or then is None or name.opname != "LOAD_CONST":
+        return ""
+    if not isinstance(name.argval, str) or then.opname in _ATTRIBUTE:
+        return ""
+    if then.opname == "CALL":
+        return _SAID
+    # Of a text that is filled in, the part before; the code may say the rest.
+    return re.split("[%{]", name.argval)[0]

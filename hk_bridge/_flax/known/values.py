@@ -28,6 +28,7 @@ import numpy as np
 from hk_bridge._flax.known import classes
 from hk_bridge._flax.known import functions
 from hk_bridge._flax.known.library import MISSING
+from hk_bridge._flax.known.library import REFLECTING
 from hk_bridge._flax.known.library import Unknown
 from hk_bridge._flax.known.library import is_official
 from hk_bridge._flax.known.library import is_stable
@@ -53,7 +54,8 @@ def key_of(
     True
     """
     try:
-        key: Hashable = Asking(by_type, watched).key(value)
+        every = watched and watched | REFLECTING
+        key: Hashable = Asking(by_type, every).key(value)
     except Exception:  # to look at an object may run code of its own
         return None
     return key
@@ -91,7 +93,7 @@ class Asking:
             if isinstance(value, kinds):
                 return of_kind(value, self)
         if is_official(value):
-            return official_key(value)
+            return official_key(value, self)
         if isinstance(value, _WRAPPERS):
             return functions.wrapper(value, self)
         return classes.instance(value, self)
@@ -169,6 +171,8 @@ def _method(value: Any, ask: Asking) -> Any:
 
 def _builtin(value: Any, ask: Asking) -> Any:
     owner: Any = value.__self__
+    if value is getattr and ask.watched:
+        raise Unknown
     if isinstance(owner, (types.ModuleType, types.NoneType)):
         return ref(value)
     raise Unknown  # bound to an object, which may change
