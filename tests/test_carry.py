@@ -232,6 +232,190 @@ def test_what_differs_is_told():
     assert len(report.left) == len(report.missing) == 2
 
 
+class Doubled(hk.Linear):
+    def __call__(self, x):
+        return 2 * super().__call__(x)
+
+
+def flaxs_batch_norm(x):
+    norm = ours.BatchNorm(momentum=0.99, epsilon=1e-5)
+    return norm(x, use_running_average=False)
+
+
+DIFFER = {
+    "stride": (
+        lambda x: hk.Conv2D(3, 2, stride=2)(x),
+        lambda x: ours.Conv(3, (2, 2))(x),
+        "stride=(2, 2) in Haiku, (1, 1) in Flax",
+    ),
+    "rate": (
+        lambda x: hk.Conv2D(3, 2, rate=2)(x),
+        lambda x: ours.Conv(3, (2, 2))(x),
+        "kernel_dilation=(2, 2) in Haiku, (1, 1) in Flax",
+    ),
+    "padding": (
+        lambda x: hk.Conv2D(3, 2, padding="VALID")(x),
+        lambda x: ours.Conv(3, (2, 2))(x),
+        "padding=VALID in Haiku, SAME in Flax",
+    ),
+    "output_shape": (
+        lambda x: hk.Conv2DTranspose(3, 2, 2, output_shape=9)(x),
+        lambda x: ours.ConvTranspose(3, (2, 2), (2, 2))(x),
+        "output_shape=(9, 9) in Haiku, None in Flax",
+    ),
+    "axis": (
+        lambda x: hk.LayerNorm((1, 2, 3), True, True, use_fast_variance=True)(x),
+        lambda x: ours.LayerNorm(epsilon=1e-5)(x),
+        "axis=(1, 2, 3) in Haiku, (-1,) in Flax",
+    ),
+    "param_axis": (
+        lambda x: hk.RMSNorm(-1, param_axis=1)(x[..., 0]),
+        lambda x: ours.RMSNorm(epsilon=1e-5)(x[..., 0]),
+        "param_axis=(1,) in Haiku, (-1,) in Flax",
+    ),
+    "decay": (
+        lambda x: hk.BatchNorm(True, True, 0.9)(x, is_training=True),
+        flaxs_batch_norm,
+        "mean_ema.decay=0.9 in Haiku, 0.99 in Flax",
+    ),
+    "subclass": (
+        lambda x: Doubled(3)(x),
+        lambda x: ours.Dense(3)(x),
+        "Doubled has a __call__ of its own",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIFFER)
+def test_whatever_differs_is_told(name):
+    old, new, text = DIFFER[name]
+    old, new = map(hk.transform_with_state, (old, new))
+    params, state = jax.eval_shape(old.init, KEY, IMAGE)
+    params, state = jax.tree.map(lambda x: np.zeros(x.shape), (params, state))
+    *_, report = carry(old, params, state, new, IMAGE)
+    assert not report.ok
+    assert text in report.pairs[0].differs
+
+
+ALIKE = {
+    "axis": (
+        lambda x: hk.LayerNorm(slice(3, None), True, True, use_fast_variance=True)(x),
+        lambda x: ours.LayerNorm(epsilon=1e-5)(x),
+    ),
+    "param_axis": (
+        lambda x: hk.RMSNorm(3, param_axis=3)(x),
+        lambda x: ours.RMSNorm(epsilon=1e-5)(x),
+    ),
+    "padding": (
+        lambda x: hk.Conv2D(3, 1, padding="VALID")(x),
+        lambda x: ours.Conv(3, (1, 1))(x),
+    ),
+    "pairs": (
+        lambda x: hk.Conv2D(3, 2, padding=[(0, 1), (1, 0)])(x),
+        lambda x: ours.Conv(3, (2, 2), padding=((0, 1), (1, 0)))(x),
+    ),
+    "stride": (
+        lambda x: hk.Conv2D(3, 2, stride=2, rate=1, data_format="NHWC")(x),
+        lambda x: ours.Conv(3, (2, 2), strides=2)(x),
+    ),
+    "group": (
+        lambda x: hk.GroupNorm(2, axis=slice(1, None))(x),
+        lambda x: ours.GroupNorm(group_size=2, use_fast_variance=False)(x),
+    ),
+    "subclass": (
+        lambda x: type("Renamed", (hk.Linear,), {})(3)(x),
+        lambda x: ours.Dense(3)(x),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_what_is_only_written_in_another_way_is_no_difference(name):
+    old, new = map(hk.transform, ALIKE[name])
+    params, _ = trained(hk.transform_with_state(ALIKE[name][0]), IMAGE)
+    made, _, report = carry(old, params, None, new, IMAGE)
+    assert report.ok, report
+    one, two = old.apply(params, None, IMAGE), new.apply(made, None, IMAGE)
+    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+
+
+# Names that were chosen, where the order of calls is another.
+
+
+class Pair(hk.Module):
+    def __init__(self, dense, turned, name=None):
+        super().__init__(name)
+        self.query, self.key = dense(6, name="query"), dense(6, name="key")
+        self.turned = turned
+
+    def __call__(self, x):
+        both = {}
+        for name in ("key", "query") if self.turned else ("query", "key"):
+            both[name] = getattr(self, name)(x)
+        return 2 * both["query"] - both["key"]
+
+
+class FlaxPair(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        k = nn.Dense(6, name="key")(x)
+        return 2 * nn.Dense(6, name="query")(x) - k
+
+
+def pairs(first, second):
+    return lambda x: second()(first()(x))
+
+
+def named(dense, turned):
+    def forward(x):
+        blocks = [Pair(dense, False, name=name) for name in ("one", "two")]
+        made = [block(x) for block in (blocks[::-1] if turned else blocks)]
+        one, two = made[::-1] if turned else made
+        return one - 3 * two
+
+    return forward
+
+
+TURNED = {
+    "haiku": (
+        pairs(lambda: Pair(hk.Linear, False), lambda: Pair(hk.Linear, False)),
+        pairs(lambda: Pair(ours.Dense, True), lambda: Pair(ours.Dense, True)),
+    ),
+    "flax": (
+        pairs(lambda: Pair(hk.Linear, False), lambda: Pair(hk.Linear, False)),
+        pairs(lambda: FlaxModule(FlaxPair()), lambda: FlaxModule(FlaxPair())),
+    ),
+    "parents": (named(hk.Linear, False), named(ours.Dense, True)),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_chosen_names_come_before_the_order(name):
+    old, new = map(hk.transform, TURNED[name])
+    params, _ = trained(hk.transform_with_state(TURNED[name][0]), X)
+    made, _, report = carry(old, params, None, new, X)
+    assert report.ok, report
+    assert_identical(old.apply(params, None, X), new.apply(made, None, X))
+    back, _, report = carry(new, made, None, old, X)
+    assert report.ok, report
+    assert_identical(back, params)
+
+
+def test_doubles_in_another_order_are_not_guessed():
+    def net(dense, turned):
+        def forward(x):
+            one, small, two = dense(6), dense(3), dense(6)
+            order = [small, one, two] if turned else [one, small, two]
+            return jnp.concatenate([layer(x) for layer in order], -1)
+
+        return hk.transform(forward)
+
+    old, new = net(hk.Linear, False), net(ours.Dense, True)
+    *_, report = carry(old, old.init(KEY, X), None, new, X)
+    assert not report.ok
+    assert len(report.left) == len(report.missing) == 2
+
+
 def test_networks_without_layers():
     empty = hk.transform(lambda x: x)
     assert carry(empty, {}, None, empty, X)[:2] == ({}, {})

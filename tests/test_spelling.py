@@ -147,6 +147,27 @@ def test_a_subclass_may_take_haikus_names():
     assert list(f.init(KEY, X)["linear"]) == ["kernel"]
 
 
+def test_a_subclass_of_group_norm_may_too():
+    class Norm(ours.GroupNorm):
+        def __init__(self, groups, eps=1e-5, name=None):
+            super().__init__(num_groups=groups, epsilon=eps, name=name)
+
+    class Plain(ours.GroupNorm):
+        pass
+
+    made = lambda x: Norm(2)(x) + Norm(groups=2, eps=1e-5)(x)
+    hk.transform(made).init(KEY, X)
+    assert "write num_groups=2" in message(TypeError, lambda x: Plain(2))
+
+
+def test_another_method_has_its_own_arguments():
+    def forward(x):
+        run = lambda module, x, train: module(x, use_running_average=not train)
+        return ours.BatchNorm()(x, True, method=run)
+
+    hk.transform_with_state(forward).init(KEY, X)
+
+
 # By place.
 
 PLACES = {

@@ -217,7 +217,7 @@ def _attribute(name: str, attribute: Any) -> Any:
 
     @functools.wraps(attribute, updated=())
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_call and self._guard is not None:
+        if is_call and self._guard is not None and kwargs.get("method") is None:
             self._guard.check_call(args)
         given = signature.options(kwargs, native.parameters)
         chosen = kwargs.pop("method", None) if is_call else name

@@ -15,9 +15,11 @@ import numpy as np
 from hk_bridge import _abstract
 from hk_bridge import _layout
 from hk_bridge import _tables
+from hk_bridge.migrate._differences import differences
 from hk_bridge.migrate._recorded import Address
 from hk_bridge.migrate._recorded import Layer
 from hk_bridge.migrate._recorded import Recorded
+from hk_bridge.migrate._recorded import counted
 from hk_bridge.migrate._recorded import record
 from hk_bridge.migrate._twins.layers import twin
 
@@ -98,8 +100,9 @@ def carry(
     That is layers of Haiku for those of Flax, or back: `hk.Linear` for
     `hk_bridge.nn.Dense`, `hk.LSTM` for `hk_bridge.nn.LSTMCell`, and so on, all that
     have a `twin`; modules that both networks have keep their leaves, whatever name they
-    have now. Layers are paired in the order of their first calls, by kind and number of
-    weights. Leaves are handed over untouched, or turned as by `twin`.
+    have now. Layers are paired by kind and number of weights: those that both networks
+    call alike, by a name that was chosen (`name="query"`), then in the order of their
+    first calls. Leaves are handed over untouched, or turned as by `twin`.
 
     Args:
       old: the transformed network, `hk.transform(f)` and the like. It is run by shapes
@@ -186,24 +189,45 @@ def _same(*leaves: Any) -> Sequence[Any]:
 
 
 def _aligned(old: list[Layer], new: list[Layer]) -> list[tuple[Layer, Layer]]:
-    """The layers of the same kind and size that come in the same order; and of those
-    that do not, the ones that have no double."""
-    keys = [[(layer.kind, layer.size) for layer in layers] for layers in (old, new)]
-    matcher = difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False)
-    found = {
-        block.a + i: block.b + i
-        for block in matcher.get_matching_blocks()
-        for i in range(block.size)
-    }
+    """The layers of the same kind and size that have the same chosen names; of the
+    rest, those that come in the same order; and those that do not, but have no double.
+    """
+    found = _by_label(old, new)
     rest = [
-        [i for i in range(len(keys[0])) if i not in found],
-        [i for i in range(len(keys[1])) if i not in found.values()],
+        [i for i in range(len(old)) if i not in found],
+        [i for i in range(len(new)) if i not in found.values()],
     ]
-    for i in rest[0]:
-        same = [[k for k in rest[n] if keys[n][k] == keys[0][i]] for n in (0, 1)]
-        if len(same[0]) == len(same[1]) == 1:
-            found[i] = same[1][0]
+    keys = [
+        [(layers[i].kind, layers[i].size) for i in some]
+        for layers, some in zip((old, new), rest, strict=True)
+    ]
+    matcher = difflib.SequenceMatcher(None, *keys, autojunk=False)
+    for block in matcher.get_matching_blocks():
+        for i in range(block.size):
+            found[rest[0][block.a + i]] = rest[1][block.b + i]
+    for i, key in zip(rest[0], keys[0], strict=True):
+        if i not in found and keys[0].count(key) == keys[1].count(key) == 1:
+            found[i] = rest[1][keys[1].index(key)]
     return [(old[i], new[k]) for i, k in sorted(found.items())]
+
+
+def _by_label(old: list[Layer], new: list[Layer]) -> dict[int, int]:
+    """Where the layers are that both networks call alike, as often as each other."""
+    groups: list[dict[Any, list[int]]] = [{}, {}]
+    for group, layers in zip(groups, (old, new), strict=True):
+        for i, layer in enumerate(layers):
+            if layer.label:
+                label = tuple(map(counted, layer.label))
+                group.setdefault((layer.kind, layer.size, label), []).append(i)
+    found = {}
+    for key in groups[0].keys() & groups[1].keys():
+        some, others = groups[0][key], groups[1][key]
+        if len(some) == len(others):
+            labels = [new[k].label for k in others]
+            if sorted(labels) == sorted({old[i].label for i in some}):
+                others = [others[labels.index(old[i].label)] for i in some]
+            found |= dict(zip(some, others, strict=True))
+    return found
 
 
 def _steps(
@@ -228,7 +252,7 @@ def _steps(
             steps.append(Step(haiku, flaxs, move.to_flax))
         else:
             steps.append(Step(flaxs, haiku, move.to_haiku))
-    return list(_fitting(steps, old, new)), _differences(made, native.module)
+    return list(_fitting(steps, old, new)), differences(made, native)
 
 
 def _zeros(layer: Layer, network: Recorded) -> dict[str, Any]:
@@ -258,14 +282,3 @@ def _fitting(steps: list[Step], old: Recorded, new: Recorded) -> Iterator[Step]:
             if shapes[0] != shapes[1]:
                 raise ValueError(f"{address} is {shapes[1]}, and not {shapes[0]}.")
         yield step
-
-
-def _differences(made: Any, native: Any) -> str:
-    """The numbers and switches of Haiku's layer that are not as its twin's."""
-    found = []
-    for name, value in made.arguments.items():
-        own = getattr(native, name, value)
-        plain = isinstance(value, (bool, int, float)) and type(own) is type(value)
-        if plain and own != value:
-            found.append(f"{name}={own} in Haiku, {value} in Flax")
-    return "; ".join(found)

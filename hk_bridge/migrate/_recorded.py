@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import dataclasses
 import math
+import re
 from typing import Any
 from typing import NamedTuple
 
@@ -41,6 +42,8 @@ class Layer:
         else its class.
       name: where it is: its Haiku name, or that of the Flax submodule.
       net: of a Flax module: the Haiku name of the bridged one; `path` leads to it.
+      label: the parts of its name that somebody chose, and no class or count gave.
+      built: its attributes before its first call, if it is a Haiku module.
       ndim: how many axes its first input has.
       leaves: where its leaves are, by the names that they have below it.
     """
@@ -50,6 +53,8 @@ class Layer:
     name: str
     net: str | None = None
     path: tuple[str, ...] = ()
+    label: tuple[str, ...] = ()
+    built: dict[str, Any] = dataclasses.field(default_factory=dict)
     ndim: int | None = None
     is_known: bool = False
     leaves: dict[Any, Address] = dataclasses.field(default_factory=dict)
@@ -92,6 +97,7 @@ class _Watch:
     def __init__(self) -> None:
         self.layers: list[Layer] = []
         self._seen: set[Any] = set()
+        self._chosen: dict[str, str] = {}  # of Haiku modules that run, by full name
         self._inside: list[Bridged] = []  # the bridged modules that run
         self._depth = 0  # how many transforms run, with this one
         self._known = 0  # how many layers with a twin run around this call
@@ -104,6 +110,9 @@ class _Watch:
         if context.method_name == "__init__" or is_inner:
             return run(*args, **kwargs)
         name = module.module_name
+        title = module._title if isinstance(module, Bridged) else type(module).__name__
+        if counted(module.name) != _haiku.camel_to_snake(title):
+            self._chosen[name] = module.name
         if isinstance(module, Bridged):
             self._inside.append(module)
             if module._kind == "nnx":
@@ -145,7 +154,27 @@ class _Watch:
     def _note(self, layer: Layer) -> None:
         if (layer.net, layer.name) not in self._seen:
             self._seen.add((layer.net, layer.name))
+            layer.label = self._label(layer)
+            layer.built = dict(vars(layer.module)) if layer.net is None else {}
             self.layers.append(layer)
+
+    def _label(self, layer: Layer) -> tuple[str, ...]:
+        parts = (layer.name if layer.net is None else layer.net).split("/")
+        names = ["/".join(parts[: i + 1]) for i in range(len(parts))]
+        chosen = [self._chosen[name] for name in names if name in self._chosen]
+        return *chosen, *[part for part in layer.path if not _BY_FLAX.match(part)]
+
+
+_BY_FLAX = re.compile(r"[A-Z]\w*_\d+$")  # `Dense_0`
+
+
+def counted(name: str) -> str:
+    """A name without the number that tells it from others.
+
+    >>> counted("linear_1")
+    'linear'
+    """
+    return re.sub(r"_\d+$", "", name)
 
 
 def _leaves_of(
