@@ -54,7 +54,7 @@ def _meaning(layer: dict[str, Any], name: str, ndim: int) -> Any:
             value = range(ndim)[value]
         axes = [value] if isinstance(value, int) else value
         return sorted(axis % ndim for axis in axes)
-    if name == "channel_index" and ndim:
+    if name == "channel_index" and ndim and value is not None:
         return value % ndim
     if name == "padding" and isinstance(value, str):
         return value if any(n > 1 for n in layer["kernel_shape"]) else "none"
