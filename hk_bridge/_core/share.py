@@ -47,8 +47,7 @@ def share_traces() -> Iterator[Report]:
     hooks of Haiku, or interceptors of Haiku or Flax, are in force. Submodules and Haiku
     modules are not shared either if their code mentions a name, a path or a parent, if
     they hold or use modules from elsewhere, or if they draw keys inside of `nn.remat`,
-    `hk.remat` and their kin. Submodules of one NNX module are not shared:
-    NNX has no interceptors, so nothing tells when one calls another.
+    `hk.remat` and their kin. Submodules of one NNX module are not shared.
 
     Returns:
       A context manager. It gives a report, which is complete when the block is over:
