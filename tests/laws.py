@@ -447,12 +447,9 @@ def sharing_does_not_matter(case: Case, around: Any = Six) -> None:
     def forward(rngs: Any) -> Any:
         outputs = []
         for i in range(6):
-            net, keys = (
-                case.bridge(case.make(), name=f"{NAME}_{i}"),
-                (rngs, None)[i % 2],
-            )
-            output = net(*case.args, rngs=keys, method=case.method, **case.train)
-            outputs.append(output)
+            net = case.bridge(case.make(), name=f"{NAME}_{i}")
+            options = {"rngs": (rngs, None)[i % 2], "method": case.method}
+            outputs.append(net(*case.args, **options, **case.train))
         outer = case.bridge(around(case.make, case.method), name="around")
         return outputs, outer(*case.args, **case.train)
 
