@@ -201,7 +201,7 @@ def _aligned(old: list[Layer], new: list[Layer]) -> list[tuple[Layer, Layer]]:
         [(layers[i].kind, layers[i].size) for i in some]
         for layers, some in zip((old, new), rest, strict=True)
     ]
-    matcher = difflib.SequenceMatcher(None, *keys, autojunk=False)
+    matcher = difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False)
     for block in matcher.get_matching_blocks():
         for i in range(block.size):
             found[rest[0][block.a + i]] = rest[1][block.b + i]
@@ -219,7 +219,7 @@ def _by_label(old: list[Layer], new: list[Layer]) -> dict[int, int]:
             if layer.label:
                 label = tuple(map(counted, layer.label))
                 group.setdefault((layer.kind, layer.size, label), []).append(i)
-    found = {}
+    found: dict[int, int] = {}
     for key in groups[0].keys() & groups[1].keys():
         some, others = groups[0][key], groups[1][key]
         if len(some) == len(others):
