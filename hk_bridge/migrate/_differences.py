@@ -15,7 +15,7 @@ _SKIPPED = ("name", "module_name", "data_format")
 
 def differences(made: Twin, native: Layer) -> str:
     """The numbers and switches of Haiku's layer that are not as its twin's."""
-    cls, twins = type(native.module), []
+    cls, twins = type(native.module), list[Any]()
     found = [
         f"{cls.__name__} has a {name} of its own"
         for name, value in vars(made.layer).items()
@@ -47,7 +47,7 @@ def _unequal(
 
 def _meaning(layer: dict[str, Any], name: str, ndim: int) -> Any:
     """An attribute, so that equal ones do the same for an input of `ndim` axes."""
-    value = layer.get(name)
+    value: Any = layer.get(name)
     if name in ("axis", "param_axis") and ndim:
         value = slice(ndim - 1) if value is None else value
         if isinstance(value, slice):
