@@ -92,7 +92,7 @@ def declared(folder):
 
 
 # Attributes of instances, which no class has.
-OF_INSTANCES = {"_creation_frame_id", "_storage", "_submodules"}
+OF_INSTANCES = {"_creation_frame_id", "_storage", "_submodules", "_trace"}
 
 
 @pytest.mark.parametrize("folder", ["_flax", "_haiku"])
@@ -537,7 +537,7 @@ def test_what_is_staged_is_of_one_class_and_has_no_value():
     def look(x):
         assert type(x) is partial_eval.DynamicJaxprTracer
         assert _flax.is_staged(x)
-        assert _flax.are_staged_here([x])  # by `jax._src.core.trace_ctx`
+        assert _flax.are_staged_here([x])  # by `trace_ctx` and `_trace`
         jax.grad(lambda y: y if _flax.are_staged_here([y]) else None)(x * 1.0)
         with pytest.raises(jax.errors.ConcretizationTypeError):
             int(x)
@@ -625,6 +625,7 @@ def test_frames():
         hk.set_state("s", jnp.ones([]))
         assert frame.params["~"].keys() == {"w"}
         assert frame.state["~"]["s"].current == 1.0
+        assert frame.state["~"]["s"] == base.StatePair(1.0, 1.0)
         assert isinstance(frame.frame_id, int)
         assert isinstance(frame.params, dict)  # new names come last
         assert isinstance(frame.state, dict)
@@ -921,6 +922,7 @@ def test_hooks_in_force_can_be_told():
 
 
 def test_policies_can_be_told():
+    """By `_cls_policy`."""
     before, policy = _haiku.seen.policies(), jmp.get_policy("half")
     with hk.mixed_precision.push_policy(hk.Linear, policy):
         (new,) = set(_haiku.seen.policies()) - set(before)

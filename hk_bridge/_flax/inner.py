@@ -33,6 +33,7 @@ from hk_bridge._flax.known import is_fixed
 from hk_bridge._flax.lifted import Watch
 from hk_bridge._flax.modules import title
 from hk_bridge._flax.scope import Scope
+from hk_bridge._layout import Where
 
 Counts = tuple[tuple[tuple[str, ...], int], ...]  # by path and stream
 
@@ -223,7 +224,7 @@ class Inner:
             _overwrite(scope._mutable_collection(collection), tree)
         prefix, into = scope.path, scope.record
         for here, there in ((record.wrote, into.wrote), (record.made, into.made)):
-            there.update(w._replace(path=(*prefix, *w.path)) for w in here)
+            there.update(Where(w.collection, (*prefix, *w.path)) for w in here)
         for collection, path in record.sown.items():
             into.sown.setdefault(collection, (*prefix, *path))
         _set_counts(scope.rng_counters, counts)

@@ -9,6 +9,7 @@ from hk_bridge import _private
 
 _private.require(
     "haiku._src.base:ModuleState",
+    "haiku._src.base:StatePair",
     "haiku._src.base:context_stack",
     "haiku._src.base:current_frame",
     "haiku._src.base:frame_stack",
