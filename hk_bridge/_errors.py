@@ -942,6 +942,14 @@ def too_many_steps(most: int) -> MatchError:
     )
 
 
+def is_one_leaf(one: str, other: str, flax: str) -> MatchError:
+    return MatchError(
+        f"'{one}' and '{other}' of Haiku are both '{flax}' of Flax, but they are not "
+        f"the same: they were trained apart, and Flax has one leaf for both. Read "
+        f"'{one}' in both places of the Haiku network, or give Flax two leaves."
+    )
+
+
 def no_haiku_network(given: Any) -> MatchError:
     return MatchError(
         f"A native Haiku network was expected, but got {_type(given)}. Write "

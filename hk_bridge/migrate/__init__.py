@@ -4,10 +4,10 @@
 a checkpoint lacks or has too much, and `twin` gives Haiku's own layer with the weights
 of a layer of Flax. `match` finds which leaf of a native Haiku network is which of a
 Flax module, and proves it or shows where they part. `carry` gives the weights of a
-Haiku network to one with layers swapped. `stack` makes layers one by one
-the layers of one scan, and `unstack` goes back. `load_haiku` and `save_haiku` do
-what `load` and `save` do for the `(params, state)` of Haiku's own code bases. The
-format of a checkpoint follows from its path:
+Haiku network to one with layers swapped. `stack` makes the layers of an unrolled
+network those of one that scans them, and `unstack` goes back. `load_haiku` and
+`save_haiku` do what `load` and `save` do for the `(params, state)` of Haiku's own code
+bases. The format of a checkpoint follows from its path:
 
 * `.msgpack`, and a file like `checkpoint_100`: Flax's own (`flax.serialization`);
 * `.safetensors`: flat names, `params/Dense_0/kernel`; arrays lie in the mapped file;

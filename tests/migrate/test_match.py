@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from hk_bridge import migrate
+from hk_bridge.migrate._matching.distances import distance
+from hk_bridge.migrate._matching.prints import are_close
+from hk_bridge.migrate._matching.prints import print_of
 from hk_bridge.testing import assert_identical
 
 
@@ -212,3 +215,102 @@ def test_a_table_for_other_sizes_is_refused():
 def test_what_is_no_network_is_refused():
     with pytest.raises(migrate.MatchError, match=r"Write hk\.transform\(f\)"):
         migrate.match(nn.Dense(2), made(nn.Dense(2), normal(2, 3)), lambda x: x)
+
+
+class Two(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(x), jnp.tanh(x)
+
+
+MASK = jnp.array([0, 0, 0, 1])
+
+
+class Masked(nn.Module):
+    fill: float
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.Dense(4)(x)
+        return jnp.where(MASK, self.fill, y)
+
+
+class Zeros(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = jnp.tanh(nn.Dense(4)(x))
+        return nn.Dense(2, kernel_init=nn.initializers.zeros)(x)
+
+
+def spare(x):
+    hk.get_parameter("spare", [3], init=jnp.zeros)
+    return hk.Linear(3)(x), jnp.tanh(x)
+
+
+NOT_THE_SAME = {
+    "fewer outputs": (Two(), lambda x: hk.Linear(3)(x)),
+    "no outputs": (Two(), lambda x: None),
+    "more outputs": (nn.Dense(3), lambda x: (hk.Linear(3)(x), x)),
+    "another shape": (nn.Dense(3), lambda x: hk.Linear(3)(x)[:, None]),
+    "another dtype": (nn.Dense(3, dtype=jnp.bfloat16), lambda x: hk.Linear(3)(x)),
+    "a leaf that is never read": (Two(), spare),
+    "zeros at the end": (Zeros(), lambda x: hk.Linear(2)(jnp.sin(hk.Linear(4)(x)))),
+    **{
+        f"beside {fill}": (
+            Masked(fill),
+            lambda x, fill=fill: jnp.where(MASK, fill, jnp.sin(hk.Linear(4)(x))),
+        )
+        for fill in (-1e9, -np.inf, np.nan)
+    },
+}
+
+
+@pytest.mark.parametrize("name", NOT_THE_SAME)
+def test_is_not_proven(name):
+    module, function = NOT_THE_SAME[name]
+    x = normal(3, 4)
+    found = migrate.match(module, made(module, x), hk.transform(function), x)
+    assert not found.ok
+
+
+@pytest.mark.parametrize("fill", [-1e9, -np.inf, np.nan])
+def test_a_mask_does_not_hide_the_rest(fill):
+    one = np.array([1.0, 2.0, fill, 3.0])
+    assert distance(one, one) == 0
+    assert distance(one, np.array([1.0, 2.1, fill, 3.0])) > 0.01
+    assert distance(one, np.array([1.0, 2.0, 3.0, fill])) >= 1
+    assert distance(np.array([300_000]), np.array([300_001])) == np.inf
+    other = print_of(np.array([1.0, 2.1, fill, 3.0]))
+    assert np.isfinite(fill) or not are_close(print_of(one), other)
+
+
+def test_what_is_tied_in_flax_alone_has_no_way_back_once_it_differs():
+    class Tied(nn.Module):
+        @nn.compact
+        def __call__(self, tokens):
+            embed = nn.Embed(5, 3)
+            return embed.attend(jnp.tanh(embed(tokens)))
+
+    def untied(tokens):
+        x = jnp.tanh(hk.Embed(5, 3)(tokens))
+        return hk.Linear(5, with_bias=False)(x)
+
+    tokens = jnp.arange(5)[None]
+    found = migrate.match(Tied(), made(Tied(), tokens), hk.transform(untied), tokens)
+    assert found.ok
+    found.params["linear"]["w"] = found.params["linear"]["w"] + 1
+    with pytest.raises(
+        migrate.MatchError, match=r"'params/linear/w' of Haiku are both"
+    ):
+        found.to_flax(found.params)
+
+
+def test_static_arguments_are_given_to_both():
+    class Static(nn.Module):
+        @nn.compact
+        def __call__(self, x, bend):
+            return nn.tanh(nn.Dense(3)(x)) if bend else x
+
+    x = normal(2, 3)
+    haiku = hk.transform(lambda x, bend: jnp.tanh(hk.Linear(3)(x)) if bend else x)
+    assert migrate.match(Static(), made(Static(), x, True), haiku, x, True).ok

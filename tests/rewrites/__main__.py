@@ -1,4 +1,6 @@
-"""Prints what `migrate.match` finds of each pair, and of each mistake."""
+"""Prints what `migrate.match` finds of each pair, and of each mistake.
+
+It fails if a pair is not found and proven, or one with a mistake is."""
 
 import argparse
 import re
@@ -64,6 +66,7 @@ def main(argv=None):
     parser.add_argument("--clean", action="store_true", help="no mistakes")
     parser.add_argument("-v", action="store_true", help="show each answer")
     args = parser.parse_args(argv)
+    failed = False
     rows = [("model", "leaves", "found", "proven", "ambiguous", "seconds", "mistakes")]
     for pair in pairs(args.full):
         if not re.search(args.only, pair.name):
@@ -73,6 +76,7 @@ def main(argv=None):
         seconds = time.perf_counter() - start
         if args.v:
             print(pair.name, found)
+        failed |= not found.ok
         total = len({row.haiku for row in found.table().rows})
         right = []
         for wrong in () if args.clean else pair.mistakes:
@@ -81,6 +85,7 @@ def main(argv=None):
             answer = matched(pair, wrong)
             planted = is_planted(pair, wrong, answer)
             right.append(planted)
+            failed |= answer.ok
             if args.v or not planted:
                 print(
                     f"{pair.name}, {wrong}: {'planted' if planted else 'NOT PLANTED'}"
@@ -102,7 +107,7 @@ def main(argv=None):
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`python -m tests.rewrites.large`: seconds and memory for a hundred layers."""
 
 import resource
+import sys
 import time
 
 import flax.linen as nn
@@ -43,7 +44,8 @@ def main():
     print(f"{leaves} leaves, {size:.0f} MB, found {leaves - len(found.missing)}")
     print(f"proven: {found.ok}; {time.perf_counter() - start:.0f} s")
     print(f"peak {peak:.0f} MB, {(peak - before) / size:.1f} times the weights on top")
+    return int(not found.ok)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -28,6 +28,7 @@ from hk_bridge.migrate._matching.spelling import steps_of
 from hk_bridge.migrate._matching.spelling import turned
 from hk_bridge.migrate._matching.spelling import turned_once
 from hk_bridge.migrate._matching.spelling import where_of
+from hk_bridge.migrate._matching.trees import PARAMS
 from hk_bridge.migrate._matching.trees import tree_of
 
 Shape = tuple[int, ...]
@@ -214,11 +215,12 @@ class LeafTable:
 
         Raises:
           MatchError: a leaf of Haiku is missing, or has not the shape that the table
-            says.
+            says, or two that are one leaf of Flax are not the same any more.
         """
         trees = {"params": params or {}, "state": state or {}}
         held = {_layout.spelled(w): leaf for w, leaf in _layout.leaves(like or {})}
         made: dict[str, Any] = {}
+        known: dict[tuple[str, str], tuple[str, Any]] = {}
         for row in self.rows:
             if row.flax[:1] in (UNKNOWN_MARK, FIXED_MARK):
                 continue
@@ -227,6 +229,11 @@ class LeafTable:
             leaf = trees[which].get(module, {}).get(last)
             value = part_of(checked(leaf, row.haiku, row.haiku_shape), row.haiku_part)
             value = self._back(value, row, held.get(row.flax))
+            if which == PARAMS:
+                place = row.flax, row.flax_part
+                other, same = known.setdefault(place, (row.haiku, value))
+                if not np.array_equal(same, value, equal_nan=True):
+                    raise _errors.is_one_leaf(other, row.haiku, row.flax)
             made[row.flax] = put(
                 made.get(row.flax), value, row.flax_shape, row.flax_part
             )

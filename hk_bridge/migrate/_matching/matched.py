@@ -99,6 +99,8 @@ class Match:
         found = f"{total - len(self.missing)} of {total} leaves of Haiku found"
         if self.ok:
             return f"The networks are the same: {found}, after {self.tried} choices."
+        if self.proof is not None and self.proof.holds:
+            return f"The networks give the same, but only {found}."
         return f"The networks are not proven to be the same: {found}."
 
 
@@ -139,6 +141,12 @@ def match(
       one side and `[H, W, C]` on the other: the kernel after it counts as other.
     * Go on as surely where the networks part. What comes after the first parting is
       found by form and place; only the first parting is reported.
+    * Hold two leaves of Haiku together that are one of Flax, as where weights are tied
+      there alone. Trained apart, they have no way back: `to_flax` refuses them.
+    * Compare precision: inner values are compared in float64, whatever dtypes the
+      layers compute in. `proof.outputs` tells how far apart rounding leads.
+    * Match outputs by their names: they are taken in the order of `jax.tree.leaves`,
+      and have to be as many, of the same shapes and dtypes.
     * Compare networks that draw random numbers: give `deterministic=True` and the like.
 
     Args:
@@ -209,7 +217,7 @@ def match(
     params, state = table.to_haiku(variables)
     used = {row.flax for row in table.rows}
     return Match(
-        ok=proof is not None and proof.holds,
+        ok=proof is not None and proof.holds and not lacking,
         params=params,
         state=state,
         parting=where,

@@ -24,15 +24,24 @@ def _noise(size: int) -> np.ndarray:
     return np.random.default_rng(size).uniform(-1, 1, size)
 
 
-def elements(value: Any) -> np.ndarray:
+def row_of(value: Any) -> np.ndarray:
     """The elements of an array as numbers in one row."""
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         value = jax.random.key_data(value)
     row = np.asarray(value).ravel()
     if np.iscomplexobj(row):
         row = np.concatenate([row.real, row.imag])
-    row = row.astype(np.float64, copy=False)
-    return row if np.isfinite(row).all() else np.nan_to_num(row, nan=1e37)
+    return row.astype(np.float64, copy=False)
+
+
+def elements(value: Any) -> np.ndarray:
+    """The same, all finite: infinities and NaN do not hide the other elements."""
+    row = row_of(value)
+    ends = ~np.isfinite(row)
+    if not ends.any():
+        return row
+    size = np.abs(row[~ends]).mean() if not ends.all() else 1.0
+    return np.nan_to_num(row, nan=5 * size, posinf=3 * size, neginf=-3 * size)
 
 
 def print_of(value: Any) -> np.ndarray:

@@ -50,14 +50,21 @@ def rows_of(haiku: Side, flax: Side, held: Holdings) -> Iterator[Row]:
         starts = np.searchsorted(flax.terms.starts, found, "right") - 1
         starts[~known] = -1
         plus = held.plus[ids.ravel()]
-        for other in dict.fromkeys(starts[known].tolist()):
-            for added in dict.fromkeys(plus[starts == other].tolist()):
+        for other in _in_order(starts[known]):
+            for added in _in_order(plus[starts == other]):
                 chosen = np.flatnonzero((starts == other) & (plus == added))
                 theirs = found[chosen] - flax.terms.starts[other]
                 shape = flax.flat.shape(flax.flat.weights[other])
                 yield _row(
                     name, ids.shape, chosen, flax.names[other], shape, theirs, added
                 )
+
+
+def _in_order(numbers: np.ndarray) -> list[Any]:
+    """Each number once, as they come."""
+    some, first = np.unique(numbers, return_index=True)
+    made: list[Any] = some[np.argsort(first)].tolist()
+    return made
 
 
 def _extended(found: np.ndarray, shape: Shape, flax: Side) -> np.ndarray:
