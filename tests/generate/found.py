@@ -17,6 +17,15 @@ FOUND: dict[str, Program] = {
     "leaf of a getter to come": program(
         "like_haiku", part("scan", part("param")), use="then_own_leaf"
     ),
+    "box of a variable to come": program(
+        "same_apply",
+        part("looks_at_variables", what="paths(dict(self.variables))"),
+        part(
+            "layer",
+            layer="nn.Dense(4, kernel_init=nn.with_partitioning("
+            "nn.initializers.ones, (None, 'a')))",
+        ),
+    ),
     "names in an interceptor": program(
         "like_haiku", part("param"), use="under_renaming"
     ),

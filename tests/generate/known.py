@@ -93,6 +93,11 @@ FAULTS: tuple[Fault, ...] = (
         ),
     ),
     Fault(
+        "box of a variable to come",
+        "the box of a weight that no init told of is back once the weight is asked for",
+        has(of("|".join(LAWS), "the code saw", "].value"), "looks_at_variables"),
+    ),
+    Fault(
         "names in an interceptor",
         "leaves of Flax submodules keep their path, whatever an interceptor forces",
         of("like_haiku", "not in Haiku's: |missing: ", use="under_renaming"),
