@@ -41,7 +41,9 @@ def elements(value: Any) -> np.ndarray:
     if not ends.any():
         return row
     size = np.abs(row[~ends]).mean() if not ends.all() else 1.0
-    return np.nan_to_num(row, nan=5 * size, posinf=3 * size, neginf=-3 * size)
+    made: np.ndarray
+    made = np.nan_to_num(row, nan=5 * size, posinf=3 * size, neginf=-3 * size)
+    return made
 
 
 def print_of(value: Any) -> np.ndarray:
