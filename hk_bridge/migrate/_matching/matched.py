@@ -147,6 +147,7 @@ def match(
       layers compute in. `proof.outputs` tells how far apart rounding leads.
     * Match outputs by their names: they are taken in the order of `jax.tree.leaves`,
       and have to be as many, of the same shapes and dtypes.
+    * Know `nn.GroupNorm` and `hk.GroupNorm` for the same: it says that they part.
     * Compare networks that draw random numbers: give `deterministic=True` and the like.
 
     Args:
