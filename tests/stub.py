@@ -77,7 +77,8 @@ def layer(name: str, cls: Any) -> str:
     own = ", ".join(constructed(cls, parameters))
     more = "variables: Mapping[str, Any] | None = ..."
     more += ", transient: str | Collection[str] | None = ..."
-    lines.append(f"    def __init__(self, {own}, {more}) -> None: ...")
+    lines.append(f"    def __init__(self, {own}, {more}) -> None:")
+    lines.append(f"        {quoted(cls.__init__.__doc__)}")
     if is_cell:
         given, gives = (
             "inputs: Any, prev_state: Any, *args: Any",
