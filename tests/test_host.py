@@ -3,6 +3,7 @@
 A host that is a dict runs modules without Haiku; a run that is made up is settled in
 Haiku without Flax."""
 
+import contextlib
 import inspect
 import subprocess
 import sys
@@ -64,6 +65,9 @@ class Held:
     def keeps(self, collection):
         return True
 
+    def drawing_from(self, key):
+        return contextlib.nullcontext()
+
     def read_rest(self, variables, path=()):
         self.events.append(("read_rest", path))
         for where, leaf in self.leaves.items():
@@ -74,7 +78,7 @@ class Held:
         self.events.append(("start", where))
         return made
 
-    def explain(self, error, where):
+    def explain(self, error, where, init_fn=None):
         error.add_note(f"It is about {_layout.spelled(where)}.")
 
     def observe(self, path, module, method, run, args, kwargs):

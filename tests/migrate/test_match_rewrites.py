@@ -1,10 +1,9 @@
 """Small rewrites of whole models, right and wrong, with scrambled names."""
 
 import pytest
-
-from tests.rewrites import others
-from tests.rewrites.__main__ import is_planted
-from tests.rewrites.__main__ import matched
+from rewrites import others
+from rewrites.__main__ import is_planted
+from rewrites.__main__ import matched
 
 RIGHT = [others.VAE, others.LANGUAGE, others.EVOFORMER]
 WRONG = [

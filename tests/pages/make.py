@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from collections.abc import Sequence
+import contextlib
 import html
 import pathlib
 import re
@@ -43,7 +44,9 @@ def site(folder: pathlib.Path, ran: pathlib.Path | None = None) -> None:
     _write(folder, "versions", "Versions", _versions(ran))
     footer = f"hk_bridge {hk_bridge.__version__}"
     pdoc.render.configure(template_directory=HERE / "pdoc", footer_text=footer)
-    pdoc.pdoc("hk_bridge", output_directory=folder / "reference")
+    reference = folder.resolve() / "reference"
+    with contextlib.chdir(folder):  # where no folder has the name of the package
+        pdoc.pdoc("hk_bridge", output_directory=reference)
 
 
 def _write(folder: pathlib.Path, name: str, title: str, body: str) -> None:

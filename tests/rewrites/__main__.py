@@ -10,9 +10,10 @@ import time
 import haiku as hk
 
 from hk_bridge import migrate
-from tests.rewrites import images
-from tests.rewrites.pairs import scrambled
-from tests.rewrites.pairs import shuffled
+
+from . import images
+from .pairs import scrambled
+from .pairs import shuffled
 
 SMALL = (8, 16, 32, 64)
 
@@ -29,7 +30,7 @@ def pairs(full):
         yield images.resnet("ResNet18", (2, 2, 2, 2), SMALL, False, 40)
         yield images.resnet("ResNet50", (3, 4, 6, 3), SMALL, True, 40)
         yield images.mobilenet((1, 2, 1, 2), (8, 16, 16, 32), 33)
-    from tests.rewrites import others
+    from . import others
 
     yield from others.PAIRS
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import haiku as hk
 import jax
 
-from tests.rewrites.pairs import Pair
+from .pairs import Pair
 
 WRONG_GROUP = 1  # the group of blocks with the mistake
 

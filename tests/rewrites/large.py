@@ -9,10 +9,11 @@ import haiku as hk
 import jax
 
 from hk_bridge import migrate
-from tests.rewrites.others import Block
-from tests.rewrites.others import FlaxBlock
-from tests.rewrites.others import norm
-from tests.rewrites.pairs import Pair
+
+from .others import Block
+from .others import FlaxBlock
+from .others import norm
+from .pairs import Pair
 
 LAYERS, SIZE = 100, 128
 

@@ -7,7 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from tests.rewrites.pairs import Pair
+from .pairs import Pair
 
 TOP = r"^$|^Flax\w+$"  # the network itself, and no layer of it
 INIT = hk.initializers.VarianceScaling(1.0)

@@ -37,7 +37,7 @@ def distance(one: Any, two: Any, size: float | None = None) -> float:
     sizes = np.maximum(np.abs(ours), np.abs(theirs))
     if size is None:
         some = np.unique(sizes[sizes > 0].astype(np.float32))
-        size = float(np.quantile(some, _SMALL))
+        size = float(np.quantile(some, _SMALL, method="lower"))
     return float((gaps / np.maximum(sizes, max(size, _NOTHING))).max())
 
 

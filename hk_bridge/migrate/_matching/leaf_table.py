@@ -102,7 +102,11 @@ class LeafTable:
         return _tables.table([_HEAD, *(row.cells() for row in self.rows)])
 
     def text(self) -> str:
-        """The table as text, a row on each line, with tabs between."""
+        """The table as text, a row on each line, with tabs between.
+
+        Returns:
+          What `LeafTable.parse` reads.
+        """
         lines = [_HEAD, *(row.cells() for row in self.rows)]
         return "\n".join("\t".join(line).rstrip("\t") for line in lines) + "\n"
 

@@ -43,6 +43,14 @@ class Match:
       ambiguous: leaves of Flax that cannot be told apart, in groups: others of a
         group would have done as well.
       tried: how many choices were tried.
+
+    >>> import flax.linen as nn, haiku as hk, hk_bridge, jax, jax.numpy as jnp
+    >>> x = jnp.ones([2, 3])
+    >>> variables = nn.Dense(4).init(jax.random.key(0), x)
+    >>> net = hk.transform(lambda x: hk.Linear(4)(x))
+    >>> found = hk_bridge.migrate.match(nn.Dense(4), variables, net, x)
+    >>> found.ok, found.params["linear"]["w"].shape
+    (True, (3, 4))
     """
 
     ok: bool
@@ -58,7 +66,11 @@ class Match:
     _variables: Mapping[str, Any]
 
     def table(self) -> LeafTable:
-        """Which leaf is which, as a table that can be saved, edited and applied."""
+        """Which leaf is which, as a table that can be saved, edited and applied.
+
+        Returns:
+          A table with a row for each leaf of Haiku that was found.
+        """
         return self._table
 
     def to_flax(
