@@ -456,9 +456,8 @@ ON_A_MESH = [name for name in ANNOTATED if name != "attention"]
 @pytest.mark.parametrize("name", ON_A_MESH)
 def test_under_a_mesh_the_program_is_flaxs(name):
     """Constraints, rules and boxes included, of each mesh that is set."""
-    module = ANNOTATED[name]()
+    two = pair(ANNOTATED[name]())  # its keys are of no mesh
     with on(4, 2):
-        two = pair(module)
         assert same_program(two) == "init, apply and gradient"
         found = [len(constraints(apply_programs(two).ours.program))]
     for mesh in ((2, 2), (0, 0)):
