@@ -49,8 +49,7 @@ def share_traces() -> Iterator[Report]:
     Flax, are in force. Submodules and Haiku modules are not shared either if their code
     mentions a name, a path or a parent, if they hold or use modules from elsewhere, or
     if they draw keys inside of `nn.remat`, `hk.remat` and their kin. Submodules of one
-    NNX module are not shared: NNX has no interceptors, so nothing tells when one calls
-    another.
+    NNX module are not shared yet.
 
     Returns:
       A context manager. It gives a report, which is complete when the block is over:
@@ -93,9 +92,17 @@ class _Bridged:
     patience = 0
 
     def __init__(self, plan: _flax.Plan, variables: Any, side: Any, args: Any, kw: Any):
-        self.name, self.title = side.ledger.name, _flax.title(plan.module)
         self._call = plan, variables, side, args, kw
         self._given: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        name: str = self._call[2].ledger.name
+        return name
+
+    @property
+    def title(self) -> str:
+        return _flax.title(self._call[0].module)
 
     def refusal(self) -> str | None:
         side = self._call[2]

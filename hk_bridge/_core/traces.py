@@ -25,16 +25,20 @@ class Call(Protocol):
     """One call, of which an equal one may have done all that it will do.
 
     Attributes:
-      name: of the module, for the report.
-      title: of its class.
       watched: names that code has no key with, if it mentions one.
       patience: how many equal calls of a module that calls no other run as ever.
     """
 
-    name: str
-    title: str
     watched: frozenset[str]
     patience: int
+
+    @property
+    def name(self) -> str:
+        """Of the module, for the report."""
+
+    @property
+    def title(self) -> str:
+        """Of its class."""
 
     def refusal(self) -> str | None:
         """Why this call is not shared, as far as that can be told at once."""
