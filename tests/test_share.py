@@ -649,6 +649,18 @@ class Writes(nn.Module):
         return x
 
 
+class Late(nn.Module):
+    """Draws a key after a lifted transform, which takes those that are there."""
+
+    asks: bool
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.remat(nn.Dropout)(0.5, deterministic=False)(x)
+        x *= jax.random.normal(self.make_rng("noise"), x.shape)
+        return x + float(hk.running_init()) if self.asks else x
+
+
 def written(net, x, i):
     cache = {"y": x}
     return net(x, cache) + cache["y"]
@@ -760,6 +772,8 @@ RIGHT = {
     "one_output_twice": (Twice(), lambda net, x, i: net(x)[0] is net(x)[1]),
     "hidden_outputs": (Hyper(), lambda net, x, i: net(x)(2.0)),
     "contexts": (Precise(), precisely),
+    "key_after_remat": (Late(asks=False), lambda net, x, i: net(x)),
+    "key_after_remat_and_haiku": (Late(asks=True), lambda net, x, i: net(x)),
     "written": (Writes(), written),
     "linear": by_method(with_linear),
     "parameter": by_method(with_parameter),

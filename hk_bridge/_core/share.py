@@ -135,15 +135,16 @@ class _Bridged:
         return tuple(s for s in self._call[2].streams.keys if s not in self._given)
 
     def draw(self, drawn: Sequence[str]) -> list[Any]:
-        return [self._call[2].streams.key(stream) for stream in drawn]
+        keys: list[Any] = self._call[2].streams.ahead(drawn)
+        return keys
 
     def undraw(self) -> None:
-        """A key that was drawn is kept for its stream."""
+        """A key that was drawn is that of its stream, once it is asked for."""
 
     def apart(self, inputs: Any, drawn: Any, keys: Any) -> tuple[Any, Any]:
         plan, _, side, _, _ = self._call
         variables, args, kwargs, given = inputs
-        alone = side.with_keys({**given, **dict(zip(drawn, keys, strict=True))})
+        alone = side.with_keys(given, dict(zip(drawn, keys, strict=True)))
         outcome = _haiku.apart(_flax.run)(plan, variables, alone, args, kwargs)
         wrote = outcome.record.wrote | outcome.record.made
         leaves = _layout.leaves(outcome.variables)
