@@ -474,6 +474,16 @@ def no_initializer(value: Any) -> TypeError:
     )
 
 
+def initializer_asks(value: Any, name: str) -> ValueError:
+    leaf = name.rpartition("/")[2]
+    return ValueError(
+        f"The Haiku initialiser {named(value)} asks Haiku for {leaf!r}, a parameter or "
+        "state. It runs apart from the network, with the key that Flax gives, and may "
+        "draw keys alone. Write it as Flax's, def init(key, shape, dtype), which runs "
+        "inside the network, or ask outside of it and close over the value."
+    )
+
+
 def flax_initializer(value: Any) -> TypeError:
     return TypeError(
         f"{named(value)} is an initialiser of Flax, a function (key, shape, dtype). "

@@ -71,6 +71,7 @@ from hk_bridge._flax.run import init as init
 if TYPE_CHECKING:
     from flax import nnx
 
+    AnyGraph = nnx.Module
     AnyModule = linen.Module | nnx.Module
 else:
     AnyModule = Any
