@@ -214,6 +214,14 @@ def says_how_it_begins(module):
     return [getattr(module, f"block_{i}") for i in range(3)]
 
 
+def says_a_keyword(module, name=None):
+    return module.size(name=name), nn.Dense(3, name="size")
+
+
+def of_a_row_that_is_a_keyword_too(module):
+    return [(module.size(name=1), getattr(module, by)) for by in ("name",)]
+
+
 def of_a_variable(module, by="name"):
     return getattr(module, by)
 
@@ -247,15 +255,15 @@ def of_a_getter(module, by="size"):
 another_name = nn.Module.get_variable
 yet_another = getattr
 REACHES = [
-    of_a_variable, of_a_row, of_a_text_filled_in, of_a_format, of_a_pattern,
-    of_a_partial, of_a_getter, lambda module: another_name(module),
+    of_a_variable, of_a_row, of_a_row_that_is_a_keyword_too, of_a_text_filled_in,
+    of_a_format, of_a_pattern, of_a_partial, of_a_getter, lambda module: another_name(module),
     lambda module, by: yet_another(module, by),
 ]  # fmt: skip
 
 
 def test_code_that_may_reach_a_name_has_no_key():
     watched = frozenset({"name", "get_variable"})
-    for function in (says, says_how_it_begins):
+    for function in (says, says_how_it_begins, says_a_keyword):
         assert _flax.key_of(function, watched=watched) is not None
     for function in REACHES:
         assert _flax.key_of(function) is not None

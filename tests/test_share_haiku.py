@@ -35,7 +35,7 @@ class Block(hk.Module):
     """Norm, noise and layers, one of which is built before."""
 
     def __init__(self, features=4, name=None):
-        super().__init__(name)
+        super().__init__(name=name)
         self.layer, self.parts = hk.Linear(features), [hk.Linear(4)]
 
     def __call__(self, x):
