@@ -256,8 +256,8 @@ another_name = nn.Module.get_variable
 yet_another = getattr
 REACHES = [
     of_a_variable, of_a_row, of_a_row_that_is_a_keyword_too, of_a_text_filled_in,
-    of_a_format, of_a_pattern, of_a_partial, of_a_getter, lambda module: another_name(module),
-    lambda module, by: yet_another(module, by),
+    of_a_format, of_a_pattern, of_a_partial, of_a_getter,
+    lambda module: another_name(module), lambda module, by: yet_another(module, by),
 ]  # fmt: skip
 
 

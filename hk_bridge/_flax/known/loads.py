@@ -140,7 +140,7 @@ def _constants(code: types.CodeType) -> Iterator[Any]:
     """The constants that `code` loads, but for the names of keywords."""
     found = [i for i in dis.get_instructions(code) if i.opname not in _NOTHING]
     for instruction, then in itertools.zip_longest(found, found[1:]):
-        # KW_NAMES has them before Python 3.13; from then on they are loaded for CALL_KW.
+        # KW_NAMES has them before Python 3.13; since then they are loaded for CALL_KW.
         loads = instruction.opcode in dis.hasconst and instruction.opname != "KW_NAMES"
         if loads and (then is None or then.opname != "CALL_KW"):
             yield instruction.argval
