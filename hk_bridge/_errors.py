@@ -474,6 +474,16 @@ def no_initializer(value: Any) -> TypeError:
     )
 
 
+def initializer_asks(value: Any, name: str) -> ValueError:
+    leaf = name.rpartition("/")[2]
+    return ValueError(
+        f"The Haiku initialiser {named(value)} asks Haiku for {leaf!r}, a parameter or "
+        "state. It runs apart from the network, with the key that Flax gives, and may "
+        "draw keys alone. Write it as Flax's, def init(key, shape, dtype), which runs "
+        "inside the network, or ask outside of it and close over the value."
+    )
+
+
 def flax_initializer(value: Any) -> TypeError:
     return TypeError(
         f"{named(value)} is an initialiser of Flax, a function (key, shape, dtype). "
@@ -884,6 +894,8 @@ NOT_STAGED = "an input is a constant, or nothing is being traced"
 NO_VALUE = "its configuration, arguments or code are not known to be values"
 KEYS_INSIDE = "it draws keys, or keeps things, as another call cannot"
 CHANGED = "it changed while it ran"
+GIVEN = "it is given modules or Variables of NNX"
+ASKS_CLASS = "nothing in it is shared: its code may ask of what class an object is"
 WRITES = "it writes into its arguments"
 COUNTED = "hk.experimental.optimize_rng_use counts its keys"
 IN_ITSELF = "it runs inside of itself"

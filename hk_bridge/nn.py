@@ -20,14 +20,12 @@ from collections.abc import Sequence
 import difflib
 import operator
 from typing import Any
-from typing import ParamSpec
 
 import jax.numpy as jnp
 
 from hk_bridge import _errors
 from hk_bridge import _spelling
 from hk_bridge._core.guard import Guard as _Guard
-from hk_bridge._core.wrap import HaikuClass as _HaikuClass
 from hk_bridge._core.wrap import wrap as _wrap
 from hk_bridge._flax import linen as _linen
 from hk_bridge._haiku import native as _hk
@@ -69,12 +67,10 @@ __all__ = [
     "WeightNorm",
 ]
 
-_P = ParamSpec("_P")
 
-
-def _layer(flax: Callable[_P, Any], haiku: Any = None) -> _HaikuClass[_P]:
+def _layer(flax: Any, haiku: Any = None) -> Any:
     """Linen's layer; it refuses what would mean something else to Haiku's."""
-    made = _wrap(flax)
+    made: Any = _wrap(flax)
     made._guard = _Guard(flax, haiku)
     return made
 

@@ -40,6 +40,7 @@ __all__ = {{names}}
 
 '''
 OPTIONS = "rngs: Any = ..., capture_intermediates: Any = ..."
+MUTABLE = f"{OPTIONS}, mutable: Collection[str]"
 ALL_OPTIONS = f"{OPTIONS}, mutable: Any = ..., method: Any = ..."
 # What a call returns. Of these it depends on what they are given; others give an array.
 ANYTHING = {"Bidirectional", "RNN", "Sequential", "SpectralNorm", "WeightNorm"}
@@ -103,9 +104,12 @@ def called(given: str, gives: str) -> list[str]:
     call = "    def __call__"
     if gives == "Any" or rest:  # whatever a layer hands on may be an option
         return [f"{call}(self, {given}{star}, {ALL_OPTIONS}{rest}) -> Any: ..."]
+    both = f"tuple[{gives}, dict[str, Any]]"
     return [
         "    @overload",
         f"{call}(self, {given}{star}, {OPTIONS}{rest}) -> {gives}: ...",
+        "    @overload",
+        f"{call}(self, {given}{star}, {MUTABLE}{rest}) -> {both}: ...",
         "    @overload",
         f"{call}(self, {given}{star}, {ALL_OPTIONS}{rest}) -> Any: ...",
     ]

@@ -1,5 +1,7 @@
 """`carry`: a trained Haiku network with its layers swapped; and masks by names."""
 
+import itertools
+
 from catalogue import array
 import flax.linen as nn
 import haiku as hk
@@ -156,8 +158,11 @@ def net(dense, norm):
     return hk.transform_with_state(forward)
 
 
-HAIKU = net(hk.Linear, lambda: hk.LayerNorm(-1, True, True, use_fast_variance=True))
-FLAX = net(ours.Dense, lambda: ours.LayerNorm(epsilon=1e-5))
+NORMS = (
+    lambda: hk.LayerNorm(-1, True, True, use_fast_variance=True),
+    lambda: ours.LayerNorm(epsilon=1e-5),
+)
+HAIKU, FLAX = net(hk.Linear, NORMS[0]), net(ours.Dense, NORMS[1])
 
 
 def test_a_network_in_which_names_move():
@@ -401,19 +406,186 @@ def test_chosen_names_come_before_the_order(name):
     assert_identical(back, params)
 
 
-def test_doubles_in_another_order_are_not_guessed():
-    def net(dense, turned):
+# Names that nobody chose, where the order of calls is another.
+
+
+def turned(forward, names="ab", without_rng=False):
+    """Both networks, of which the new one calls its layers the other way round."""
+
+    def net(dense, names):
+        def run(x):
+            layers = {name: dense(6) for name in names}
+            return forward(*[layers[name](x) for name in sorted(names)])
+
+        made = hk.transform(run)
+        return hk.without_apply_rng(made) if without_rng else made
+
+    return net(hk.Linear, names), net(ours.Dense, names[::-1])
+
+
+PLACES = {
+    "operands": turned(lambda a, b: 2 * a - b),
+    "without_rng": turned(lambda a, b: 2 * a - b, without_rng=True),
+    "commuted": (
+        turned(lambda a, b: jnp.tanh(a) + b)[0],
+        turned(lambda a, b: b + jnp.tanh(a))[1],
+    ),
+    "commuted inside": (
+        turned(lambda a, b: jax.lax.fori_loop(0, 2, lambda i, x: x * i + b, a))[0],
+        turned(lambda a, b: jax.lax.fori_loop(0, 2, lambda i, x: b + i * x, a))[1],
+    ),
+    "several outputs": turned(lambda a, b, c: {"u": c, "v": (a, b)}, "abc"),
+    "inside": turned(
+        lambda a, b, c: jax.lax.cond(
+            a.sum() > 0, jax.nn.gelu, lambda a: a + 1, hk.remat(jnp.subtract)(c, a * b)
+        ),
+        "abc",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_places_in_the_program_come_before_the_order(name):
+    old, new = PLACES[name]
+    params, _ = trained(hk.with_empty_state(old), X)
+    made, _, report = carry(old, params, None, new, X)
+    assert report.ok, report
+    key = () if name == "without_rng" else (None,)
+    assert_identical(old.apply(params, *key, X), new.apply(made, *key, X))
+    back, _, report = carry(new, made, None, old, X)
+    assert report.ok, report
+    assert_identical(back, params)
+
+
+def attends(heads, dense, is_turned):
+    def forward(x):
+        order = [0, 1, 2][:: -1 if is_turned else 1]
+        q, k, v = dict(sorted((i, dense(6)(x)) for i in order)).values()
+        y = heads(2, key_size=3, w_init=SCALING)(q, k, v)
+        return jax.nn.relu(dense(6)(y))
+
+    return hk.transform(forward)
+
+
+def test_places_around_layers_of_many_leaves():
+    old = attends(hk.MultiHeadAttention, hk.Linear, False)
+    heads = lambda n, key_size, w_init: ours.MultiHeadAttention(n, qkv_features=6)
+    new = attends(heads, ours.Dense, True)
+    x = array(2, 5, 6)
+    params, _ = trained(hk.with_empty_state(old), x)
+    made, _, report = carry(old, params, None, new, x)
+    assert report.ok, report
+    one, two = old.apply(params, None, x), new.apply(made, None, x)
+    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_places_by_what_goes_in():
+    """Behind the two layers, the programs differ."""
+
+    def net(dense, is_turned):
         def forward(x):
-            one, small, two = dense(6), dense(3), dense(6)
-            order = [small, one, two] if turned else [one, small, two]
-            return jnp.concatenate([layer(x) for layer in order], -1)
+            inputs = {"a": x, "b": jnp.sin(x)}
+            names = "ba" if is_turned else "ab"
+            made = {name: dense(6)(inputs[name]) for name in names}
+            return made["a"] / made["b"] if is_turned else made["a"] - made["b"]
 
         return hk.transform(forward)
 
     old, new = net(hk.Linear, False), net(ours.Dense, True)
     *_, report = carry(old, old.init(KEY, X), None, new, X)
+    assert report.ok, report
+    assert [(pair.old, pair.new) for pair in report.pairs] == [
+        ("linear", "dense_1"), ("linear_1", "dense"),
+    ]  # fmt: skip
+
+
+def unknown(forward):
+    """A network of which nothing is known but the order of calls."""
+    made = hk.transform(forward)
+    return hk.Transformed(made.init, lambda params, rng, x: x.undefined)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_guess_is_told_with_the_other_choice(hidden):
+    old, _ = turned(lambda a, b: 2 * a - b)
+    new = hk.transform(lambda x: ours.Dense(6)(x) / jnp.exp(ours.Dense(6)(x)))
+    if hidden:
+        new = unknown(lambda x: ours.Dense(6)(x) - ours.Dense(6)(x))
+    *_, report = carry(old, old.init(KEY, X), None, new, X)
     assert not report.ok
-    assert len(report.left) == len(report.missing) == 2
+    assert report.guessed == [
+        "linear is dense, by the order of calls alone; or dense_1",
+        "linear_1 is dense_1, by the order of calls alone; or dense",
+    ]
+    assert "guessed: linear is dense, by the order" in repr(report)
+
+
+def stacks(dense, norm):
+    def block(x):
+        return x + jax.nn.relu(dense(6)(norm()(dense(6)(x))))
+
+    def forward(x):
+        two = lambda x: hk.layer_stack(2, name="inner")(block)(x) + dense(6)(x)
+        return dense(6)(hk.layer_stack(3)(two)(x))
+
+    return hk.transform_with_state(forward)
+
+
+def numbers(network, x):
+    """Params and state of which each number is another one. Nothing is compiled."""
+    made, count = jax.eval_shape(network.init, KEY, x), itertools.count()
+    numbered = lambda x: (
+        np.arange(x.size, dtype=x.dtype).reshape(x.shape) + 1000 * next(count)
+    )
+    return jax.tree.map(numbered, made)
+
+
+def test_layers_in_a_stack():
+    old, new = stacks(hk.Linear, NORMS[0]), stacks(ours.Dense, NORMS[1])
+    params, _ = numbers(old, X)
+    made, _, report = carry(old, params, {}, new, X)
+    assert report.ok, report
+    shapes = jax.eval_shape(new.init, KEY, X)[0]
+    assert jax.tree.map(np.shape, made) == jax.tree.map(np.shape, shapes)
+    stack = "__layer_stack_no_per_layer"
+    for there, here in ("dense", "linear"), ("inner/dense_1", "inner/linear_1"):
+        weights = params[f"{stack}/{here}"]["w"]
+        assert_identical(made[f"{stack}/{there}"]["kernel"], weights)
+    assert weights.shape == (3, 2, 6, 6)
+    assert_identical(carry(new, made, {}, old, X)[0], params)
+
+
+def test_layers_in_a_stack_that_are_turned_and_keep_averages():
+    def net(norm, heads):
+        block = lambda x: heads()(x, x, x) + norm(x)
+        return hk.transform_with_state(lambda x: hk.layer_stack(3)(block)(x))
+
+    old = net(
+        lambda x: hk.BatchNorm(True, True, 0.9)(x, is_training=hk.running_init()),
+        lambda: hk.MultiHeadAttention(2, key_size=3, w_init=SCALING),
+    )
+    new = net(
+        lambda x: ours.BatchNorm(momentum=0.9, epsilon=1e-5)(
+            x, use_running_average=True
+        ),
+        lambda: ours.MultiHeadAttention(2, qkv_features=6),
+    )
+    x = array(2, 5, 6)
+    params, state = numbers(old, x)
+    made, kept, report = carry(old, params, state, new, x)
+    assert report.ok, report
+    shapes = jax.eval_shape(new.init, KEY, x)
+    assert jax.tree.map(np.shape, (made, kept)) == jax.tree.map(np.shape, shapes)
+    stack = "__layer_stack_no_per_layer"
+    query = params[f"{stack}/multi_head_attention/query"]["w"]
+    assert_identical(
+        made[f"{stack}/multi_head_attention/query"]["kernel"],
+        query.reshape(3, 6, 2, 3),
+    )
+    average = state[f"{stack}/batch_norm/~/mean_ema"]["average"]
+    assert_identical(
+        kept[f"{stack}/batch_norm/batch_stats"]["mean"], average.reshape(3, 6)
+    )
 
 
 def test_networks_without_layers():

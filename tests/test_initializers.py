@@ -535,3 +535,37 @@ def test_without_any_key():
     small = initializer(I.RandomNormal())
     with pytest.raises(ValueError, match="non-None PRNGKey"):
         small(None, (2,))
+
+
+@pytest.mark.parametrize("ask", [hk.get_parameter, hk.get_state])
+@pytest.mark.parametrize("kind", ["layer", "flax", "nnx"])
+def test_one_that_asks_haiku_for_more_than_keys(kind, ask):
+    def w(shape, dtype):
+        return ask("v", shape, dtype, init=jnp.ones)
+
+    def forward(x):
+        if kind == "nnx":
+            return hk_bridge.wrap(nnx.Linear)(4, 3, kernel_init=w)(x)
+        if kind == "layer":
+            return hk_bridge.nn.Dense(3, kernel_init=w)(x)
+        return FlaxModule(nn.Dense(3, kernel_init=initializer(w)))(x)
+
+    text = (
+        r"initialiser .*w asks Haiku for 'v'.* may draw keys alone.*"
+        r"def init\(key, shape, dtype\)"
+    )
+    with pytest.raises(ValueError, match=text):
+        hk.transform_with_state(forward).init(KEY, X)
+
+
+def test_one_that_runs_another_network():
+    inner = hk.transform(lambda x: hk.Linear(3)(x))
+
+    def w(shape, dtype):
+        return inner.init(hk.next_rng_key(), jnp.ones(shape[:1]))["linear"]["w"]
+
+    net = hk.transform(lambda x: hk_bridge.nn.Dense(3, kernel_init=w, name="net")(x))
+    params = net.init(KEY, X)
+    native = nn.Dense(3, kernel_init=initializer(w)).init(KEY, X)
+    assert params["net"]["kernel"].shape == native["params"]["kernel"].shape
+    net.apply(params, None, X)

@@ -29,6 +29,34 @@ import hk_bridge
 from hk_bridge import FlaxModule
 
 
+class Net(nn.Module):
+    width: int = 3
+
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, float]:
+        return x, 1.0
+
+    def encode(self, x: jax.Array) -> jax.Array:
+        return x
+
+
+class Graph(nnx.Module):
+    def __init__(self, size: int, *, rngs: nnx.Rngs):
+        self.linear = nnx.Linear(size, size, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.linear(x)
+
+
+class Cell(nn.LSTMCell):
+    pass
+
+
+BridgedNet = hk_bridge.wrap(Net)
+BridgedGraph = hk_bridge.wrap(Graph)
+BridgedCell = hk_bridge.wrap(Cell)
+BridgedDense = hk_bridge.wrap(nn.Dense)
+
+
 def takes_core(core: hk.RNNCore) -> None: ...
 def takes_params(params: hk.MutableParams, state: hk.MutableState) -> None: ...
 def takes_read_only(params: hk.Params, state: hk.State) -> None: ...
@@ -60,7 +88,39 @@ def forward(x: jax.Array) -> jax.Array:
     FlaxModule(nnx.Linear)  # E
     FlaxModule(nn.Dense(3)).encode  # E
     output, mutated = dense(x, mutable=["intermediates"])
+    reveal_type(output)  # Array
     isinstance(dense, FlaxModule)
+    # Wrapped classes.
+    BridgedNet("3")  # E
+    BridgedNet(widht=3)  # E
+    BridgedNet(3, name="net", variables={"params": {}}, transient="cache")
+    net = BridgedNet(width=3, name="net")
+    reveal_type(net)  # Net
+    reveal_type(net.module)  # Net
+    reveal_type(net(x, train=True))  # tuple
+    net(x, train="yes")  # E
+    net("x")  # E
+    reveal_type(net(x, rngs={})[0])  # Array
+    outputs, mutated = net(x, train=True, mutable=["cache"])
+    reveal_type(outputs[1])  # float
+    net(x, method="encode").shape
+    net.encode(x).shape
+    net.params_dict()["w"].shape
+    isinstance(x, (BridgedNet, BridgedGraph, BridgedCell))
+    isinstance(net, FlaxModule)
+    BridgedDense(3, kernel_init=w)(x).shape
+    BridgedDense("3")  # E
+    graph = BridgedGraph(3, name="net")
+    reveal_type(graph)  # Graph
+    reveal_type(graph(x))  # Array
+    reveal_type(BridgedGraph(3, rngs=nnx.Rngs(0)).module.linear)  # Linear
+    BridgedGraph("3", rngs=nnx.Rngs(0))  # E
+    graph("x")  # E
+    takes_core(BridgedCell(3))
+    takes_core(BridgedNet(3))  # E
+    reveal_type(BridgedCell(features=3))  # Cell
+    BridgedCell(3)(x, BridgedCell(3).initial_state(2))
+    hk_bridge.wrap(3)  # E
     return dense(x, name="wrong")  # E
 
 
@@ -139,6 +199,31 @@ def test_an_editor_completes_layers_and_arguments():
     (signature,) = script.get_signatures(3, len("nn.Dense(3, "))
     names = [p.name for p in signature.params]
     assert names[:2] == ["features", "use_bias"]
+
+
+def test_an_editor_completes_wrapped_classes():
+    head = """
+import hk_bridge, flax.linen as nn
+
+class Flax(nn.Module):
+    width: int = 3
+    def encode(self, x):
+        return x
+
+@hk_bridge.wrap
+class Other(nn.Module):
+    depth: int = 3
+
+Net = hk_bridge.wrap(Flax)
+Embed = hk_bridge.wrap(nn.Embed)
+"""
+    assert "width=" in completions(f"{head}Net(wi")[1]
+    found = completions(f"{head}Net().")[1]
+    assert {"encode", "width", "module", "params_dict"} <= found
+    assert "encode" in completions(f"{head}Net().module.")[1]
+    assert "depth=" in completions(f"{head}Other(de")[1]
+    assert "num_embeddings=" in completions(f"{head}Embed(num")[1]
+    assert "attend" in completions(f"{head}Embed(3, 4).")[1]
 
 
 # The stub.

@@ -31,9 +31,9 @@ def share_traces() -> Iterator[Report]:
     Inside, a module that is called like one before (equal class, configuration, method,
     static arguments, shapes and dtypes) is not run again: the equations of the other
     are put in its place, with its own parameters, state and keys. That goes for bridged
-    modules, for submodules of a bridged linen module, and for Haiku's own modules and
-    those of your classes. The program and every value stay the same, under `jax.grad`
-    too. Use it inside a transformed function. It ends with the block, and is of this
+    modules, for submodules of a bridged module, and for Haiku's own modules and those
+    of your classes. The program and every value stay the same, under `jax.grad` too.
+    Use it inside a transformed function. It ends with the block, and is of this
     thread alone.
 
     The first of several equal modules is run as ever, the second to be traced, the rest
@@ -48,8 +48,10 @@ def share_traces() -> Iterator[Report]:
     `capture_intermediates=`; and while hooks of Haiku, or interceptors of Haiku or
     Flax, are in force. Submodules and Haiku modules are not shared either if their code
     mentions a name, a path or a parent, if they hold or use modules from elsewhere, or
-    if they draw keys inside of `nn.remat`, `hk.remat` and their kin. Submodules of one
-    NNX module are not shared yet.
+    if they draw keys inside of `nn.remat`, `hk.remat` and their kin. Those of NNX are
+    not if they are given modules or Variables, or return some, or change in other ways
+    than by what their Variables hold; none in a module whose code asks for the class of
+    an object (`type(x)`), which is another one meanwhile.
 
     Returns:
       A context manager. It gives a report, which is complete when the block is over:
@@ -168,8 +170,7 @@ def run(
         return call.as_ever()
     with contextlib.ExitStack() as inside:
         if side.may_share_inside() and not _flax.is_intercepted():
-            inside.enter_context(
-                _flax.sharing(traces.call, side.ledger.name, _haiku.apart)
-            )
+            asked = (traces.call, traces.refuse, side.ledger.name, _haiku.apart)
+            inside.enter_context(_flax.sharing(plan.module, *asked))
         outcome: _flax.Outcome = traces.call(call)
     return outcome

@@ -6,7 +6,8 @@ import inspect
 from typing import Any
 from typing import ClassVar
 from typing import ParamSpec
-from typing import Protocol
+from typing import TypeVar
+from typing import Union
 
 from hk_bridge import _errors
 from hk_bridge import _flax
@@ -19,19 +20,10 @@ from hk_bridge._core import guard
 from hk_bridge._core import initializers
 from hk_bridge._core import module as _module
 from hk_bridge._core import signature
+from hk_bridge._core import typed
 
 P = ParamSpec("P")
-
-
-class HaikuClass(Protocol[P]):
-    """What `wrap` returns, for static tools: a class with the Flax constructor."""
-
-    flax_class: Any
-    _guard: Any
-    __name__: str
-    __qualname__: str
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> "Wrapped": ...
+M = TypeVar("M")
 
 
 class Silent(_module.Bridged):
@@ -91,7 +83,8 @@ class Wrapped(Silent, _module.FlaxModule):
     """The base of all other classes that `wrap` makes."""
 
 
-def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
+@typed.declared
+def wrap(cls: Callable[P, M]) -> Union[type[M], typed.HaikuClass[M, P]]:  # noqa: UP007
     """The Haiku class of a Flax class, a user's own or linen's.
 
     Use it once, at module level, as a function or a decorator. The Haiku class has the
@@ -180,7 +173,7 @@ def wrap(cls: Callable[P, Any]) -> HaikuClass[P]:
         for name, mode in modes.items():
             namespace.setdefault(name, _haiku.transparent(_unbound_method(name, mode)))
     metaclass: Any = type(bases[-1])
-    made: HaikuClass[P] = metaclass(flax_class.__name__, bases, namespace)
+    made: type[M] = metaclass(flax_class.__name__, bases, namespace)
     return made
 
 

@@ -12,7 +12,9 @@ from haiku._src import base
 import jax
 import numpy as np
 
+from hk_bridge import _errors
 from hk_bridge._haiku.apart import is_apart
+from hk_bridge._haiku.context import transforms
 
 Initializer = Callable[[Sequence[int], Any], Any]
 
@@ -35,8 +37,22 @@ def initialize(w: Initializer, key: Any, shape: Sequence[int], dtype: Any) -> An
 
     It runs in a transform of its own, so it may run anywhere."""
     has_key = isinstance(key, (jax.Array, np.ndarray))  # NNX may hand over a stream
-    make = lambda: w(shape, dtype)  # as `w` may be jitted, which Haiku refuses
-    return hk.transform(make).apply({}, key if has_key else None)
+    return hk.transform(lambda: _alone(w, shape, dtype)).apply(
+        {}, key if has_key else None
+    )
+
+
+def _alone(w: Initializer, shape: Sequence[int], dtype: Any) -> Any:
+    """`w(shape, dtype)`, in a transform that has neither parameters nor state."""
+    depth = transforms()
+
+    def refuse(make: Any, shape: Any, dtype: Any, init: Any, context: Any) -> Any:
+        if transforms() == depth:  # and not in a transform that `w` has itself
+            raise _errors.initializer_asks(w, context.full_name)
+        return make(shape, dtype, init)
+
+    with hk.custom_creator(refuse, params=True, state=True):
+        return w(shape, dtype)
 
 
 def draws(w: Initializer, shape: Sequence[int], dtype: Any) -> bool:
@@ -45,7 +61,7 @@ def draws(w: Initializer, shape: Sequence[int], dtype: Any) -> bool:
 
     def run() -> Any:
         before = jax.tree.leaves(hk.maybe_get_rng_sequence_state())
-        made = w(shape, dtype)
+        made = _alone(w, shape, dtype)
         after = jax.tree.leaves(hk.maybe_get_rng_sequence_state())
         found.append(list(map(id, before)) != list(map(id, after)))
         return made

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
-import difflib
 from typing import Any
 from typing import NamedTuple
 
@@ -16,11 +15,13 @@ from hk_bridge import _abstract
 from hk_bridge import _layout
 from hk_bridge import _tables
 from hk_bridge.migrate._differences import differences
+from hk_bridge.migrate._pairs import paired
 from hk_bridge.migrate._recorded import Address
 from hk_bridge.migrate._recorded import Layer
 from hk_bridge.migrate._recorded import Recorded
-from hk_bridge.migrate._recorded import counted
 from hk_bridge.migrate._recorded import record
+from hk_bridge.migrate._stack.leaves import stacked
+from hk_bridge.migrate._stack.leaves import unstacked
 from hk_bridge.migrate._twins.layers import twin
 
 
@@ -60,6 +61,8 @@ class Carried:
       pairs: the layers that have each other's weights.
       left: leaves of the old network that went nowhere, `params['linear']['w']`.
       missing: leaves of the new network that nothing was carried to.
+      guessed: pairs that nothing but the order of the calls tells, and what else it
+        could be, in words.
 
     >>> Carried([Paired("linear", "dense", "Linear", "")], [], ["params['a']['w']"])
     old     new    layer   differs
@@ -71,18 +74,21 @@ class Carried:
     pairs: Sequence[Paired]
     left: Sequence[str]
     missing: Sequence[str]
+    guessed: Sequence[str] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether each leaf of both networks is in a pair, and no layer differs."""
+        """Whether each leaf of both networks is in a pair, no layer differs, and no
+        pair is a guess."""
         differs = any(pair.differs for pair in self.pairs)
-        return not (self.left or self.missing or differs)
+        return not (self.left or self.missing or self.guessed or differs)
 
     def __repr__(self) -> str:
         rows = [(p.old, p.new, p.kind, p.differs) for p in self.pairs]
         lines = [_tables.table([("old", "new", "layer", "differs"), *rows])]
         lines += [f"left: {leaf}" for leaf in self.left]
         lines += [f"missing: {leaf}" for leaf in self.missing]
+        lines += [f"guessed: {pair}" for pair in self.guessed]
         return "\n".join(lines)
 
 
@@ -101,8 +107,11 @@ def carry(
     `hk_bridge.nn.Dense`, `hk.LSTM` for `hk_bridge.nn.LSTMCell`, and so on, all that
     have a `twin`; modules that both networks have keep their leaves, whatever name they
     have now. Layers are paired by kind and number of weights: those that both networks
-    call alike, by a name that was chosen (`name="query"`), then in the order of their
-    first calls. Leaves are handed over untouched, or turned as by `twin`.
+    call alike, by a name that was chosen (`name="query"`), then those that are in the
+    same place of the programs of both, which have to have an `apply` for it. Where that
+    tells nothing, the order of first calls does, and the report has it as a guess if
+    there is another choice. Leaves are handed over untouched, or turned as by `twin`;
+    in a `hk.layer_stack`, layer by layer.
 
     Args:
       old: the transformed network, `hk.transform(f)` and the like. It is run by shapes
@@ -132,21 +141,21 @@ def carry(
     >>> bool((old.apply(trained, None, x) == new.apply(params, None, x)).all())
     True
     """
-    before, after = record(old.init, args, kwargs), record(new.init, args, kwargs)
+    before, after = record(old, args, kwargs), record(new, args, kwargs)
     trees: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     if rng is not None:
         made = jax.jit(lambda key: new.init(key, *args, **kwargs))(rng)
         pair = made if isinstance(made, tuple) else (made, {})
         for tree, full in zip(trees, pair, strict=True):
             tree.update({module: dict(bundle) for module, bundle in full.items()})
-    steps, pairs = plan(before, after)
+    steps, pairs, guessed = plan(before, after)
     for step in steps:
         given = [_read(address, params, state or {}) for address in step.old]
         for address, leaf in zip(step.new, step.make(*given), strict=True):
             trees[address.is_state].setdefault(address.module, {})[address.name] = leaf
     left = before.specs.keys() - {a for step in steps for a in step.old}
     missing = after.specs.keys() - {a for step in steps for a in step.new}
-    report = Carried(pairs, _listed(before, left), _listed(after, missing))
+    report = Carried(pairs, _listed(before, left), _listed(after, missing), guessed)
     return *trees, report
 
 
@@ -158,10 +167,19 @@ def _listed(network: Recorded, which: Any) -> list[str]:
     return [str(address) for address in network.specs if address in which]
 
 
-def plan(old: Recorded, new: Recorded) -> tuple[list[Step], list[Paired]]:
-    """Which leaves become which, layer by layer."""
+class Plan(NamedTuple):
+    """Which leaves become which, layer by layer, and which pairs are guesses."""
+
+    steps: list[Step]
+    pairs: list[Paired]
+    guessed: list[str]
+
+
+def plan(old: Recorded, new: Recorded) -> Plan:
+    """Which leaves become which."""
     steps, pairs = [], []
-    for one, two in _aligned(old.layers, new.layers):
+    aligned, guessed = paired(old, new)
+    for one, two in aligned:
         kind = getattr(one.kind, "__name__", str(one.kind))
         try:
             found, differs = _steps(one, two, old, new)
@@ -169,7 +187,7 @@ def plan(old: Recorded, new: Recorded) -> tuple[list[Step], list[Paired]]:
             found, differs = [], str(error)
         steps += found
         pairs.append(Paired(one.name, two.name, kind, differs))
-    return [*steps, *_by_name(old, new)], pairs
+    return Plan([*steps, *_by_name(old, new)], pairs, guessed)
 
 
 def _by_name(old: Recorded, new: Recorded) -> Iterator[Step]:
@@ -188,48 +206,6 @@ def _same(*leaves: Any) -> Sequence[Any]:
     return leaves
 
 
-def _aligned(old: list[Layer], new: list[Layer]) -> list[tuple[Layer, Layer]]:
-    """The layers of the same kind and size that have the same chosen names; of the
-    rest, those that come in the same order; and those that do not, but have no double.
-    """
-    found = _by_label(old, new)
-    rest = [
-        [i for i in range(len(old)) if i not in found],
-        [i for i in range(len(new)) if i not in found.values()],
-    ]
-    keys = [
-        [(layers[i].kind, layers[i].size) for i in some]
-        for layers, some in zip((old, new), rest, strict=True)
-    ]
-    matcher = difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False)
-    for block in matcher.get_matching_blocks():
-        for i in range(block.size):
-            found[rest[0][block.a + i]] = rest[1][block.b + i]
-    for i, key in zip(rest[0], keys[0], strict=True):
-        if i not in found and keys[0].count(key) == keys[1].count(key) == 1:
-            found[i] = rest[1][keys[1].index(key)]
-    return [(old[i], new[k]) for i, k in sorted(found.items())]
-
-
-def _by_label(old: list[Layer], new: list[Layer]) -> dict[int, int]:
-    """Where the layers are that both networks call alike, as often as each other."""
-    groups: list[dict[Any, list[int]]] = [{}, {}]
-    for group, layers in zip(groups, (old, new), strict=True):
-        for i, layer in enumerate(layers):
-            if layer.label:
-                label = tuple(map(counted, layer.label))
-                group.setdefault((layer.kind, layer.size, label), []).append(i)
-    found: dict[int, int] = {}
-    for key in groups[0].keys() & groups[1].keys():
-        some, others = groups[0][key], groups[1][key]
-        if len(some) == len(others):
-            labels = [new[k].label for k in others]
-            if sorted(labels) == sorted({old[i].label for i in some}):
-                others = [others[labels.index(old[i].label)] for i in some]
-            found |= dict(zip(some, others, strict=True))
-    return found
-
-
 def _steps(
     one: Layer, two: Layer, old: Recorded, new: Recorded
 ) -> tuple[list[Step], str]:
@@ -244,15 +220,29 @@ def _steps(
     flax, native, network = (one, two, old) if one.is_flax else (two, one, new)
     variables = _zeros(flax, network)
     made = twin(flax.module, variables, name=native.name, ndim=flax.ndim)
-    steps = []
+    sizes, steps = flax.stacked, []
     for move in made._moves:
         haiku = [Address(move.is_state, *a) for a in move.addresses(native.name)]
         flaxs = [flax.leaves[key] for key in move.flax]
         if flax is two:
-            steps.append(Step(haiku, flaxs, move.to_flax))
+            steps.append(Step(haiku, flaxs, _one_by_one(move.to_flax, sizes)))
         else:
-            steps.append(Step(flaxs, haiku, move.to_haiku))
+            steps.append(Step(flaxs, haiku, _one_by_one(move.to_haiku, sizes)))
     return list(_fitting(steps, old, new)), differences(made, native)
+
+
+def _one_by_one(make: Callable[..., Any], sizes: Sequence[int]) -> Callable[..., Any]:
+    """`make`, for leaves of which each is a stack of so many."""
+    if not sizes:
+        return make
+    inner, count = _one_by_one(make, sizes[1:]), sizes[0]
+
+    def made(*stacks: Any) -> Sequence[Any]:
+        rows = zip(*[unstacked(x, 0, count, {}) for x in stacks], strict=True)
+        columns = zip(*[inner(*row) for row in rows], strict=True)
+        return [stacked(column, 0, {}) for column in columns]
+
+    return made
 
 
 def _zeros(layer: Layer, network: Recorded) -> dict[str, Any]:
@@ -263,7 +253,7 @@ def _zeros(layer: Layer, network: Recorded) -> dict[str, Any]:
         level = variables
         for part in parents:
             level = level.setdefault(part, {})
-        level[last] = np.zeros(spec.shape, spec.dtype)
+        level[last] = np.zeros(spec.shape[len(layer.stacked) :], spec.dtype)
     return variables
 
 

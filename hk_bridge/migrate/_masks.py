@@ -85,8 +85,8 @@ def compare_masks(
     >>> len(compare_masks(old, new, decayed, jnp.ones([1, 4])))
     0
     """
-    networks = record(old.init, args, kwargs), record(new.init, args, kwargs)
-    steps, _ = plan(*networks)
+    networks = record(old, args, kwargs), record(new, args, kwargs)
+    steps = plan(*networks).steps
 
     def answers(side: int, addresses: Sequence[Address]) -> dict[str, Any]:
         specs = networks[side].specs

@@ -46,6 +46,8 @@ class Layer:
       built: its attributes before its first call, if it is a Haiku module.
       ndim: how many axes its first input has.
       leaves: where its leaves are, by the names that they have below it.
+      stacked: how many layers its leaves are of, along each first axis, in a
+        `hk.layer_stack`.
     """
 
     module: Any
@@ -59,6 +61,7 @@ class Layer:
     is_known: bool = False
     leaves: dict[Any, Address] = dataclasses.field(default_factory=dict)
     size: int = 0
+    stacked: tuple[int, ...] = ()
 
     @property
     def is_flax(self) -> bool:
@@ -70,14 +73,19 @@ class Recorded(NamedTuple):
 
     layers: list[Layer]
     specs: dict[Address, Any]
+    transformed: Any
+    args: Any
+    kwargs: Any
+    is_stateful: bool
 
 
-def record(init: Any, args: Any, kwargs: Any) -> Recorded:
+def record(network: Any, args: Any, kwargs: Any) -> Recorded:
     """The layers and leaves that `init` makes. Nothing is computed."""
-    watch = _Watch()
+    watch = Watch()
     with _hk.intercept_methods(watch.haiku), _linen.intercept_methods(watch.flax):
-        made = _abstract.evaluate(init, jax.random.key(0), *args, **kwargs)
-    params, state = made if isinstance(made, tuple) else (made, {})
+        made = _abstract.evaluate(network.init, jax.random.key(0), *args, **kwargs)
+    is_stateful = isinstance(made, tuple)
+    params, state = made if is_stateful else (made, {})
     specs = {
         Address(bool(i), module, name): leaf
         for i, bundles in enumerate((params, state))
@@ -88,33 +96,57 @@ def record(init: Any, args: Any, kwargs: Any) -> Recorded:
         layer.leaves = dict(_leaves_of(layer, params, state, specs))
         own = [specs[a] for a in layer.leaves.values() if not a.is_state]
         layer.size = sum(math.prod(x.shape) for x in jax.tree.leaves(own))
-    return Recorded([layer for layer in watch.layers if layer.leaves], specs)
+        for address in layer.leaves.values():
+            if address in watch.ranks:
+                shape = specs[address].shape
+                layer.stacked = shape[: len(shape) - watch.ranks[address]]
+    layers = [layer for layer in watch.layers if layer.leaves]
+    return Recorded(layers, specs, network, args, kwargs, is_stateful)
 
 
-class _Watch:
+class Watch:
     """Notes each module at its first call."""
 
     def __init__(self) -> None:
         self.layers: list[Layer] = []
         self._seen: set[Any] = set()
         self._chosen: dict[str, str] = {}  # of Haiku modules that run, by full name
-        self._inside: list[Bridged] = []  # the bridged modules that run
+        self._inside: list[str] = []  # the bridged modules that run, by full name
+        self.ranks: dict[Address, int] = {}  # of leaves, in a lifted transform
         self._depth = 0  # how many transforms run, with this one
         self._known = 0  # how many layers with a twin run around this call
 
-    def haiku(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        module = context.module
+    def prefix(self) -> str | None:
+        """What names here have before them; None if they are not of the network."""
         self._depth = self._depth or _haiku.transforms()
-        # Names of a transform inside this one are not those of the outer params.
-        is_inner = _haiku.transforms() != self._depth
-        if context.method_name == "__init__" or is_inner:
+        if _haiku.transforms() == self._depth:
+            return ""
+        return _haiku.lift_prefix() or None
+
+    def haiku(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        # A lifted module that is being built has no prefix yet.
+        prefix = None if context.method_name in _NO_CALLS else self.prefix()
+        if prefix is None:
             return run(*args, **kwargs)
-        name = module.module_name
+        module = context.module
+        name = f"{prefix}{module.module_name}"
         title = module._title if isinstance(module, Bridged) else type(module).__name__
         if counted(module.name) != _haiku.camel_to_snake(title):
             self._chosen[name] = module.name
+        output = self._haiku(module, name, run, args, kwargs, context.method_name)
+        if _haiku.transforms() != self._depth:
+            for i, bundles in enumerate((module.params_dict(), module.state_dict())):
+                for full, leaf in bundles.items():
+                    own = Address(bool(i), *f"{prefix}{full}".rsplit("/", 1))
+                    if _abstract.is_array(leaf):
+                        self.ranks[own] = leaf.ndim
+        return output
+
+    def _haiku(
+        self, module: Any, name: str, run: Any, args: Any, kwargs: Any, method: str
+    ) -> Any:
         if isinstance(module, Bridged):
-            self._inside.append(module)
+            self._inside.append(name)
             if module._kind == "nnx":
                 self._note(Layer(module, module._title, name, name, (), is_known=True))
             try:
@@ -124,14 +156,14 @@ class _Watch:
         if _haiku.is_stand_in(module):
             return run(*args, **kwargs)
         kind = family(module)
-        is_layer = kind is not None and context.method_name == "__call__"
+        is_layer = kind is not None and method == "__call__"
         layer = Layer(module, kind or type(module), name, is_known=kind is not None)
         return self._run(layer, is_layer, run, args, kwargs)
 
     def flax(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if not self._inside or _haiku.transforms() != self._depth:
+        if not self._inside or self.prefix() is None:
             return run(*args, **kwargs)
-        module, net = context.module, self._inside[-1].module_name
+        module, net = context.module, self._inside[-1]
         kind, path = family(module), tuple(module.path)
         is_layer = kind is not None and context.method_name == "__call__"
         name, _ = _layout.address(net, Where(_layout.PARAMS, (*path, "leaf")))
@@ -165,6 +197,7 @@ class _Watch:
         return *chosen, *[part for part in layer.path if not _BY_FLAX.match(part)]
 
 
+_NO_CALLS = {"__init__", "params_dict", "state_dict"}
 _BY_FLAX = re.compile(r"[A-Z]\w*_\d+$")  # `Dense_0`
 
 

@@ -224,10 +224,10 @@ def match(
     read = _read(solved)
     faults = solved.search.faults
     where = parting(solved, faults[0]) if faults else None
+    params, state = table.to_haiku(variables)
     proof = None
     if not faults and not lacking & read:
-        proof = prove(flax, haiku, solved, table, given, variables)
-    params, state = table.to_haiku(variables)
+        proof = prove(flax, haiku, solved, table, given, (params, state))
     used = {row.flax for row in table.rows}
     return Match(
         ok=proof is not None and proof.holds and not lacking,

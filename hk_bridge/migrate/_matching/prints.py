@@ -60,11 +60,16 @@ def print_of(value: Any) -> np.ndarray:
     size, square = np.abs(row), row * row
     order = _noise(row.size) if row.size <= 1 << 22 else _noise(1 << 22)
     n = row.size
-    moments = [row.sum() / n, square.sum() / n, square @ row / n]
-    moments.append(row[: order.size] @ order / order.size)
+    moments = [row.sum() / n, square.sum() / n, _dot(square, row) / n]
+    moments.append(_dot(row[: order.size], order) / order.size)
     root = np.sqrt(moments[1])
-    scales = [size.sum() / n, moments[1], square @ size / n, root]
+    scales = [size.sum() / n, moments[1], _dot(square, size) / n, root]
     return np.array([n, *moments, *scales])
+
+
+def _dot(one: np.ndarray, two: np.ndarray) -> float:
+    """`one @ two` without the threads of OpenBLAS."""
+    return float(np.einsum("i,i", one, two))
 
 
 def are_close(one: np.ndarray, two: np.ndarray, *, ordered: bool = False) -> bool:

@@ -72,7 +72,8 @@ class Side:
             if number in keep:
                 kept[number] = np.asarray(value)
 
-        run_all(self.flat, self.given(weights, inputs), look)
+        given = self.given(weights, inputs)
+        run_all(self.flat, given, look, steps=self.flat.all_data)
         return kept
 
     def colour(self, value: int, deep: int = DEEP) -> int:
