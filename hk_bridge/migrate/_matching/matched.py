@@ -15,6 +15,7 @@ from hk_bridge.migrate._matching.leaf_table import LeafTable
 from hk_bridge.migrate._matching.parting import Parting
 from hk_bridge.migrate._matching.parting import parting
 from hk_bridge.migrate._matching.proof import Proof
+from hk_bridge.migrate._matching.proof import claims
 from hk_bridge.migrate._matching.proof import prove
 from hk_bridge.migrate._matching.rows import rows_of
 from hk_bridge.migrate._matching.solve import Solved
@@ -222,12 +223,15 @@ def match(
     )
     lacking = {row.haiku for row in table.rows if row.flax == UNKNOWN_MARK}
     read = _read(solved)
-    faults = solved.search.faults
+    faults, tried = solved.search.faults, solved.search.tried
     where = parting(solved, faults[0]) if faults else None
+    ambiguous = _ambiguous(solved)
+    claimed = claims(solved)
+    del solved  # a few times the size of the weights
     params, state = table.to_haiku(variables)
     proof = None
     if not faults and not lacking & read:
-        proof = prove(flax, haiku, solved, table, given, (params, state))
+        proof = prove(flax, haiku, claimed, table, given, (params, state))
     used = {row.flax for row in table.rows}
     return Match(
         ok=proof is not None and proof.holds and not lacking,
@@ -237,8 +241,8 @@ def match(
         proof=proof,
         missing=tuple(sorted(lacking)),
         unused=tuple(name for name in flax.leaves if name not in used),
-        ambiguous=_ambiguous(solved),
-        tried=solved.search.tried,
+        ambiguous=ambiguous,
+        tried=tried,
         _table=table,
         _variables=variables,
     )
