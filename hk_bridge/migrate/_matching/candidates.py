@@ -164,17 +164,32 @@ class Finder:
     def candidates(self, unit: Unit, value: Value) -> list[tuple[Any, Unit]]:
         """Units of Flax that meet the same data, the likeliest first."""
         best: dict[int, tuple[Any, Unit]] = {}
-        for one, far in self._data(unit, value):
-            for same in self.flax.side.prints.find(one):
-                ordered = are_close(one, self.flax.side.prints.of[same], ordered=True)
-                for site, further, row, part in self.flax.by_data.get(same, ()):
-                    if site.role != unit.site.role:
-                        continue
-                    for other in self._units(site, row, part, unit):
-                        cost = self._cost(unit, other, far + further, ordered)
-                        if id(other) not in best or cost < best[id(other)][0]:
-                            best[id(other)] = cost, other
+        prints = self.flax.side.prints
+        for find in (prints.find, prints.find_repeated):
+            for one, far in self._data(unit, value):
+                for same in find(one):
+                    self._look(unit, one, far, same, best)
+            if best or unit.site.role not in ("sum", "product"):
+                break
         return sorted(best.values(), key=lambda pair: pair[0])
+
+    def _look(
+        self,
+        unit: Unit,
+        one: Any,
+        far: int,
+        same: int,
+        best: dict[int, tuple[Any, Unit]],
+    ) -> None:
+        """Adds the units of Flax that meet one of the values that a unit meets."""
+        ordered = are_close(one, self.flax.side.prints.of[same], ordered=True)
+        for site, further, row, part in self.flax.by_data.get(same, ()):
+            if site.role != unit.site.role:
+                continue
+            for other in self._units(site, row, part, unit):
+                cost = self._cost(unit, other, far + further, ordered)
+                if id(other) not in best or cost < best[id(other)][0]:
+                    best[id(other)] = cost, other
 
     def _data(self, unit: Unit, value: Value) -> Iterator[tuple[Any, int]]:
         site, flat = unit.site, self.haiku.flat
