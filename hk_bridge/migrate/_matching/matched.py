@@ -160,12 +160,11 @@ def match(
       layers compute in. `proof.outputs` tells how far apart rounding leads.
     * Match outputs by their names: they are taken in the order of `jax.tree.leaves`,
       and have to be as many, of the same shapes and dtypes.
-    * Know `nn.GroupNorm` and `hk.GroupNorm` for the same: it says that they part.
     * Compare networks that draw random numbers: give `deterministic=True` and the like.
 
     Args:
       flax_module: a linen module, or an NNX module instance.
-      variables: its variables; None for those that it holds.
+      variables: its variables, or an `nnx.State`; None for those that it holds.
       transformed: of `hk.transform` or `hk.transform_with_state`, with or without
         `hk.without_apply_rng`.
       *args: what both are called with, arrays that are not all alike.

@@ -124,7 +124,7 @@ class Prints:
         """The values that have each of the elements more often, or less."""
         n, found = int(one[0]), list[int]()
         for size in self._ids:
-            if size != n and 1 < min(size, n) and max(size, n) % min(size, n) == 0:
+            if size != n and min(size, n) > 1 and max(size, n) % min(size, n) == 0:
                 found += self._found(size, np.array([size, *one[1:]]), ordered=False)
         return found
 
