@@ -46,6 +46,12 @@ class Holdings:
         ids = unit.ids[unit.ids >= 0]
         return bool(((self.found[ids] == UNKNOWN) & ~self.lost[ids]).any())
 
+    def taken(self, starts: np.ndarray) -> np.ndarray:
+        """Whether elements of each of Flax's weights are somebody's."""
+        before = np.concatenate([[0], np.cumsum(~self.free)])[starts]
+        made: np.ndarray = np.diff(before) > 0
+        return made
+
     def weight(self, place: int) -> Any:
         """A weight as far as it is found, the rest of it random."""
         part = slice(*self.terms.starts[place : place + 2])

@@ -90,7 +90,7 @@ def _finish(search: Search, flax: Flax, haiku: Side) -> None:
             value: int = value, theirs: int = theirs, place: int = place
         ) -> None:
             fault = Fault(value, theirs, output=place)
-            search.faults.append(fault)
+            search.note(fault)
             search.compared.add(place)
 
         if place not in search.compared:
