@@ -141,23 +141,25 @@ def run_all(
       steps: which to run; by default those that the outputs need.
       wide: whether in float64, or with the dtypes that the program has.
     """
-    env = {n: _given(v, flat.avals[n], wide) for n, v in flat.constants.items()}
-    env |= {n: _given(v, flat.avals[n], wide) for n, v in given.items()}
+    env = {**flat.constants, **given}
     with jax.enable_x64(True) if wide else contextlib.nullcontext():
         for number in given:
             keep(number, env[number])
         for step in flat.live if steps is None else steps:
             avals = [flat.avals[value] for value in step.ins]
-            made = run(step, [env[value] for value in step.ins], avals, wide)
+            pairs = zip(step.ins, avals, strict=True)
+            operands = [_operand(env[value], aval, wide) for value, aval in pairs]
+            made = run(step, operands, avals, wide)
             for number, value in zip(step.outs, made, strict=True):
                 env[number] = value
                 keep(number, value)
             for number in flat.done[step.position]:
                 env.pop(number, None)
-    return [env[value] for value in flat.outputs]
+    return [_operand(env[value], flat.avals[value], wide) for value in flat.outputs]
 
 
-def _given(value: Any, aval: Any, wide: bool) -> Any:
+def _operand(value: Any, aval: Any, wide: bool) -> Any:
+    """A value as a step is to read it: weights are widened no earlier."""
     if wide or not isinstance(aval.dtype, np.dtype):
         return widened(value)
     return np.asarray(value, aval.dtype)

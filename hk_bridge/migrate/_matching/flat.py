@@ -117,6 +117,12 @@ class Flat:
         return self._needed(self.outputs)
 
     @functools.cached_property
+    def alive(self) -> set[int]:
+        """The values that the outputs depend on."""
+        made = (number for step in self.live for number in step.outs)
+        return {*self.inputs, *self.weights, *made}
+
+    @functools.cached_property
     def all_data(self) -> list[Step]:
         """Those, and what makes values that depend on inputs and that nothing reads."""
         data = (n for n, kind in enumerate(self.kinds) if kind == DATA)

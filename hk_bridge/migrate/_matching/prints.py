@@ -118,7 +118,17 @@ class Prints:
 
     def find(self, one: np.ndarray, *, ordered: bool = False) -> list[int]:
         """The values with the same elements, by their numbers."""
-        size = int(one[0])
+        return self._found(int(one[0]), one, ordered)
+
+    def find_repeated(self, one: np.ndarray) -> list[int]:
+        """The values that have each of the elements more often, or less."""
+        n, found = int(one[0]), list[int]()
+        for size in self._ids:
+            if size != n and min(size, n) > 1 and max(size, n) % min(size, n) == 0:
+                found += self._found(size, np.array([size, *one[1:]]), ordered=False)
+        return found
+
+    def _found(self, size: int, one: np.ndarray, ordered: bool) -> list[int]:
         if not self._ids.get(size):
             return []
         if size not in self._joined:

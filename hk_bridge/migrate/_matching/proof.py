@@ -16,7 +16,6 @@ import numpy as np
 from hk_bridge import _abstract
 from hk_bridge import _layout
 from hk_bridge.migrate._matching.arithmetic import run_all
-from hk_bridge.migrate._matching.arithmetic import widened
 from hk_bridge.migrate._matching.distances import distance
 from hk_bridge.migrate._matching.distances import largest
 from hk_bridge.migrate._matching.leaf_table import LeafTable
@@ -83,8 +82,39 @@ class Proof:
         return "\n".join(lines)
 
 
+class Claims(NamedTuple):
+    """What a search came to, as far as it is to be proven.
+
+    Attributes:
+      sides: of Haiku and of Flax.
+      found: which element of Flax each element of Haiku's weights is.
+      inner: values of Haiku and of Flax that have to be the same, by their numbers.
+      ends: outputs that have to be the same, by their places.
+    """
+
+    sides: tuple[Side, Side]
+    found: np.ndarray
+    inner: list[tuple[int, int]]
+    ends: list[tuple[int, int]]
+
+
+def claims(solved: Solved) -> Claims:
+    """What a search came to; the rest of it can be forgotten."""
+    sides = solved.haiku, solved.flax.side
+    one, two = (Side(side.flat, side.names, side.outputs) for side in sides)
+    inner = [
+        (unit.site.out, other.site.out)
+        for option in solved.search.held.options
+        for unit, other in option
+        if _are_whole(unit, other)
+    ]
+    ends = output_pairs(solved.search, sides[1], sides[0])
+    found = solved.search.held.found
+    return Claims((one, two), found, list(dict.fromkeys(inner)), ends)
+
+
 def prove(
-    flax: Network, haiku: Network, solved: Solved, table: LeafTable, given: Given,
+    flax: Network, haiku: Network, claimed: Claims, table: LeafTable, given: Given,
     found: tuple[Any, Any],
 ) -> Proof:  # fmt: skip
     """Compares both networks for the given weights and inputs.
@@ -94,22 +124,21 @@ def prove(
     """
     operands = jax.tree.leaves((given.args, dict(given.kwargs)))
     arrays = [x for x in operands if _abstract.is_array(x)]
-    sides = solved.haiku, solved.flax.side
     weights = [_haikus(haiku, *found), list(flax.leaves.values())]
-    form, outputs, exact = _native(sides, weights, arrays)
+    form, outputs, exact = _native(claimed.sides, weights, arrays)
     theirs = [narrowed(value) for value in generic(flax.leaves, seed=3)]
     wheres = [_layout.Where(*where_of(name)) for name in flax.leaves]
     variables = _layout.insert({}, dict(zip(wheres, theirs, strict=True)))
     weights = [_haikus(haiku, *table.to_haiku(variables)), theirs]
-    pairs = _pairs(solved)
     rules: Rules = {}
+    inputs = moved_inputs(arrays, seed=2)
     runs = [
-        _run(side, values, moved_inputs(arrays, seed=2), {p[i] for p in pairs}, rules)
-        for i, (side, values) in enumerate(zip(sides, weights, strict=True))
+        _run(side, weights.pop(0), inputs, {pair[i] for pair in claimed.inner}, rules)
+        for i, side in enumerate(claimed.sides)
     ]
-    outputs_64 = _outputs(solved, runs)
-    inner, where, compared = _inner(sides[0], runs, pairs)
-    slope, leaf = _gradients(solved, runs)
+    outputs_64 = _outputs(claimed, runs)
+    inner, where, compared = _inner(claimed, runs)
+    slope, leaf = _gradients(claimed, runs)
     return Proof(form, outputs, exact, outputs_64, inner, where, compared, slope, leaf)
 
 
@@ -169,7 +198,7 @@ def _run(
     flat, values = side.flat, dict[int, Any]()
     made = run_all(flat, side.given(weights, inputs), values.__setitem__)
     ends = dict(zip(flat.outputs, made, strict=True))
-    values |= {n: widened(value) for n, value in flat.constants.items()}
+    values |= flat.constants
     pulls: dict[int, Any] = {}
     for number, path in zip(flat.outputs, side.outputs, strict=True):
         if path.startswith(OUTPUT) and ends[number].dtype.kind == "f":
@@ -186,24 +215,14 @@ def _run(
     }
     found = slopes(flat, values, pulls, list(places), rules)
     inner = {n: np.sort(row_of(values[n])) for n in wanted if n in values}
-    return _Run(ends, inner, {places[number]: slope for number, slope in found.items()})
+    by_place = {places[n]: slope.astype(np.float32) for n, slope in found.items()}
+    return _Run(ends, inner, by_place)
 
 
-def _pairs(solved: Solved) -> list[tuple[int, int]]:
-    """Results of layers of Haiku and of Flax that have to be the same."""
-    pairs = [
-        (unit.site.out, other.site.out)
-        for option in solved.search.held.options
-        for unit, other in option
-        if _are_whole(unit, other)
-    ]
-    return list(dict.fromkeys(pairs))
-
-
-def _outputs(solved: Solved, runs: Sequence[_Run]) -> float:
-    haiku, flax = solved.haiku, solved.flax.side
+def _outputs(claimed: Claims, runs: Sequence[_Run]) -> float:
+    haiku, flax = claimed.sides
     last = 0.0
-    for i, j in output_pairs(solved.search, flax, haiku):
+    for i, j in claimed.ends:
         one = runs[0].ends[haiku.flat.outputs[i]]
         two = runs[1].ends[flax.flat.outputs[j]]
         if not haiku.outputs[i].startswith(OUTPUT):
@@ -212,16 +231,17 @@ def _outputs(solved: Solved, runs: Sequence[_Run]) -> float:
     return last
 
 
-def _inner(
-    haiku: Side, runs: Sequence[_Run], pairs: Sequence[tuple[int, int]]
-) -> tuple[float, str, int]:
+def _inner(claimed: Claims, runs: Sequence[_Run]) -> tuple[float, str, int]:
     """The largest distance of results of layers, at which layer, of how many."""
     one, two = (run.inner for run in runs)
     found = [
-        (distance(one[a], two[b], largest(two[b])), a) for a, b in pairs if a in one
+        (distance(one[a], two[b], largest(two[b])), a)
+        for a, b in claimed.inner
+        if a in one and b in two
     ]
     worst = max(found, default=(0.0, None))
-    step = None if worst[1] is None else haiku.flat.makers[worst[1]]
+    makers = claimed.sides[0].flat.makers
+    step = None if worst[1] is None else makers[worst[1]]
     return worst[0], step.scope if step is not None else "", len(found)
 
 
@@ -234,10 +254,9 @@ def _are_whole(unit: Any, other: Any) -> bool:
     return unit.site.role in ("linear", "gather")
 
 
-def _gradients(solved: Solved, runs: Sequence[_Run]) -> tuple[float, str]:
+def _gradients(claimed: Claims, runs: Sequence[_Run]) -> tuple[float, str]:
     """The largest distance of gradients by leaves of Flax, and at which."""
-    flax, haiku = solved.flax.side, solved.haiku
-    found = solved.search.held.found
+    (haiku, flax), found = claimed.sides, claimed.found
     ours, theirs = (run.slopes for run in runs)
     summed = np.zeros(flax.terms.total)
     covered = np.zeros(flax.terms.total, bool)
@@ -246,7 +265,7 @@ def _gradients(solved: Solved, runs: Sequence[_Run]) -> tuple[float, str]:
         known = which >= 0
         covered[which[known]] = True
         if place in ours:
-            np.add.at(summed, which[known], row_of(ours[place])[known])
+            np.add.at(summed, which[known], row_of(ours.pop(place))[known])
     scale = max(map(largest, theirs.values()), default=0.0)
     worst = (0.0, "")
     for place, name in enumerate(flax.names):
