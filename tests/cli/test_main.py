@@ -89,6 +89,14 @@ def test_what_is_in_the_other_layout_already_is_refused(capsys, path, tmp_path):
         "--to flax to convert it back, or, if it is Flax's, --collection params "
         "--collection state.\n"
     )
+    code, _, err = run(capsys, "show", haiku)
+    assert code == 2
+    assert "it has 'net/layers_0'. Write --haiku to show it, or, if it is" in err
+    both = ("--collection", "params", "--collection", "state")
+    assert run(capsys, "show", haiku, *both)[0] == 0
+    assert (
+        "params['net/layers_0']['kernel']" in run(capsys, "show", haiku, "--haiku")[1]
+    )
     nested = {"params": {"net": {"Dense_0": {"bias": np.ones(2)}}}}
     migrate.save(tmp_path / "flax.npz", nested)
     argv = ("convert", tmp_path / "flax.npz", out, "--name", "net")
