@@ -474,6 +474,24 @@ def no_initializer(value: Any) -> TypeError:
     )
 
 
+def no_network(given: Any) -> TypeError:
+    return TypeError(
+        f"A transformed network was expected, but got {_type(given)}. Write "
+        "hk.transform(f) or hk.transform_with_state(f), and give what it returns."
+    )
+
+
+def lacks_carried(tree: Any, leaf: str) -> VariablesError:
+    which = leaf.partition("[")[0]
+    text = f"The old network has {leaf}, but the {which} that were given have not."
+    if isinstance(tree, tuple):
+        return VariablesError(
+            f"{text} They are a tuple: of what init returned, write params, state = "
+            "old.init(key, x), and give them one by one."
+        )
+    return VariablesError(f"{text} Give the {which} of the old network, as a whole.")
+
+
 def initializer_asks(value: Any, name: str) -> ValueError:
     leaf = name.rpartition("/")[2]
     return ValueError(
@@ -520,6 +538,8 @@ def no_such_layer(name: str, flax: str | None, what: str) -> AttributeError:
     text = f"module 'hk_bridge.nn' has no attribute {name!r}"
     if what == "layer":
         text += f". Haiku's {name} is {flax} here: write hk_bridge.nn.{flax}(...)."
+    elif what == "network":
+        text += f". Haiku's own needs no bridge: write hk.nets.{name}."
     elif what == "function":
         text += f". It is a plain function: write flax.linen.{name}."
     elif what == "haiku":

@@ -80,7 +80,11 @@ def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
 
 
 def _parts(cell: str, width: int) -> list[str]:
-    return [cell] if len(cell) <= width else textwrap.wrap(cell, width)
+    if len(cell) <= width:
+        return [cell]
+    text = cell.lstrip()
+    indent = " " * min(len(cell) - len(text), width // 2)  # of a tree
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)
 
 
 def html_table(title: str, rows: Sequence[Sequence[str]]) -> str:

@@ -223,6 +223,8 @@ def __getattr__(name: str) -> Any:
         what = "function"
     elif flax is None and callable(getattr(_hk, name, None)):
         what = "haiku"
+    elif flax is None and callable(getattr(_hk.nets, name, None)):
+        what = "network"
     elif flax is None:
         flax = next(iter(difflib.get_close_matches(name, __all__, n=1)), None)
         what = "nothing"

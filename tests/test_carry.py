@@ -613,6 +613,30 @@ def test_shared_layers_and_nested_transforms():
     assert_identical(new.apply(made, None, X), old.apply(params, None, X))
 
 
+WRONG = {
+    "function": (
+        lambda x: x,
+        {},
+        TypeError,
+        "got builtins.function. Write hk.transform",
+    ),
+    "params": (HAIKU, {}, ValueError, r"params\['linear'\]\['.'\], but the params"),
+    "pair": (HAIKU, ({}, {}), ValueError, "params, state = old.init"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_given_is_told(name):
+    old, params, error, text = WRONG[name]
+    with pytest.raises(error, match=text):
+        carry(old, params, None, FLAX, X)
+
+
+def test_masks_need_networks():
+    with pytest.raises(TypeError, match="A transformed network was expected"):
+        compare_masks(HAIKU.init, FLAX, lambda m, n, v: True, X)
+
+
 # Masks.
 
 

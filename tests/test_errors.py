@@ -590,3 +590,8 @@ def test_two_bridges_and_one_key_that_is_missing(kind):
         hk.transform(forward).apply({}, None, X)
     assert "FlaxModule 'b'" in message(caught.value)
     assert "FlaxModule 'a'" not in message(caught.value)
+
+
+def test_an_argument_too_many_has_the_name_that_users_know():
+    with pytest.raises(TypeError, match=r"^FlaxModule.__init__\(\) takes 2"):
+        hk.transform(lambda: FlaxModule(nn.Dense(3), "net")).init(None)

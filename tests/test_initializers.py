@@ -569,3 +569,13 @@ def test_one_that_runs_another_network():
     native = nn.Dense(3, kernel_init=initializer(w)).init(KEY, X)
     assert params["net"]["kernel"].shape == native["params"]["kernel"].shape
     net.apply(params, None, X)
+
+
+@pytest.mark.parametrize("layer", [nn.Dense, hk_bridge.nn.Dense])
+def test_an_array_is_no_initialiser(layer):
+    def forward(x):
+        dense = layer(3, kernel_init=np.ones([4, 3]))
+        return (FlaxModule(dense) if layer is nn.Dense else dense)(x)
+
+    with pytest.raises(TypeError, match="'numpy.ndarray' object is not callable"):
+        hk.transform(forward).init(KEY, X)

@@ -301,6 +301,7 @@ OTHERS = {
     "avg_pool": "It is a plain function: write flax.linen.avg_pool.",
     "Bias": "Haiku's own needs no bridge: write hk.Bias.",
     "DeepRNN": "Haiku's own needs no bridge: write hk.DeepRNN.",
+    "MLP": "Haiku's own needs no bridge: write hk.nets.MLP.",
     "Dens": "Did you mean 'Dense'?",
 }
 

@@ -91,11 +91,10 @@ class Bridged(_haiku.Module):
         self._unbuilt = made if isinstance(made, Unbuilt) else None
         parts: Any = (None, None) if self._unbuilt else _flax.unbound(made)
         self._module, bound_to = parts
-        is_nnx = self._unbuilt is not None or _flax.is_nnx(made)
-        self._kind = "nnx" if is_nnx else "linen"
+        self._kind = "nnx" if self._unbuilt or _flax.is_nnx(made) else "linen"
         self._title = _flax.title(self._module) if self._module else cls.__name__
         if name is None:
-            own = None if is_nnx else vars(self)["_module"].name
+            own = None if self._kind == "nnx" else vars(self)["_module"].name
             name = own or _haiku.camel_to_snake(self._title)
         super().__init__(name)
         _haiku.without_callers(self)
@@ -110,6 +109,8 @@ class Bridged(_haiku.Module):
         self._passing = {"intermediates"}  # and the collections that do not last
         if self._given is not None:
             given.check_form(self._given, call.owner(self))
+
+    __init__.__qualname__ = "FlaxModule.__init__"  # which is what users call
 
     @property
     @_haiku.transparent
@@ -191,9 +192,8 @@ class Bridged(_haiku.Module):
     @property
     @_haiku.transparent
     def _auto_repr(self) -> str:
-        """The text, which Haiku sets before it builds a module.
-
-        Haiku's counts if the class asks for it, or if nobody wants a text."""
+        """The text, which Haiku sets before it builds a module; that counts if the
+        class asks for it, or if nobody wants a text."""
         given: str | None = vars(self).get("_text")
         if given is not None:
             return given

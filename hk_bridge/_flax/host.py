@@ -60,7 +60,8 @@ class Recipe(NamedTuple):
     def _needs_no_key(self) -> bool:
         if isinstance(self.init_fn, Drawing):
             return not self.init_fn.draws(*self.args, **self.kwargs)
-        return self.init_fn in NEED_NO_KEY and self.scope.has_rng("params")
+        needs_none = any(self.init_fn is init_fn for init_fn in NEED_NO_KEY)
+        return needs_none and self.scope.has_rng("params")
 
     def _call(self, key: Any, args: tuple[Any, ...]) -> Any:
         """What the initialiser makes. If it asks Haiku for keys, they come from `key`,

@@ -16,6 +16,7 @@ import numpy as np
 
 from hk_bridge import _flax
 from hk_bridge import _haiku
+from hk_bridge import _layout
 from hk_bridge import migrate
 from hk_bridge.cli.options import EXTRAS
 from hk_bridge.cli.options import CannotStart
@@ -112,3 +113,17 @@ def counted(count: int) -> str:
 def print_json(value: Any) -> None:
     """Prints `value` for a program to read."""
     print(json.dumps(value, indent=2))
+
+
+def check_is_flaxs(path: Any, variables: Any, args: Any, instead: str) -> None:
+    """Refuses `{"params": {module name: {name: array}}, "state": ...}`, as `convert`
+    writes it, unless the user says what are collections."""
+    if set(variables) != {"params", "state"} or args.collection:
+        return
+    if all(map(_layout.are_bundles, variables.values())):
+        names = [name for part in variables.values() for name in part]
+        held = f"it has {names[0]!r}" if names else "it is empty"
+        raise CannotStart(
+            f"{path} is in Haiku's layout already: {held}. {instead}, or, if it is "
+            "Flax's, --collection params --collection state."
+        )

@@ -9,6 +9,7 @@ import jax
 from hk_bridge import _layout
 from hk_bridge import migrate
 from hk_bridge._tables import printable
+from hk_bridge.cli.common import check_is_flaxs
 from hk_bridge.cli.common import counted
 from hk_bridge.cli.common import load
 from hk_bridge.cli.common import print_json
@@ -88,15 +89,7 @@ def _check_target(src: str, dst: str) -> None:
 
 
 def _to_haiku(variables: Any, args: argparse.Namespace) -> Any:
-    both = set(variables) == {"params", "state"}  # `convert` writes both
-    if both and _are_haikus(variables) and not args.collection:
-        names = [name for part in variables.values() for name in part]
-        held = f"it has {names[0]!r}" if names else "it is empty"
-        raise CannotStart(
-            f"{args.src} is in Haiku's layout already: {held}. Write --to flax to "
-            "convert it back, or, if it is Flax's, --collection params --collection "
-            "state."
-        )
+    check_is_flaxs(args.src, variables, args, "Write --to flax to convert it back")
     try:
         picked = args.collection or None
         return _layout.to_haiku(variables, name=args.name, collections=picked)
@@ -117,8 +110,3 @@ def _to_flax(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         raise CannotStart(f"{args.src} has nothing of that name. {error}") from None
     leaves = [leaf for tree in (params, state) for b in tree.values() for leaf in b]
     return variables, len(leaves) - len(list(_layout.leaves(variables)))
-
-
-def _are_haikus(tree: Any) -> bool:
-    """Whether `tree` is `{"params": {module name: {name: array}}, "state": ...}`."""
-    return all(map(_layout.are_bundles, tree.values()))

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable
 from collections.abc import Sequence
 import importlib
+import io
 import os
 from pathlib import Path
 import shutil
@@ -211,6 +212,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       SystemExit: as argparse does, after `--help` (0) or wrong arguments (2).
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # which may lack letters of a name
+            stream.reconfigure(errors="backslashreplace")
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     try:
         args = parser().parse_args(argv)
@@ -219,10 +223,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = int(command.run(args))
         print(end="", flush=True)
         return code
-    except BrokenPipeError:  # `show ... | head` has enough
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # for what is flushed at exit
-        return 141
+    except OSError as error:
+        try:
+            print(end="", flush=True)
+        except OSError:  # so that what is left is flushed to nowhere at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # `show ... | head` has enough
+            return 141
+        print(f"hk_bridge: {error}", file=sys.stderr)  # such as a full disk
+        return 2
     except CannotStart as error:
         line = _tables.printable(" ".join(str(error).split()))
         print(f"{args.command}: {line}", file=sys.stderr)

@@ -9,6 +9,7 @@ from hk_bridge import _layout
 from hk_bridge import _tables
 from hk_bridge import migrate
 from hk_bridge._layout import Where
+from hk_bridge.cli.common import check_is_flaxs
 from hk_bridge.cli.common import counted
 from hk_bridge.cli.common import load
 from hk_bridge.cli.common import print_json
@@ -25,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     if args.haiku:
         return _show_haikus(args)
     variables = load(args.ckpt, args.collection, args.step)
+    check_is_flaxs(args.ckpt, variables, args, "Write --haiku to show it")
     try:
         names = args.collection or None
         _layout.to_haiku(variables, name=args.name, collections=names)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from hk_bridge import _abstract
+from hk_bridge import _errors
 from hk_bridge import _layout
 from hk_bridge import _tables
 from hk_bridge.migrate._differences import differences
@@ -126,6 +127,10 @@ def carry(
     Returns:
       `(params, state, report)`: of the new network, and what was paired.
 
+    Raises:
+      TypeError: `old` or `new` is no transformed network.
+      VariablesError: `params` or `state` lacks a leaf of the old network.
+
     >>> import haiku as hk, hk_bridge, jax, jax.numpy as jnp
     >>> def net(dense):
     ...     return hk.transform(lambda x: hk.Sequential([dense(8), hk.Linear(2)])(x))
@@ -160,7 +165,11 @@ def carry(
 
 
 def _read(address: Address, params: Any, state: Any) -> Any:
-    return (state if address.is_state else params)[address.module][address.name]
+    tree = state if address.is_state else params
+    try:
+        return tree[address.module][address.name]
+    except (KeyError, TypeError):
+        raise _errors.lacks_carried(tree, str(address)) from None
 
 
 def _listed(network: Recorded, which: Any) -> list[str]:

@@ -73,6 +73,9 @@ def compare_masks(
       What is treated differently, and the leaves of either network to which none in the
       other corresponds.
 
+    Raises:
+      TypeError: `old` or `new` is no transformed network.
+
     >>> import haiku as hk, hk_bridge, jax.numpy as jnp
     >>> old = hk.transform(lambda x: hk.Linear(2)(x))
     >>> new = hk.transform(lambda x: hk_bridge.nn.Dense(2)(x))

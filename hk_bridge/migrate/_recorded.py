@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 
 from hk_bridge import _abstract
+from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
@@ -81,6 +82,8 @@ class Recorded(NamedTuple):
 
 def record(network: Any, args: Any, kwargs: Any) -> Recorded:
     """The layers and leaves that `init` makes. Nothing is computed."""
+    if not callable(getattr(network, "init", None)):
+        raise _errors.no_network(network)
     watch = Watch()
     with _hk.intercept_methods(watch.haiku), _linen.intercept_methods(watch.flax):
         made = _abstract.evaluate(network.init, jax.random.key(0), *args, **kwargs)

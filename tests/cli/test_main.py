@@ -1,6 +1,8 @@
 """The command line: what it prints, what it writes, and its exit codes."""
 
+import io
 import json
+import os
 import pathlib
 import pickle
 import re
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 import hk_bridge
+from hk_bridge import _tables
 from hk_bridge import cli
 from hk_bridge import migrate
 from hk_bridge.cli.main import _COMMANDS
@@ -85,6 +88,14 @@ def test_what_is_in_the_other_layout_already_is_refused(capsys, path, tmp_path):
         f"convert: {haiku} is in Haiku's layout already: it has 'net/layers_0'. Write "
         "--to flax to convert it back, or, if it is Flax's, --collection params "
         "--collection state.\n"
+    )
+    code, _, err = run(capsys, "show", haiku)
+    assert code == 2
+    assert "it has 'net/layers_0'. Write --haiku to show it, or, if it is" in err
+    both = ("--collection", "params", "--collection", "state")
+    assert run(capsys, "show", haiku, *both)[0] == 0
+    assert (
+        "params['net/layers_0']['kernel']" in run(capsys, "show", haiku, "--haiku")[1]
     )
     nested = {"params": {"net": {"Dense_0": {"bias": np.ones(2)}}}}
     migrate.save(tmp_path / "flax.npz", nested)
@@ -708,6 +719,29 @@ def test_tables_are_no_wider_than_the_terminal(capsys, path, columns, monkeypatc
     assert code == 0
     assert max(map(len, out.splitlines()[1:])) <= columns
     assert columns_of(out) == columns_of(whole)  # nothing is left out
+
+
+def test_a_narrow_table_keeps_the_tree():
+    rows = [("Flax", "Haiku"), ("params", ""), ("    a_kernel", "params[0]")]
+    with _tables.fitting(19):
+        *_, top, first, second = _tables.table(rows).splitlines()
+    assert (top, first[:8], second[:8]) == ("params", "    a_ke", "    rnel")
+
+
+def test_letters_that_a_terminal_lacks(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", **{"params/naïve/w": np.ones(2)})
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["show", str(tmp_path / "a.npz")]) == 0
+    assert b"na\\xefve" in out.buffer.getvalue()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="of Linux")
+def test_a_full_disk(path, monkeypatch, capfd):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["show", str(path)]) == 2
+    assert "No space left" in capfd.readouterr().err
 
 
 def columns_of(shown):
