@@ -7,7 +7,6 @@ without it.
 
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 import copy
 import enum
@@ -22,7 +21,7 @@ import numpy as np
 
 from hk_bridge import _errors
 from hk_bridge._flax.host import MISSING
-from hk_bridge._flax.nnx import told
+from hk_bridge._flax.nnx import parts
 from hk_bridge._flax.nnx.snapshot import Snapshot
 from hk_bridge._layout import Where
 from hk_bridge._layout import names
@@ -31,7 +30,6 @@ from hk_bridge._layout import states
 _STATE = "_pytree__state"  # of each object of NNX
 _CONSTANT = (tuple, type(None))
 _REF: Any = getattr(jax, "Ref", ())  # not in older versions
-_OF_NODES = ("type", "index", "num_attributes", "metadata")  # of nodes of a GraphDef
 
 
 class Kind(enum.Enum):
@@ -94,16 +92,8 @@ class Graph:
     @property
     def parts(self) -> tuple[Any, ...]:
         """All that the module is but for the values of Variables, in plain parts."""
-        nodes = [
-            (type(node).__name__, *[_plain(getattr(node, n, None)) for n in _OF_NODES])
-            for node in self._graphdef.nodes
-        ]
-        attributes = [
-            (key, type(value).__name__, _plain(getattr(value, "value", None)))
-            for key, value in self._graphdef.attributes
-        ]
         arrays = [leaf.value for leaf in self.leaves if leaf.kind is Kind.ARRAY]
-        return tuple(nodes), tuple(attributes), tuple(arrays)
+        return (*parts.of(self._graphdef), tuple(arrays))
 
     @property
     def statics(self) -> list[Any]:
@@ -235,13 +225,6 @@ def remembered(module: Any, keep_rngs: bool, memory: dict[str, Any] | None) -> G
     found = Graph(module, keep_rngs)
     memory["graph"] = found, found.snapshot()
     return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, type):
-        return told.original(value)
-    is_flaxs = type(value).__module__.startswith("flax.")
-    return dict(value) if is_flaxs and isinstance(value, Mapping) else value
 
 
 def _kind(cls: type, keep_rngs: bool) -> tuple[Kind, str]:

@@ -86,7 +86,7 @@ def shared(plan: Plan, module: Any, keys: Any, args: Any) -> Iterator[None]:
             yield
         else:
             calls = _Calls(asked, module, plan.keep_rngs, keys)
-            with told.telling(module, calls, with_paths=False):
+            with told.telling(module, calls, with_paths=False) as calls.paths:
                 yield
     finally:
         _next.asked = asked
@@ -106,11 +106,11 @@ class _Calls:
     def __init__(self, asked: _Asked, module: Any, keep_rngs: bool, keys: Any):
         self.asked, self.keep_rngs, self.keys = asked, keep_rngs, keys
         self._running = [module]
-        self._paths = dict(_paths(module, ()))
+        self.paths: dict[int, names.Path] = {}
 
     def name_of(self, part: Any) -> str:
         """For the report. A part inside of a transform of NNX has no path."""
-        return "/".join([self.asked.name, *map(str, self._paths.get(id(part), ("?",)))])
+        return "/".join([self.asked.name, *map(str, self.paths.get(id(part), ("?",)))])
 
     def __call__(
         self, path: Any, part: Any, method: str, run: Any, args: Any, kwargs: Any
@@ -132,13 +132,13 @@ class _Calls:
     @contextlib.contextmanager
     def running_for(self, part: Any, copy: Any) -> Iterator[None]:
         """While a copy runs in place of `part`."""
-        before = self._paths
-        self._paths = {**before, **dict(_paths(copy, before.get(id(part), ("?",))))}
+        before = self.paths
+        self.paths = {**before, **dict(_paths(copy, before.get(id(part), ("?",))))}
         try:
             with self.running(copy):
                 yield
         finally:
-            self._paths = before
+            self.paths = before
 
 
 class Inner:

@@ -32,23 +32,29 @@ _watching = _Watching()
 
 
 @contextlib.contextmanager
-def telling(module: Any, watch: Watch, *, with_paths: bool) -> Iterator[None]:
+def telling(
+    module: Any, watch: Watch, *, with_paths: bool
+) -> Iterator[dict[int, names.Path]]:
     """Has `watch` run the methods of `module` and of the modules in it.
 
     Args:
       with_paths: whether `watch` gets the paths, also inside of transforms of NNX,
         where the objects are others. Else it gets (), and there is one class a class.
+
+    Returns:
+      A context manager, which gives the paths by the ids of the objects.
     """
-    classes = []
+    classes, paths = [], {}
     for path, part in list(nnx.iter_modules(module)):
         if isinstance(part, (nnx.List, nnx.Dict)):
             continue  # has no methods of its own
         classes.append((part, type(part)))
+        paths[id(part)] = path
         own = original(type(part))
         _set_class(part, _told_of(own, path if with_paths else ()))
     before, _watching.now = _watching.now, watch
     try:
-        yield
+        yield paths
     finally:
         _watching.now = before
         for part, cls in classes:
