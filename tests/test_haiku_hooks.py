@@ -374,6 +374,28 @@ def test_state_that_is_not_written_keeps_its_value_under_a_getter(kind, lift):
     assert_identical(new, state)
 
 
+def test_state_that_is_not_written_at_init_is_as_it_was_for_the_next_call():
+    stored = []
+
+    def cast(next_getter, value, context):
+        stored.append(value.dtype)
+        return next_getter(value.astype(jnp.bfloat16))
+
+    class Reads(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            start = self.variable("stats", "start", jnp.ones, [])
+            return x + start.value.astype(x.dtype)
+
+    def forward(x):
+        with hk.custom_getter(cast, params=False, state=True):
+            net = FlaxModule(nn.remat(Reads)(), name="net")
+            return net(net(x))
+
+    jax.eval_shape(hk.transform_with_state(forward).init, KEY, X)
+    assert stored == [jnp.float32] * 2
+
+
 def test_a_tuple_that_is_not_written_keeps_its_value_under_a_getter():
     class Reads(nn.Module):
         @nn.compact

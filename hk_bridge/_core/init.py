@@ -253,8 +253,7 @@ class Init(Side):
         self._note_used(outcome)
         for where, start in self._changed.items():
             value = _layout.find(outcome.variables, where, start)
-            if value is not start and self.writes(where.collection):
-                self.set_state(where, value, start)
+            self._write(where, value, outcome.record)
 
 
 def _is_weak(leaf: Any) -> bool:

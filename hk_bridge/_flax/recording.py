@@ -5,6 +5,8 @@ Private in Flax, and what `param`, `variable` and their kin are made of:
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 from flax import core
@@ -175,7 +177,8 @@ class Recording(Keyed):
         if isinstance(value, lifted.Passed):
             value, told = value
         where = Where(col, (*self.path, name))
-        written = set(_layout.below(where, value)) if told is None else set()
+        old = self._own_level(col).get(name)
+        written = set(_put(where, value, old)) if told is None else set()
         if (col, name) in self._passing:
             self._passing -= {(col, name)}  # once: the next to come is the module's
             written = self._mapped(where, value) if self._maps else set()
@@ -210,6 +213,18 @@ class Recording(Keyed):
         self, error: Exception, col: str, name: str, init_fn: Any = None
     ) -> None:
         self.running.host.explain(error, Where(col, (*self.path, name)), init_fn)
+
+
+def _put(where: Where, value: Any, old: Any) -> Iterator[Where]:
+    """Which leaves are written where Flax puts `value` in the place of `old`.
+
+    What any Mapping holds it puts into a level that is there, part by part."""
+    if _layout.is_level(old) and isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            below = Where(where.collection, (*where.path, key))
+            yield from _put(below, part, old.get(key))
+    else:
+        yield from _layout.below(where, value)
 
 
 def _holds_the_same(one: Any, two: Any) -> bool:

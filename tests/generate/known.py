@@ -105,7 +105,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "hooks of to_linen",
         "Flax's `ToLinen` reads its variables as a whole, and puts all after each call",
-        has(of("like_haiku", "ends otherwise|at apply hooks were asked"), "nnx.", *NNX),
+        has(
+            either(
+                of("like_haiku", "ends otherwise|at apply hooks were asked"),
+                of("like_haiku", "at init hooks were asked", hook="stacking"),
+            ),
+            *("nnx.", *NNX),
+        ),
     ),
     Fault(
         "to_linen takes Mappings apart",

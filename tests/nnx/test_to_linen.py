@@ -51,7 +51,23 @@ class Deep(nnx.Module):
         return x
 
 
+class Counts(nnx.Module):
+    """A Variable that holds a dict, of which Flax makes an `nnx.State`."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.seen = nnx.BatchStat({"a": jnp.zeros([4]), "b": {"c": jnp.ones([])}})
+
+    def __call__(self, x):
+        seen = jax.tree.map(lambda a: a + 1.0, self.seen.get_value())
+        self.seen.set_value(seen)
+        return x + seen["a"][None] + seen["b"]["c"]
+
+
 MODULES = {
+    "dict": pytest.param(
+        *(lambda: nnx.bridge.to_linen(Counts), X),
+        marks=pytest.mark.filterwarnings("ignore:Found unknown module paths"),
+    ),
     "list": (lambda: nnx.bridge.to_linen(Deep), X),
     "linear": (lambda: nnx.bridge.to_linen(nnx.Linear, 4, 3), X),
     "batch_norm": (lambda: nnx.bridge.to_linen(nnx.BatchNorm, 4), X),
