@@ -68,6 +68,11 @@ class Did:
         return not any(math.isnan(number) for _, number in self.numbers)
 
     @property
+    def is_product(self) -> bool:
+        """Whether it is the product of two values."""
+        return self.name == "dot_general" and len(self.data) == 2
+
+    @property
     def is_sum(self) -> bool:
         """Whether it adds two values."""
         return self.name in ("add", "add_any") and len(self.data) == 2
@@ -103,25 +108,23 @@ def likely(
 ) -> tuple[str, Pair]:
     """The likely cause, and the lines that show it."""
     starts = [_first([d for d in side if d.name not in MOVES]) for side in whole]
-    products = [d for d in starts if d is not None and d.name == "dot_general"]
+    products = [d for d in starts if d is not None and d.is_product]
     ours, theirs = ([d for d in some if d.name not in NEUTRAL] for some in only)
     real = tuple([d for d in some if d.name not in MOVES] for some in (ours, theirs))
     first: Pair = (_first(real[0] or ours), _first(real[1] or theirs))
-    if len(products) == 2 and not products[0].leaves and not products[1].leaves:
-        shapes = _shapes(whole)
-        if shapes is None:
-            text = "order of arguments, or axes: of a product"
-            return text, (starts[0], starts[1])
-        return _SHAPE, shapes
-    for rule in (_noise, _conv, _layer, _sum, _bend, _constant, _axis, _mask, _alone):
+    rules = (_noise, _conv, _layer, _sum, _bend, _constant, _axis, _mask, _alone)
+    shapes = _shapes([[d for d in side if d.is_product] for side in whole])
+    if len(products) == 2 and shapes is None:
+        return "order of arguments, or axes: of a product", (starts[0], starts[1])
+    for rule in rules if shapes is None else rules[:3]:
         found = rule(real[0] or ours, real[1] or theirs)
         if found is not None:
             text, pair = found
             return text, (pair[0] or first[0], pair[1] or first[1])
-    if not ours and not theirs and whole[0] and whole[1]:
-        shapes = _shapes(whole)
-        if shapes is not None:
-            return _SHAPE, shapes
+    shapes = shapes or (None if ours or theirs else _shapes(whole))
+    if shapes is not None:
+        return _SHAPE, shapes
+    if not real[0] and not real[1] and whole[0] and whole[1]:
         return (
             "order of arguments: the same steps, on operands in another order or place",
             (whole[0][0], whole[1][0]),
@@ -274,7 +277,7 @@ def _mask(ours: list[Did], theirs: list[Did]) -> Rule:
     return text, (_first(one), _first(two))
 
 
-def _shapes(whole: tuple[list[Did], list[Did]]) -> Pair | None:
+def _shapes(whole: Sequence[list[Did]]) -> Pair | None:
     """The first steps of one kind whose results have other shapes."""
     for one in whole[0]:
         same = [two for two in whole[1] if two.key == one.key]

@@ -102,18 +102,24 @@ def _elsewhere(solved: Solved, fault: Fault) -> Parting:
     """A layer reads a value that Flax has, but there another layer reads it."""
     haiku, flax = solved.haiku, solved.flax.side
     assert fault.site is not None, "Outputs are read by no layer."
-    known = flax.prints.find(haiku.prints.of[fault.value])
+    made = haiku.prints.of.get(fault.value)  # None of a constant
+    known = [] if made is None else flax.prints.find(made)
     readers = [s for value in known if value >= 0 for s in flax.flat.readers[value]]
-    real = [s for s in readers if s.name not in MOVES] or readers
-    there = min(real, key=lambda step: step.position, default=None)
-    did = None if there is None else _did(flax, there)
-    other = _place(flax, did)
-    here = _place(haiku, _did(haiku, fault.site.step))
+    some = [_did(flax, step, fault.known[1]) for step in readers]
+    real = [did for did in some if did.name not in MOVES] or some
+    there = min(real, key=lambda d: (not d.is_new, d.step.position), default=None)
+    here = _did(haiku, fault.site.step)
+    places = [_place(haiku, here), _place(flax, there)]
     cause = "order, or a missing layer: in Flax another layer reads this value"
-    if did is not None and did.is_sum:
+    if there is not None and there.is_sum:
         cause = causes.MISSING_SUM
-    cause = _one_more(solved, [here, other]) or cause
-    return Parting(here, other, cause, _seen(haiku, fault))
+    elif there is not None and there.name == here.name and there.is_new:
+        one, two = (list(side.flat.shape(s.ins[-1])) for side, s in (
+            (haiku, here.step), (flax, there.step)))  # fmt: skip
+        if sorted(one) != sorted(two):
+            cause = f"shape: weights of {one} in Haiku, of {two} in Flax"
+    cause = _one_more(solved, places) or cause
+    return Parting(places[0], places[1], cause, _seen(haiku, fault))
 
 
 def _one_more(solved: Solved, places: list[Place | None]) -> str:
