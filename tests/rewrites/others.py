@@ -386,7 +386,7 @@ VIT = Pair(
         **{k: v for k, v in BLOCK.items() if k not in ("mask", "residual", "scale")},
         "patches": Planted(f"{TOP}|patches", "order|axis"),
         "token last": Planted(TOP, "order"),
-        "pooling": Planted(TOP, "pooling|reduction|"),
+        "pooling": Planted(TOP, "pooling, or a reduction"),
     },
 )
 LANGUAGE = Pair(
@@ -436,7 +436,7 @@ EVOFORMER = Pair(
     {
         "epsilon": Planted("rows/norm", "epsilon: 1e-05 in Haiku, 1e-06 in Flax"),
         "head size": Planted("rows|rows/pair_bias", "shape"),
-        "pair bias": Planted("rows", "axis|order of arguments, or axes"),
+        "pair bias": Planted("rows", "axis|order of arguments"),
         "softmax axis": Planted("rows", "axis"),
         "gate": Planted("rows", "activation: none in Haiku, logistic in Flax"),
         "missing bias": Planted("rows/out", "a missing bias"),

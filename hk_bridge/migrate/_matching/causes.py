@@ -32,8 +32,9 @@ DRAWS = {
     "random_fold_in",
 }
 DRAWS |= {"shift_right_logical", "bitcast_convert_type"}
-_CONV: tuple[str, ...] = ("padding", "window_strides", "rhs_dilation", "lhs_dilation")
-_CONV += ("feature_group_count", "batch_group_count")
+# Padding comes last: SAME makes another one of other strides.
+_CONV: tuple[str, ...] = ("window_strides", "rhs_dilation", "lhs_dilation")
+_CONV += ("feature_group_count", "batch_group_count", "padding")
 MISSING_SUM = "a missing sum: Flax adds two values here, as of a residual"
 _SMALL = 0.02  # of this size or less a constant that is added is an epsilon
 
@@ -112,7 +113,7 @@ def likely(
     ours, theirs = ([d for d in some if d.name not in NEUTRAL] for some in only)
     real = tuple([d for d in some if d.name not in MOVES] for some in (ours, theirs))
     first: Pair = (_first(real[0] or ours), _first(real[1] or theirs))
-    rules = (_noise, _conv, _layer, _sum, _bend, _constant, _axis, _mask, _alone)
+    rules = (_noise, _conv, _layer, _sum, _bend, _constant, _axis, _mask, _pool, _alone)
     shapes = _shapes([[d for d in side if d.is_product] for side in whole])
     if len(products) == 2 and shapes is None:
         return "order of arguments, or axes: of a product", (starts[0], starts[1])
@@ -233,6 +234,16 @@ def _sum(ours: list[Did], theirs: list[Did]) -> Rule:
     if two is not None and two.is_sum and not any(d.is_sum for d in ours):
         return MISSING_SUM, (one, two)
     return None
+
+
+def _pool(ours: list[Did], theirs: list[Did]) -> Rule:
+    """Values that are put together in another way."""
+    one, two = ([d for d in s if d.name.startswith("reduce_")] for s in (ours, theirs))
+    names = [" and ".join(sorted({d.name for d in s})) or "none" for s in (one, two)]
+    if names[0] == names[1]:
+        return None
+    text = f"pooling, or a reduction: {names[0]} in Haiku, {names[1]} in Flax"
+    return text, (_first(one), _first(two))
 
 
 def _alone(ours: list[Did], theirs: list[Did]) -> Rule:

@@ -76,7 +76,7 @@ def parting(solved: Solved, fault: Fault) -> Parting:
         ours = list(_unknown(haiku, fault.value, flax))
         theirs = []
         if fault.other is not None:
-            theirs = list(_unknown(flax, fault.other, haiku))
+            theirs = list(_unknown(flax, fault.other, haiku, fault.position))
         if not ours and fault.site is not None:
             return _elsewhere(solved, fault)
     one, two = (
@@ -136,12 +136,15 @@ def _one_more(solved: Solved, places: list[Place | None]) -> str:
         if site.step.scope == place.layer
         for weight in side.terms.places(site.weight)
     }
-    own = sum(size for name, size in _sizes(side).items() if name in names)
-    if not own or own != abs(sizes[0] - sizes[1]):
-        return ""
+    gap, held = abs(sizes[0] - sizes[1]), _sizes(side)
     who, lacks = ("Haiku", "Flax") if more == 0 else ("Flax", "Haiku")
     word = "an extra" if more == 0 else "a missing"
-    return f"{word} layer: {who} has {place.layer} here, {lacks} has not"
+    if gap and gap == sum(size for name, size in held.items() if name in names):
+        return f"{word} layer: {who} has {place.layer} here, {lacks} has not"
+    what = {"add": "bias", "mul": "scale"}.get(place.operation)
+    if gap and what is not None and gap == held.get(place.leaf):
+        return f"{word} {what}: {who} has {place.leaf} here, {lacks} has not"
+    return ""
 
 
 def _sizes(side: Side) -> dict[str, int]:
@@ -162,8 +165,14 @@ def _first_layer(some: list[Did]) -> list[Did]:
     return [did for did in some if did.step.scope == some[0].step.scope]
 
 
-def _unknown(side: Side, value: int, other: Side) -> Iterator[Step]:
-    """The steps that a value comes from, up to values that the other side has."""
+def _unknown(
+    side: Side, value: int, other: Side, end: int | None = None
+) -> Iterator[Step]:
+    """The steps that a value comes from, up to values that the other side has.
+
+    Args:
+      end: the position up to which these count.
+    """
     found: dict[int, Step] = {}
     todo = [value]
     while todo and len(found) < _MOST:
@@ -171,7 +180,7 @@ def _unknown(side: Side, value: int, other: Side) -> Iterator[Step]:
         step = side.flat.makers[number]
         if step is None or step.position in found:
             continue
-        if _is_known(side, number, other) and not _is_shift(side, step):
+        if _is_known(side, number, other, end) and not _is_shift(side, step):
             continue
         if side.flat.is_data(number):
             found[step.position] = step
@@ -179,12 +188,16 @@ def _unknown(side: Side, value: int, other: Side) -> Iterator[Step]:
     yield from (found[position] for position in sorted(found))
 
 
-def _is_known(side: Side, number: int, other: Side) -> bool:
+def _is_known(side: Side, number: int, other: Side, end: int | None) -> bool:
     """Whether the other side has a value, and its outputs depend on it."""
     if number not in side.prints.of:
         return False
-    alike = other.prints.find(side.prints.of[number])
-    return any(n < 0 or n in other.flat.alive for n in alike)
+    for same in other.prints.find(side.prints.of[number]):
+        maker = other.flat.makers[same] if same >= 0 else None
+        late = maker is not None and end is not None and maker.position > end
+        if same < 0 or (same in other.flat.alive and not late):
+            return True
+    return False
 
 
 def _is_shift(side: Side, step: Step) -> bool:
