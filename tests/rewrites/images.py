@@ -200,7 +200,7 @@ def mobilenet(strides, channels, size):
 
     here = "mobile_net_v1_block_1|block_1"
     depth = f"({here})/(depthwise_conv|depthwise)"
-    norm = f"({here})/(batchnorm(/(mean|var)_ema)?|norm_0/BatchNorm_0)"
+    norm = f"({here})/(batch_norm(/(mean|var)_ema)?|norm_0/BatchNorm_0)"
     mistakes = {
         "epsilon": Planted(norm, "epsilon: 1e-05 in Haiku, 1e-06 in Flax"),
         "padding": Planted(depth, "padding"),
@@ -213,7 +213,9 @@ def mobilenet(strides, channels, size):
         "activation": Planted(here, "activation: max in Haiku, (erf|tanh)"),
         "order": Planted(here, "activation: max in Haiku, none in Flax"),
         "reduction": Planted("mobile_net_v1|MobileNet", "pooling, or a reduction"),
-        "momentum": Planted(norm, "a constant .a scale, or a momentum.: (0.999|0.001) in "),
+        "momentum": Planted(
+            norm, "a constant .a scale, or a momentum.: (0.999|0.00099999) in "
+        ),
     }
     x = jax.random.normal(jax.random.key(4), (2, size, size, 3))
     return Pair(

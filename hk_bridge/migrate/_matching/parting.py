@@ -113,11 +113,18 @@ def _elsewhere(solved: Solved, fault: Fault) -> Parting:
     cause = "order, or a missing layer: in Flax another layer reads this value"
     if there is not None and there.is_sum:
         cause = causes.MISSING_SUM
-    elif there is not None and there.name == here.name and there.is_new:
-        one, two = (list(side.flat.shape(s.ins[-1])) for side, s in (
-            (haiku, here.step), (flax, there.step)))  # fmt: skip
-        if sorted(one) != sorted(two):
-            cause = f"shape: weights of {one} in Haiku, of {two} in Flax"
+    elif there is not None and there.is_new:
+        forms = [
+            unit.ids.shape
+            for sites in ([fault.site], flax.sites.at(there.step))
+            for site in sites
+            for unit in site.units
+        ]
+        (k, n), (other, m) = forms[0], forms[-1]
+        if k == other and max(n, m) % min(n, m):
+            cause = (
+                f"shape: of {n} features in Haiku, of {m} in Flax, as of other heads"
+            )
     cause = _one_more(solved, places) or cause
     return Parting(places[0], places[1], cause, _seen(haiku, fault))
 
