@@ -35,6 +35,7 @@ DRAWS |= {"shift_right_logical", "bitcast_convert_type"}
 # Padding comes last: SAME makes another one of other strides.
 _CONV: tuple[str, ...] = ("window_strides", "rhs_dilation", "lhs_dilation")
 _CONV += ("feature_group_count", "batch_group_count", "padding")
+LEAVES = {"add": "bias", "mul": "scale"}  # what a weight is called, by its step
 MISSING_SUM = "a missing sum: Flax adds two values here, as of a residual"
 _SMALL = 0.02  # of this size or less a constant that is added is an epsilon
 
@@ -218,7 +219,7 @@ def _layer(ours: list[Did], theirs: list[Did]) -> Rule:
         "Flax", two, "Haiku",
     )  # fmt: skip
     did = some[0]
-    word = {"add": "bias", "mul": "scale"}.get(did.name, "layer")
+    word = LEAVES.get(did.name, "layer")
     text = f"a missing {word}" if who == "Flax" else f"an extra {word}"
     pair: Pair = (did, None) if who == "Haiku" else (None, did)
     return f"{text}: {who} has {did.leaves[0]} here, {lacks} has not", pair

@@ -148,7 +148,7 @@ def _one_more(solved: Solved, places: list[Place | None]) -> str:
     word = "an extra" if more == 0 else "a missing"
     if gap and gap == sum(size for name, size in held.items() if name in names):
         return f"{word} layer: {who} has {place.layer} here, {lacks} has not"
-    what = {"add": "bias", "mul": "scale"}.get(place.operation)
+    what = causes.LEAVES.get(place.operation)
     if gap and what is not None and gap == held.get(place.leaf):
         return f"{word} {what}: {who} has {place.leaf} here, {lacks} has not"
     return ""
