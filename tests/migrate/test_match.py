@@ -13,6 +13,8 @@ from hk_bridge import migrate
 from hk_bridge.migrate._matching.distances import distance
 from hk_bridge.migrate._matching.prints import are_close
 from hk_bridge.migrate._matching.prints import print_of
+from hk_bridge.migrate._matching.quick import matmul
+from hk_bridge.migrate._matching.quick import quick
 from hk_bridge.testing import assert_identical
 
 
@@ -220,6 +222,74 @@ def test_the_proof_does_not_trust_the_search():
     assert found.parting is None
     assert found.proof.gradients > 0.1
     assert not found.ok
+
+
+@jax.custom_vjp
+def reversed_slope(x):
+    return x
+
+
+reversed_slope.defvjp(lambda x: (x, None), lambda _, slope: (-slope,))
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_rule_for_derivatives_is_part_of_the_proof(both):
+    x = normal(2, 3)
+
+    class Ruled(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(reversed_slope(nn.Dense(4)(x)))
+
+    def forward(x):
+        x = hk.Linear(4)(x)
+        return hk.Linear(2)(reversed_slope(x) if both else x)
+
+    found = migrate.match(Ruled(), made(Ruled(), x), hk.transform(forward), x)
+    assert found.parting is None
+    assert found.ok == both
+    assert (found.proof.gradients < 1e-6) == both
+
+
+CONVOLUTIONS = {
+    "strides": ((2, 1), ((1, 2), (0, 3)), (1, 1), (1, 2), 1, 1),
+    "groups": ((1, 2), ((-1, 1), (2, 0)), (2, 1), (1, 1), 2, 1),
+    "slope": ((1, 1), ((2, 2), (1, 1)), (1, 1), (2, 2), 1, 2),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("size", [2, 5])
+def test_a_convolution_in_numpy_is_that_of_jax(name, size):
+    strides, padding, spread, rates, groups, batches = CONVOLUTIONS[name]
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2 * batches, 2 * groups, 7, 6))
+    kernel = rng.standard_normal((4, 2, min(size, 3), size))
+    with jax.enable_x64(True):
+        given = {"feature_group_count": groups, "batch_group_count": batches}
+        convolve = lambda x, kernel: jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            strides,
+            padding,
+            spread,
+            rates,
+            ("NCHW", "OIHW", "NHWC"),
+            **given,
+        )
+        (eqn,) = jax.make_jaxpr(convolve)(x, kernel).eqns
+        expected = np.asarray(convolve(x, kernel))
+    made = quick(eqn.primitive.name, eqn.params, [x, kernel])
+    assert made.shape == expected.shape
+    assert expected.size
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 70, 600), (1, 4000, 90)])
+def test_a_product_in_pieces_is_the_product(shape):
+    m, k, n = shape
+    one, two = np.random.default_rng(0).standard_normal((2, m, k)), np.ones((k, n))
+    np.testing.assert_allclose(matmul(one, two), one @ two, rtol=0, atol=1e-10)
 
 
 def test_stacked_layers_are_unstacked():

@@ -108,9 +108,10 @@ def resnet(name, blocks, channels, bottleneck, size):
 
         return forward
 
-    here = f"block_group_{WRONG_GROUP}/~/block_0|group_{WRONG_GROUP}_block_0"
-    inner = lambda one, two: f"({here})/(~/)?({one}|{two})"
-    norm, last = inner("batchnorm_1", "norm_1"), inner("conv_[01]", "conv_[01]")
+    here = f"block_group_{WRONG_GROUP}/block_0|group_{WRONG_GROUP}_block_0"
+    inner = lambda one, two: f"({here})/({one}|{two})"
+    norm = inner("batchnorm_1(/(mean|var)_ema)?", "norm_1/BatchNorm_0")
+    last = inner("conv_[01]", "conv_[01]")
     mistakes = {
         "epsilon": Planted(norm, "epsilon: 1e-05 in Haiku, 1e-06 in Flax"),
         "padding": Planted(last, "padding"),
@@ -119,13 +120,14 @@ def resnet(name, blocks, channels, bottleneck, size):
         "extra bias": Planted(inner("conv_1", "conv_1"), "a missing bias"),
         "missing bias": Planted(norm, "an extra bias"),
         "missing norm": Planted(
-            inner("shortcut_batchnorm", "shortcut_norm"), "an extra (layer|norm)"
+            inner("shortcut_batchnorm", "shortcut_norm/BatchNorm_0"),
+            "an extra (layer|norm)",
         ),
         "activation": Planted(here, "activation: max in Haiku, (erf|tanh)"),
         "order": Planted(here, "(activation: max in Haiku, none in Flax|an extra)"),
-        "pool": Planted("|res_net|ResNet|max_pool|res_net/~/max_pool", "pool"),
-        "reduction": Planted("res_net|ResNet", "reduction|"),
-        "momentum": Planted(norm, "a constant .a scale, or a momentum.: 0.9 in "),
+        "pool": Planted("res_net|ResNet", "pooling, or a reduction"),
+        "reduction": Planted("res_net|ResNet", "pooling, or a reduction"),
+        "momentum": Planted(norm, "a constant .a scale, or a momentum.: (0.9|0.1) in "),
     }
     x = jax.random.normal(jax.random.key(3), (2, size, size, 3))
     return Pair(
@@ -197,8 +199,8 @@ def mobilenet(strides, channels, size):
         )
 
     here = "mobile_net_v1_block_1|block_1"
-    depth = f"({here})/(~/)?(depthwise_conv|depthwise)"
-    norm = f"({here})/(~/)?(batchnorm|batchnorm_0|batch_norm|norm_0)"
+    depth = f"({here})/(depthwise_conv|depthwise)"
+    norm = f"({here})/(batch_norm(/(mean|var)_ema)?|norm_0/BatchNorm_0)"
     mistakes = {
         "epsilon": Planted(norm, "epsilon: 1e-05 in Haiku, 1e-06 in Flax"),
         "padding": Planted(depth, "padding"),
@@ -210,8 +212,10 @@ def mobilenet(strides, channels, size):
         "missing norm": Planted(norm, "an extra (layer|norm)"),
         "activation": Planted(here, "activation: max in Haiku, (erf|tanh)"),
         "order": Planted(here, "activation: max in Haiku, none in Flax"),
-        "reduction": Planted("mobile_net_v1|MobileNet", "reduction|"),
-        "momentum": Planted(norm, "a constant .a scale, or a momentum.: 0.999 in "),
+        "reduction": Planted("mobile_net_v1|MobileNet", "pooling, or a reduction"),
+        "momentum": Planted(
+            norm, "a constant .a scale, or a momentum.: (0.999|0.00099999) in "
+        ),
     }
     x = jax.random.normal(jax.random.key(4), (2, size, size, 3))
     return Pair(

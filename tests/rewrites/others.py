@@ -208,6 +208,7 @@ class WrongLSTM(hk.RNNCore):
         return hk.LSTMState(zeros, ones)
 
 
+CELL = "lstm_1|LSTMCell_1"
 IN_CELL = ("gate", "output gate", "coupled gates", "cell", "initial state")
 
 
@@ -385,7 +386,7 @@ VIT = Pair(
         **{k: v for k, v in BLOCK.items() if k not in ("mask", "residual", "scale")},
         "patches": Planted(f"{TOP}|patches", "order|axis"),
         "token last": Planted(TOP, "order"),
-        "pooling": Planted(TOP, "pooling|reduction|"),
+        "pooling": Planted(TOP, "pooling, or a reduction"),
     },
 )
 LANGUAGE = Pair(
@@ -394,12 +395,12 @@ LANGUAGE = Pair(
     language,
     (tokens(2, 5),),
     {
-        "gate": Planted("lstm_1", "activation: (.*tanh.*) in Haiku"),
-        "output gate": Planted("lstm_1", "activation"),
-        "coupled gates": Planted("lstm_1", "a constant|other steps|an extra|order"),
-        "cell": Planted("lstm_1", "activation: .*"),
-        "initial state": Planted("lstm_1", "a constant|an initial"),
-        "reversed": Planted(f"{TOP}|lstm_1", "order|an extra"),
+        "gate": Planted(CELL, "activation: (.*tanh.*) in Haiku"),
+        "output gate": Planted(CELL, "activation"),
+        "coupled gates": Planted(CELL, "a constant|other steps|an extra|order"),
+        "cell": Planted(CELL, "activation: .*"),
+        "initial state": Planted(CELL, "a constant|an initial"),
+        "reversed": Planted(f"{TOP}|lstm_1(/.*)?", "order|an extra"),
         "residual": Planted(TOP, "a missing (step|sum)"),
         "scale of embeddings": Planted(TOP, "(a constant.*|an extra step): .*2.44"),
         "missing bias": Planted("hidden", "a missing bias"),
@@ -434,12 +435,12 @@ EVOFORMER = Pair(
     (normal(4, 5, 6), normal(5, 5, 5, seed=8)),
     {
         "epsilon": Planted("rows/norm", "epsilon: 1e-05 in Haiku, 1e-06 in Flax"),
-        "head size": Planted("rows", "shape: .* heads"),
-        "pair bias": Planted("rows", "axis|order of arguments, or axes"),
+        "head size": Planted("rows|rows/pair_bias", "shape"),
+        "pair bias": Planted("rows", "axis|order of arguments"),
         "softmax axis": Planted("rows", "axis"),
         "gate": Planted("rows", "activation: none in Haiku, logistic in Flax"),
         "missing bias": Planted("rows/out", "a missing bias"),
-        "columns": Planted(f"{TOP}|columns.*", "order|axis"),
+        "columns": Planted(f"{TOP}|columns", "order|axis|shape: .* axes"),
         "activation": Planted(TOP, "activation"),
         "residual": Planted(TOP, "a missing (step|sum)"),
         "outer mean": Planted(TOP, "a constant.*: 5 in Haiku, 4 in Flax"),

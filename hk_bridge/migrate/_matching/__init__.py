@@ -4,7 +4,11 @@
 and `prints` knows values again. `terms` and `sites` say where weights meet data,
 `candidates` which places of Flax may be one of Haiku's, `search` chooses among them.
 `rows` and `leaf_table` tell what was found, `parting` where it is not, `proof` whether
-it holds; `matched` has `match`.
+it holds, with the gradients of `slopes`; `matched` has `match`.
+
+No layer is known by its name here, and none of its leaves: of the facts that
+`migrate.twin` states, only what Haiku keeps of an average is needed
+(`migrate._averages`), as no program tells `hidden` of `average`.
 """
 
 from hk_bridge.migrate._matching.leaf_table import LeafTable as LeafTable

@@ -20,8 +20,7 @@ from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.sites import Site
 from hk_bridge.migrate._matching.sites import Unit
 
-# How many ways to give several units their counterparts are tried.
-_WAYS = 64
+_WAYS = 64  # how many ways to give several units their counterparts are tried
 _PLAIN = ((), ("neg",))
 
 
@@ -221,9 +220,9 @@ class Finder:
             if row is None and other.ids.shape == unit.ids.shape:
                 yield other
             elif row is not None or other.ids.shape[1] > unit.ids.shape[1]:
-                for part in self.flax.side.sites.parts(other):
-                    if part.rows == row and part.ids.shape == unit.ids.shape:
-                        yield part
+                parts = self.flax.side.sites.parts(other)
+                own = (part for part in parts if part.rows == row)
+                yield from (p for p in own if p.ids.shape == unit.ids.shape)
 
     def _cost(self, unit: Unit, other: Unit, far: int, ordered: bool) -> Any:
         taken = not bool(self.held.free[other.ids.flat[0]])
@@ -264,15 +263,17 @@ class Finder:
 
     def _fitting(self, site: Site, other: Site) -> Option:
         """The open units of two sites, if they have the same forms; else some parts."""
-        if site.role != other.role:
+        blind = site.role == "linear" and not np.any(self.flax.kept[other.data])
+        if site.role != other.role or blind:
             return ()
         units = [unit for unit in site.units if self.held.is_open(unit)]
-        parts = [p for u in units for p in self.haiku.sites.parts(u) if p.rows]
+        parts = [p for u in units for p in self.haiku.sites.parts(u)]
         theirs = [p for u in other.units for p in (u, *self.flax.side.sites.parts(u))]
         pairs = [(unit, self._like(unit, theirs)) for unit in units]
         if all(like is not None for _, like in pairs):
             return tuple((unit, like) for unit, like in pairs if like is not None)
-        pairs = [(p, self._like(p, theirs)) for p in parts if self.held.is_open(p)]
+        parts = [p for p in parts if p.rows is not None and self.held.is_open(p)]
+        pairs = [(p, self._like(p, theirs)) for p in parts]
         return tuple((p, like) for p, like in pairs if like is not None)[:1]
 
     def _like(self, unit: Unit, others: list[Unit]) -> Unit | None:

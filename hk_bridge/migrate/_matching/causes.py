@@ -32,8 +32,10 @@ DRAWS = {
     "random_fold_in",
 }
 DRAWS |= {"shift_right_logical", "bitcast_convert_type"}
-_CONV: tuple[str, ...] = ("padding", "window_strides", "rhs_dilation", "lhs_dilation")
-_CONV += ("feature_group_count", "batch_group_count")
+# Padding comes last: SAME makes another one of other strides.
+_CONV: tuple[str, ...] = ("window_strides", "rhs_dilation", "lhs_dilation")
+_CONV += ("feature_group_count", "batch_group_count", "padding")
+LEAVES = {"add": "bias", "mul": "scale"}  # what a weight is called, by its step
 MISSING_SUM = "a missing sum: Flax adds two values here, as of a residual"
 _SMALL = 0.02  # of this size or less a constant that is added is an epsilon
 
@@ -66,6 +68,11 @@ class Did:
     def is_plain(self) -> bool:
         """Whether it is no guard against NaN, as `jnp.var` has."""
         return not any(math.isnan(number) for _, number in self.numbers)
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it is the product of two values."""
+        return self.name == "dot_general" and len(self.data) == 2
 
     @property
     def is_sum(self) -> bool:
@@ -103,25 +110,23 @@ def likely(
 ) -> tuple[str, Pair]:
     """The likely cause, and the lines that show it."""
     starts = [_first([d for d in side if d.name not in MOVES]) for side in whole]
-    products = [d for d in starts if d is not None and d.name == "dot_general"]
+    products = [d for d in starts if d is not None and d.is_product]
     ours, theirs = ([d for d in some if d.name not in NEUTRAL] for some in only)
     real = tuple([d for d in some if d.name not in MOVES] for some in (ours, theirs))
     first: Pair = (_first(real[0] or ours), _first(real[1] or theirs))
-    if len(products) == 2 and not products[0].leaves and not products[1].leaves:
-        shapes = _shapes(whole)
-        if shapes is None:
-            text = "order of arguments, or axes: of a product"
-            return text, (starts[0], starts[1])
-        return _SHAPE, shapes
-    for rule in (_noise, _conv, _layer, _sum, _bend, _constant, _axis, _mask, _alone):
+    rules = (_noise, _conv, _layer, _sum, _bend, _constant, _axis, _mask, _pool, _alone)
+    shapes = _shapes([[d for d in side if d.is_product] for side in whole])
+    if len(products) == 2 and shapes is None:
+        return "order of arguments, or axes: of a product", (starts[0], starts[1])
+    for rule in rules if shapes is None else rules[:3]:
         found = rule(real[0] or ours, real[1] or theirs)
         if found is not None:
             text, pair = found
             return text, (pair[0] or first[0], pair[1] or first[1])
-    if not ours and not theirs and whole[0] and whole[1]:
-        shapes = _shapes(whole)
-        if shapes is not None:
-            return _SHAPE, shapes
+    shapes = shapes or (None if ours or theirs else _shapes(whole))
+    if shapes is not None:
+        return _SHAPE, shapes
+    if not real[0] and not real[1] and whole[0] and whole[1]:
         return (
             "order of arguments: the same steps, on operands in another order or place",
             (whole[0][0], whole[1][0]),
@@ -214,7 +219,7 @@ def _layer(ours: list[Did], theirs: list[Did]) -> Rule:
         "Flax", two, "Haiku",
     )  # fmt: skip
     did = some[0]
-    word = {"add": "bias", "mul": "scale"}.get(did.name, "layer")
+    word = LEAVES.get(did.name, "layer")
     text = f"a missing {word}" if who == "Flax" else f"an extra {word}"
     pair: Pair = (did, None) if who == "Haiku" else (None, did)
     return f"{text}: {who} has {did.leaves[0]} here, {lacks} has not", pair
@@ -230,6 +235,16 @@ def _sum(ours: list[Did], theirs: list[Did]) -> Rule:
     if two is not None and two.is_sum and not any(d.is_sum for d in ours):
         return MISSING_SUM, (one, two)
     return None
+
+
+def _pool(ours: list[Did], theirs: list[Did]) -> Rule:
+    """Values that are put together in another way."""
+    one, two = ([d for d in s if d.name.startswith("reduce_")] for s in (ours, theirs))
+    names = [" and ".join(sorted({d.name for d in s})) or "none" for s in (one, two)]
+    if names[0] == names[1]:
+        return None
+    text = f"pooling, or a reduction: {names[0]} in Haiku, {names[1]} in Flax"
+    return text, (_first(one), _first(two))
 
 
 def _alone(ours: list[Did], theirs: list[Did]) -> Rule:
@@ -274,7 +289,7 @@ def _mask(ours: list[Did], theirs: list[Did]) -> Rule:
     return text, (_first(one), _first(two))
 
 
-def _shapes(whole: tuple[list[Did], list[Did]]) -> Pair | None:
+def _shapes(whole: Sequence[list[Did]]) -> Pair | None:
     """The first steps of one kind whose results have other shapes."""
     for one in whole[0]:
         same = [two for two in whole[1] if two.key == one.key]

@@ -38,6 +38,7 @@ class Fault:
       flax_site: its likely counterpart.
       output: the output that it was noticed at.
       inside: whether the step at the site itself is what differs.
+      position: the step of Haiku at which it was noticed.
       known: the leaves of Haiku, and those of Flax, that were found before.
     """
 
@@ -47,6 +48,7 @@ class Fault:
     flax_site: Site | None = None
     output: int | None = None
     inside: bool = False
+    position: int = 0
     known: tuple[set[str], set[str]] = (set(), set())
 
 

@@ -195,8 +195,9 @@ class Flat:
 
     def _equation(self, eqn: Any, ins: list[int], scope: str) -> list[int]:
         name = eqn.primitive.name
-        inside = str(eqn.source_info.name_stack)
-        scope = "/".join(part for part in (scope, inside) if part)
+        inside = str(eqn.source_info.name_stack).split("/")
+        inside = [part for part in inside if "->" not in part]  # of `jnp.einsum`
+        scope = "/".join(part for part in (scope, *inside) if part)
         programs = list(programs_of(eqn.params))
         if name == "scan":
             return self._scan(eqn, programs[0], ins, scope)

@@ -76,7 +76,7 @@ def parting(solved: Solved, fault: Fault) -> Parting:
         ours = list(_unknown(haiku, fault.value, flax))
         theirs = []
         if fault.other is not None:
-            theirs = list(_unknown(flax, fault.other, haiku))
+            theirs = list(_unknown(flax, fault.other, haiku, fault.position))
         if not ours and fault.site is not None:
             return _elsewhere(solved, fault)
     one, two = (
@@ -102,18 +102,31 @@ def _elsewhere(solved: Solved, fault: Fault) -> Parting:
     """A layer reads a value that Flax has, but there another layer reads it."""
     haiku, flax = solved.haiku, solved.flax.side
     assert fault.site is not None, "Outputs are read by no layer."
-    known = flax.prints.find(haiku.prints.of[fault.value])
+    made = haiku.prints.of.get(fault.value)  # None of a constant
+    known = [] if made is None else flax.prints.find(made)
     readers = [s for value in known if value >= 0 for s in flax.flat.readers[value]]
-    real = [s for s in readers if s.name not in MOVES] or readers
-    there = min(real, key=lambda step: step.position, default=None)
-    did = None if there is None else _did(flax, there)
-    other = _place(flax, did)
-    here = _place(haiku, _did(haiku, fault.site.step))
+    some = [_did(flax, step, fault.known[1]) for step in readers]
+    real = [did for did in some if did.name not in MOVES] or some
+    there = min(real, key=lambda d: (not d.is_new, d.step.position), default=None)
+    here = _did(haiku, fault.site.step)
+    places = [_place(haiku, here), _place(flax, there)]
     cause = "order, or a missing layer: in Flax another layer reads this value"
-    if did is not None and did.is_sum:
+    if there is not None and there.is_sum:
         cause = causes.MISSING_SUM
-    cause = _one_more(solved, [here, other]) or cause
-    return Parting(here, other, cause, _seen(haiku, fault))
+    elif there is not None and there.is_new:
+        forms = [
+            unit.ids.shape
+            for sites in ([fault.site], flax.sites.at(there.step))
+            for site in sites
+            for unit in site.units
+        ]
+        (k, n), (other, m) = forms[0], forms[-1]
+        if k == other and max(n, m) % min(n, m):
+            cause = (
+                f"shape: of {n} features in Haiku, of {m} in Flax, as of other heads"
+            )
+    cause = _one_more(solved, places) or cause
+    return Parting(places[0], places[1], cause, _seen(haiku, fault))
 
 
 def _one_more(solved: Solved, places: list[Place | None]) -> str:
@@ -130,12 +143,15 @@ def _one_more(solved: Solved, places: list[Place | None]) -> str:
         if site.step.scope == place.layer
         for weight in side.terms.places(site.weight)
     }
-    own = sum(size for name, size in _sizes(side).items() if name in names)
-    if not own or own != abs(sizes[0] - sizes[1]):
-        return ""
+    gap, held = abs(sizes[0] - sizes[1]), _sizes(side)
     who, lacks = ("Haiku", "Flax") if more == 0 else ("Flax", "Haiku")
     word = "an extra" if more == 0 else "a missing"
-    return f"{word} layer: {who} has {place.layer} here, {lacks} has not"
+    if gap and gap == sum(size for name, size in held.items() if name in names):
+        return f"{word} layer: {who} has {place.layer} here, {lacks} has not"
+    what = causes.LEAVES.get(place.operation)
+    if gap and what is not None and gap == held.get(place.leaf):
+        return f"{word} {what}: {who} has {place.leaf} here, {lacks} has not"
+    return ""
 
 
 def _sizes(side: Side) -> dict[str, int]:
@@ -156,8 +172,14 @@ def _first_layer(some: list[Did]) -> list[Did]:
     return [did for did in some if did.step.scope == some[0].step.scope]
 
 
-def _unknown(side: Side, value: int, other: Side) -> Iterator[Step]:
-    """The steps that a value comes from, up to values that the other side has."""
+def _unknown(
+    side: Side, value: int, other: Side, end: int | None = None
+) -> Iterator[Step]:
+    """The steps that a value comes from, up to values that the other side has.
+
+    Args:
+      end: the position up to which these count.
+    """
     found: dict[int, Step] = {}
     todo = [value]
     while todo and len(found) < _MOST:
@@ -165,7 +187,7 @@ def _unknown(side: Side, value: int, other: Side) -> Iterator[Step]:
         step = side.flat.makers[number]
         if step is None or step.position in found:
             continue
-        if _is_known(side, number, other) and not _is_shift(side, step):
+        if _is_known(side, number, other, end) and not _is_shift(side, step):
             continue
         if side.flat.is_data(number):
             found[step.position] = step
@@ -173,12 +195,16 @@ def _unknown(side: Side, value: int, other: Side) -> Iterator[Step]:
     yield from (found[position] for position in sorted(found))
 
 
-def _is_known(side: Side, number: int, other: Side) -> bool:
+def _is_known(side: Side, number: int, other: Side, end: int | None) -> bool:
     """Whether the other side has a value, and its outputs depend on it."""
     if number not in side.prints.of:
         return False
-    alike = other.prints.find(side.prints.of[number])
-    return any(n < 0 or n in other.flat.alive for n in alike)
+    for same in other.prints.find(side.prints.of[number]):
+        maker = other.flat.makers[same] if same >= 0 else None
+        late = maker is not None and end is not None and maker.position > end
+        if same < 0 or (same in other.flat.alive and not late):
+            return True
+    return False
 
 
 def _is_shift(side: Side, step: Step) -> bool:

@@ -287,7 +287,7 @@ class Search:
                 {name for name, found in zip(side.names, some, strict=True) if found}
                 for side, some in sides
             )
-            fault.known = one, two
+            fault.known, fault.position = (one, two), self.position
         self.faults.append(fault)
 
     def replace(self, value: int, other: int) -> None:

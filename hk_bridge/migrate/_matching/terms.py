@@ -18,9 +18,12 @@ from hk_bridge.migrate._matching.movement import JOINS
 from hk_bridge.migrate._matching.movement import MOVES
 from hk_bridge.migrate._matching.movement import NEUTRAL
 from hk_bridge.migrate._matching.movement import moved
+from hk_bridge.migrate._matching.quick import quick
 
 # What is the same done in two ways: by the power of the operand.
 _POWERS = {"rsqrt": "power -1/2", "sqrt": "power 1/2"}
+# What makes numbers of numbers.
+_NUMBERS = {"add", "sub", "mul", "div", "pow", "integer_pow", "sqrt", "rsqrt", "neg"}
 _JOINED = {"mul", "add", "add_any", "sub", "div"}
 
 
@@ -132,8 +135,25 @@ class Terms:
     def scalar(self, value: int) -> float | None:
         """The number that a constant is, if it is the same everywhere."""
         value = self.flat.back(value, ("broadcast_in_dim", *NEUTRAL))
-        held = self.flat.constants.get(value)
-        return float(held) if held is not None and np.size(held) == 1 else None
+        held, step = self.flat.constants.get(value), self.flat.makers[value]
+        if held is not None:
+            return float(held) if np.size(held) == 1 else None
+        if (
+            step is None
+            or step.name not in _NUMBERS
+            or self.flat.kinds[value] != CONSTANT
+        ):
+            return None
+        numbers = [self.scalar(operand) for operand in step.ins]
+        if any(number is None for number in numbers):
+            return None
+        with np.errstate(all="ignore"):
+            made = quick(
+                step.name,
+                step.params,
+                [np.float64(n) for n in numbers if n is not None],
+            )
+        return None if made is None else float(made)
 
     def _whole(self, step: Step, value: int) -> list[Term]:
         """Terms of a value in which elements of weights meet: by the weight alone."""
