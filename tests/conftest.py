@@ -17,12 +17,12 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--values", action="store_true", help="compare values where programs are, too"
+        "--whole", action="store_true", help="run what is run each week alone, too"
     )
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "values: is run by --values alone")
+    config.addinivalue_line("markers", "weekly: is run by --whole alone")
     if hasattr(config, "cache"):
         folder = config.cache.mkdir("programs")
         jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -31,7 +31,7 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     kept, left_out = [], []
     for item in items:
-        asked = config.getoption("--values") or not item.get_closest_marker("values")
+        asked = config.getoption("--whole") or not item.get_closest_marker("weekly")
         (kept if asked else left_out).append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept

@@ -155,7 +155,7 @@ def variables(params: Tree, state: Tree) -> dict[str, Tree]:
 
 # Laws of values: those of `hk_bridge.testing.check`. Equal programs have equal values,
 # so these are asked only of a case that says in `values` why that is not enough, and of
-# all cases by `pytest --values`.
+# all cases by `pytest --whole`.
 
 
 def same_init(case: Case) -> None:
@@ -464,9 +464,10 @@ def sharing_does_not_matter(case: Case, around: Any = Six) -> None:
     assert_same_program(one, two)
 
 
-# One of each kind: state, keys, sown values, lifted transforms, trees, no arrays. All
-# others by `pytest --values`.
-SHARED = frozenset([
+# One of each kind: state, keys, sown values, lifted transforms, trees, no arrays. Laws
+# that ask again of a module what others asked are asked of these, and of all others by
+# `pytest --whole`.
+ONE_OF_EACH_KIND = frozenset([
     "leaves", "shared_by_field", "field", "no_params", "method_function", "values",
     "variables", "by_hand", "streams", "batch_norm", "sow", "scan", "remat", "jit",
     "boxes", "data", "rnn", "nnx_batch_norm", "nnx_dropout", "nnx_jit", "nnx_shared",
@@ -492,9 +493,22 @@ LAWS = [
 ]
 
 
-def _by_values_alone(law: Any, case: Case) -> bool:
-    if law.__name__ == "sharing_does_not_matter":
-        return case.name not in SHARED
+# Around a module, or once more: what is in it, `same_program` has seen.
+AGAIN = frozenset(
+    [
+        *(
+            "placement_does_not_matter",
+            "remat_does_not_matter",
+            "sharing_does_not_matter",
+        ),
+        *("calls_agree_in_init", "instance_stays"),
+    ]
+)
+
+
+def _is_weekly(law: Any, case: Case) -> bool:
+    if law.__name__ in AGAIN:
+        return case.name not in ONE_OF_EACH_KIND
     return law in LAWS_OF_VALUES and not case.values
 
 
@@ -505,7 +519,7 @@ def parameters(cases: list[Case], laws: list[Any] = LAWS) -> list[Any]:
             law,
             case,
             id=f"{law.__name__}-{case}",
-            marks=[pytest.mark.values] * _by_values_alone(law, case),
+            marks=[pytest.mark.weekly] * _is_weekly(law, case),
         )
         for case in cases
         for law in laws

@@ -144,6 +144,22 @@ def test_state_of_a_wrong_shape():
     )
 
 
+def test_a_leaf_that_is_a_tree_of_wrong_shapes():
+    class Pair(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x * self.param("w", lambda _: {1.5: jnp.ones([]), 2.5: 1.0})[1.5]
+
+    variables = {"params": {"w": {1.5: jnp.ones([3]), 2.5: 1.0}}}
+    check(
+        hk_bridge.VariablesError,
+        lambda x: FlaxModule(Pair(), name="net", variables=variables)(x),
+        "collection 'params', path 'w'",
+        "they hold dict of float32[3], float, but the module makes "
+        "dict of float32[], float",
+    )
+
+
 @pytest.mark.parametrize(
     ("collection", "leaf"), [("params", "bias"), ("batch_stats", "mean")]
 )

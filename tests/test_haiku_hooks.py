@@ -374,6 +374,22 @@ def test_state_that_is_not_written_keeps_its_value_under_a_getter(kind, lift):
     assert_identical(new, state)
 
 
+def test_a_tuple_that_is_not_written_keeps_its_value_under_a_getter():
+    class Reads(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            start = self.variable("stats", "pair", lambda: (jnp.ones([]), jnp.ones([])))
+            return x + sum(start.value)
+
+    def forward(x):
+        doubled = lambda get, value, _: get(tree_map(twice, value))
+        with hk.custom_getter(doubled, state=True):
+            return FlaxModule(nn.map_variables(Reads, "params")(), name="net")(x)
+
+    _, state, _, _, new = run(forward, X)
+    assert_identical(new, state)
+
+
 @pytest.mark.parametrize("net", [*TWINS[0], LIFTED[0], LIFTED[1]], ids=str)
 def test_frozen_leaves_have_no_gradient(net):
     def freeze(next_getter, value, context):
@@ -705,6 +721,25 @@ def test_an_average_of_the_weights_by_tree(net):
     if net.module is not None:
         variables = hk_bridge.to_flax(averaged, state, name="net")
         assert_identical(y, net.module.apply(variables, X, mutable=True)[0])
+
+
+def test_parameters_put_before_they_are_asked_for_stay():
+    class Puts(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            if not self.is_initializing():
+                self.put_variable("params", "w", x)
+            return x * self.param("w", nn.initializers.ones, (4,))
+
+    def forward(x):
+        with hk.custom_getter(lambda next_getter, value, _: next_getter(0.5 * value)):
+            return FlaxModule(Puts(), name="net")(x, mutable=["params"])
+
+    params = {"net": {"w": jnp.ones([4])}}
+    y, new = hk.transform(forward).apply(params, None, X[0])
+    variables = {"params": {"w": jnp.full([4], 0.5)}}
+    expected = Puts().apply(variables, X[0], mutable=["params"])
+    assert_identical((y, new), expected)
 
 
 def averaging(next_getter, value, context):

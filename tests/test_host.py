@@ -5,9 +5,6 @@ Haiku without Flax."""
 
 import contextlib
 import inspect
-import subprocess
-import sys
-import textwrap
 
 import flax.linen as nn
 import haiku as hk
@@ -243,29 +240,6 @@ def test_hosts_have_what_scopes_ask_for(host):
         own = inspect.signature(getattr(host, name))
         own.bind(*required)
         own.bind(*[None] * len(parameters))
-
-
-def test_mypy_takes_each_as_a_host(tmp_path):
-    source = """
-        from hk_bridge._core.apply import Apply
-        from hk_bridge._core.init import Init
-        from hk_bridge._flax.host import Alone
-        from hk_bridge._flax.host import Host
-
-        def hosts(init: Init, apply: Apply, alone: Alone) -> list[Host]:
-            return [init, apply, alone]
-
-        def no_host(number: int) -> Host:
-            return number
-    """
-    path = tmp_path / "hosts.py"
-    path.write_text(textwrap.dedent(source))
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary"]
-    done = subprocess.run(
-        [*command, str(path)], capture_output=True, text=True, cwd=tmp_path
-    )
-    errors = [line for line in done.stdout.splitlines() if ": error:" in line]
-    assert [line.split(":")[1] for line in errors] == ["11"], done.stdout
 
 
 # A run that is made up, settled in Haiku.

@@ -214,6 +214,14 @@ def says_how_it_begins(module):
     return [getattr(module, f"block_{i}") for i in range(3)]
 
 
+def says_a_keyword(module, name=None):
+    return module.size(name=name), nn.Dense(3, name="size")
+
+
+def of_a_row_that_is_a_keyword_too(module):
+    return [(module.size(name=1), getattr(module, by)) for by in ("name",)]
+
+
 def of_a_variable(module, by="name"):
     return getattr(module, by)
 
@@ -247,15 +255,15 @@ def of_a_getter(module, by="size"):
 another_name = nn.Module.get_variable
 yet_another = getattr
 REACHES = [
-    of_a_variable, of_a_row, of_a_text_filled_in, of_a_format, of_a_pattern,
-    of_a_partial, of_a_getter, lambda module: another_name(module),
-    lambda module, by: yet_another(module, by),
+    of_a_variable, of_a_row, of_a_row_that_is_a_keyword_too, of_a_text_filled_in,
+    of_a_format, of_a_pattern, of_a_partial, of_a_getter,
+    lambda module: another_name(module), lambda module, by: yet_another(module, by),
 ]  # fmt: skip
 
 
 def test_code_that_may_reach_a_name_has_no_key():
     watched = frozenset({"name", "get_variable"})
-    for function in (says, says_how_it_begins):
+    for function in (says, says_how_it_begins, says_a_keyword):
         assert _flax.key_of(function, watched=watched) is not None
     for function in REACHES:
         assert _flax.key_of(function) is not None
@@ -649,6 +657,18 @@ class Writes(nn.Module):
         return x
 
 
+class Late(nn.Module):
+    """Draws a key after a lifted transform, which takes those that are there."""
+
+    asks: bool
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.remat(nn.Dropout)(0.5, deterministic=False)(x)
+        x *= jax.random.normal(self.make_rng("noise"), x.shape)
+        return x + float(hk.running_init()) if self.asks else x
+
+
 def written(net, x, i):
     cache = {"y": x}
     return net(x, cache) + cache["y"]
@@ -760,6 +780,8 @@ RIGHT = {
     "one_output_twice": (Twice(), lambda net, x, i: net(x)[0] is net(x)[1]),
     "hidden_outputs": (Hyper(), lambda net, x, i: net(x)(2.0)),
     "contexts": (Precise(), precisely),
+    "key_after_remat": (Late(asks=False), lambda net, x, i: net(x)),
+    "key_after_remat_and_haiku": (Late(asks=True), lambda net, x, i: net(x)),
     "written": (Writes(), written),
     "linear": by_method(with_linear),
     "parameter": by_method(with_parameter),

@@ -35,7 +35,7 @@ class Block(hk.Module):
     """Norm, noise and layers, one of which is built before."""
 
     def __init__(self, features=4, name=None):
-        super().__init__(name)
+        super().__init__(name=name)
         self.layer, self.parts = hk.Linear(features), [hk.Linear(4)]
 
     def __call__(self, x):
@@ -108,7 +108,7 @@ def test_program_masks_state_and_gradients_are_those_without():
     assert reports[-1].shared == {"Block": 2}
 
 
-@pytest.mark.values
+@pytest.mark.weekly
 def test_values_of_gradients():
     f, (*_, x), gradients, _ = of_gradients()
     start = jax.jit(f.init)(KEY, x)

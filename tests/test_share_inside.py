@@ -122,7 +122,7 @@ def test_program_masks_state_and_gradients_are_those_without():
     assert reports[-1].shared == {"Block": 2}
 
 
-@pytest.mark.values
+@pytest.mark.weekly
 def test_values_of_gradients():
     f, (*_, x), gradients, _ = of_gradients()
     start = jax.jit(f.init)(KEY, x)

@@ -129,6 +129,21 @@ takes_params(params, state)
 takes_read_only(params, state)
 reveal_type(hk_bridge.initializer(hk.initializers.Constant(1.0)))  # Initializer
 """
+# Which classes are hosts: for mypy, which the package itself is checked by.
+HOSTS = """
+from hk_bridge._core.apply import Apply
+from hk_bridge._core.init import Init
+from hk_bridge._flax.host import Alone
+from hk_bridge._flax.host import Host
+
+
+def hosts(init: Init, apply: Apply, alone: Alone) -> list[Host]:
+    return [init, apply, alone]
+
+
+def no_host(number: int) -> Host:
+    return number
+"""
 LINES = dict(enumerate(CODE.splitlines(), 1))
 ERRORS = {number for number, line in LINES.items() if line.endswith("# E")}
 REVEALED = {
@@ -155,8 +170,12 @@ def check(errors, revealed):
 def test_mypy(file, monkeypatch):
     monkeypatch.setenv("MYPYPATH", ":".join(PATHS))
     cache = f"--cache-dir={ROOT / '.mypy_cache'}"
-    found, problem, _ = api.run([str(file), "--config-file=", cache])
+    hosts = file.parent / "hosts.py"
+    hosts.write_text(HOSTS)
+    found, problem, _ = api.run([str(file), str(hosts), "--config-file=", cache])
     assert not problem
+    wrong = re.findall(r"hosts\.py:(\d+): error", found)
+    assert wrong == [str(len(HOSTS.splitlines()))]
     lines = re.findall(r"^.*network\.py:(\d+): (\w+): (.*)$", found, re.MULTILINE)
     errors = {int(n): text for n, kind, text in lines if kind == "error"}
     revealed = {int(n): t for n, _, t in lines if t.startswith("Revealed type is")}

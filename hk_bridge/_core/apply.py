@@ -39,10 +39,10 @@ class Apply(Side):
             return False
         return not (_haiku.has_creators() or _haiku.has_state_creators())
 
-    def with_keys(self, keys: dict[str, Any]) -> "Apply":
-        """This call with these keys for its streams, and no others."""
+    def with_keys(self, keys: dict[str, Any], ahead: dict[str, Any]) -> "Apply":
+        """This call with these keys, and those `ahead` if it asks for them."""
         other = copy.copy(self)
-        other.streams = self.streams.only(keys)
+        other.streams = self.streams.only(keys, ahead)
         return other
 
     @property

@@ -81,7 +81,7 @@ class Given:
           VariablesError: it has another shape.
         """
         value = self.leaves.get(where, made)
-        if value is not made and _shape(value) != _shape(made):
+        if value is not made and _shapes(value) != _shapes(made):
             described = map(_describe, (value, made))
             raise _errors.leaf_shape(self._owner, *where, *described)
         return value
@@ -110,16 +110,19 @@ class Given:
                     raise _errors.leaf_shape(self._owner, *above, "a dict", leaf)
 
 
-def _shape(value: Any) -> Any:
-    """The shape of an array, a number's too; None of what is no array."""
-    if isinstance(value, (bool, int, float, complex)):
-        return ()
-    shape = getattr(value, "shape", None)
-    return shape if shape is None else tuple(np.shape(value))
+def _shapes(value: Any) -> list[Any]:
+    """The shape of each array in a leaf, a number's too; None of what is no array."""
+    found = jax.tree.leaves(value)
+    numbers = (bool, int, float, complex)
+    arrays = [isinstance(x, numbers) or hasattr(x, "shape") for x in found]
+    pairs = zip(found, arrays, strict=True)
+    return [tuple(np.shape(x)) if is_array else None for x, is_array in pairs]
 
 
 def _describe(value: Any) -> str:
-    """The dtype and shape of an array in a message."""
-    if not hasattr(value, "shape"):
-        return type(value).__name__
-    return f"{value.dtype}{list(value.shape)}"
+    """The dtype and shape of an array in a message, or of those in a tree."""
+    if hasattr(value, "shape"):
+        return f"{value.dtype}{list(value.shape)}"
+    held = [x for x in jax.tree.leaves(value) if x is not value]
+    of = f" of {', '.join(map(_describe, held))}" if held else ""
+    return type(value).__name__ + of

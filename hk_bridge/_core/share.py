@@ -31,9 +31,9 @@ def share_traces() -> Iterator[Report]:
     Inside, a module that is called like one before (equal class, configuration, method,
     static arguments, shapes and dtypes) is not run again: the equations of the other
     are put in its place, with its own parameters, state and keys. That goes for bridged
-    modules, for submodules of a bridged linen module, and for Haiku's own modules and
-    those of your classes. The program and every value stay the same, under `jax.grad`
-    too. Use it inside a transformed function. It ends with the block, and is of this
+    modules, for submodules of a bridged module, and for Haiku's own modules and those
+    of your classes. The program and every value stay the same, under `jax.grad` too.
+    Use it inside a transformed function. It ends with the block, and is of this
     thread alone.
 
     The first of several equal modules is run as ever, the second to be traced, the rest
@@ -48,8 +48,10 @@ def share_traces() -> Iterator[Report]:
     `capture_intermediates=`; and while hooks of Haiku, or interceptors of Haiku or
     Flax, are in force. Submodules and Haiku modules are not shared either if their code
     mentions a name, a path or a parent, if they hold or use modules from elsewhere, or
-    if they draw keys inside of `nn.remat`, `hk.remat` and their kin. Submodules of one
-    NNX module are not shared yet.
+    if they draw keys inside of `nn.remat`, `hk.remat` and their kin. Those of NNX are
+    not if they are given modules or Variables, or return some, or change in other ways
+    than by what their Variables hold; none in a module whose code asks for the class of
+    an object (`type(x)`), which is another one meanwhile.
 
     Returns:
       A context manager. It gives a report, which is complete when the block is over:
@@ -133,15 +135,16 @@ class _Bridged:
         return tuple(s for s in self._call[2].streams.keys if s not in self._given)
 
     def draw(self, drawn: Sequence[str]) -> list[Any]:
-        return [self._call[2].streams.key(stream) for stream in drawn]
+        keys: list[Any] = self._call[2].streams.ahead(drawn)
+        return keys
 
     def undraw(self) -> None:
-        """A key that was drawn is kept for its stream."""
+        """A key that was drawn is that of its stream, once it is asked for."""
 
     def apart(self, inputs: Any, drawn: Any, keys: Any) -> tuple[Any, Any]:
         plan, _, side, _, _ = self._call
         variables, args, kwargs, given = inputs
-        alone = side.with_keys({**given, **dict(zip(drawn, keys, strict=True))})
+        alone = side.with_keys(given, dict(zip(drawn, keys, strict=True)))
         outcome = _haiku.apart(_flax.run)(plan, variables, alone, args, kwargs)
         wrote = outcome.record.wrote | outcome.record.made
         leaves = _layout.leaves(outcome.variables)
@@ -167,8 +170,7 @@ def run(
         return call.as_ever()
     with contextlib.ExitStack() as inside:
         if side.may_share_inside() and not _flax.is_intercepted():
-            inside.enter_context(
-                _flax.sharing(traces.call, side.ledger.name, _haiku.apart)
-            )
+            asked = (traces.call, traces.refuse, side.ledger.name, _haiku.apart)
+            inside.enter_context(_flax.sharing(plan.module, *asked))
         outcome: _flax.Outcome = traces.call(call)
     return outcome

@@ -220,9 +220,13 @@ class Traces:
             return self._as_ever(call, _errors.TOO_SMALL)
         return self._shared(call, entry, arrays, form)
 
+    def refuse(self, name: str, title: str, why: str) -> None:
+        """Notes why a module, or nothing in it, is shared."""
+        self._report.add(name, title, why)
+
     def _as_ever(self, call: Call, why: str) -> Any:
         self._count += 1
-        self._report.add(call.name, call.title, why)
+        self.refuse(call.name, call.title, why)
         return call.as_ever()
 
     def _first(self, call: Call, key: Any, held: Any) -> Any:

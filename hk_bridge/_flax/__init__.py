@@ -16,7 +16,6 @@ from hk_bridge._flax.host import Host as Host
 from hk_bridge._flax.host import Recipe as Recipe
 from hk_bridge._flax.host import Record as Record
 from hk_bridge._flax.inner import is_intercepted as is_intercepted
-from hk_bridge._flax.inner import sharing as sharing
 from hk_bridge._flax.keys import Key as Key
 from hk_bridge._flax.keys import Streams as Streams
 from hk_bridge._flax.kinds import annotated as annotated
@@ -30,6 +29,7 @@ from hk_bridge._flax.kinds import outline_nnx as outline_nnx
 from hk_bridge._flax.kinds import parts as parts
 from hk_bridge._flax.kinds import resolve as resolve
 from hk_bridge._flax.kinds import run as run
+from hk_bridge._flax.kinds import sharing as sharing
 from hk_bridge._flax.kinds import specs as specs
 from hk_bridge._flax.kinds import streams as streams
 from hk_bridge._flax.kinds import unbound as unbound

@@ -7,6 +7,7 @@ hand to lifted transforms.
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
 import copy
 import hashlib
 from typing import Any
@@ -44,14 +45,18 @@ class Streams:
     ):
         self.keys: dict[str, Key] = dict(rngs or {})
         self.asked: list[tuple[str, tuple[str | int, ...]]] = []
+        self._ahead: dict[str, Key] = {}  # drawn, and not yet asked for
         self._draw = draw
         self._from_haiku = ("params",) if initializing else ()
         self._any = rngs is None
 
-    def only(self, keys: Mapping[str, Key]) -> "Streams":
-        """Streams that offer the same, but have these keys and cannot draw another."""
+    def only(self, keys: Mapping[str, Key], ahead: Mapping[str, Key]) -> "Streams":
+        """Streams that offer the same, but have these keys and cannot draw another.
+
+        Args:
+          ahead: keys that are there once they are asked for, as if drawn then."""
         streams = copy.copy(self)
-        streams.keys, streams.asked = dict(keys), []
+        streams.keys, streams._ahead, streams.asked = dict(keys), dict(ahead), []
         streams._draw = None if self._draw is None else _no_other
         return streams
 
@@ -64,9 +69,17 @@ class Streams:
     def key(self, stream: str) -> Key:
         """The key of `stream`, drawn now if it was not yet."""
         if stream not in self.keys:
-            assert self._draw is not None
-            self.keys[stream] = self._draw()
+            (self.keys[stream],) = self.ahead([stream])
+            del self._ahead[stream]
         return self.keys[stream]
+
+    def ahead(self, names: Sequence[str]) -> list[Key]:
+        """The keys of these streams, in `keys` not before they are asked for."""
+        for stream in names:
+            if stream not in self._ahead:
+                assert self._draw is not None
+                self._ahead[stream] = self._draw()
+        return [self._ahead[stream] for stream in names]
 
     def fold(self, stream: str, rng: Key, suffix: tuple[str | int, ...]) -> Key:
         """The key that code gets: that of `stream`, with `suffix` folded in."""

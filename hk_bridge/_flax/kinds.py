@@ -6,12 +6,14 @@ NNX at hand, and so has imported it.
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import contextlib
 import importlib
 import sys
 from typing import Any
 
 import jax
 
+from hk_bridge._flax import inner
 from hk_bridge._flax import modules
 from hk_bridge._flax import run as linen
 from hk_bridge._flax.host import Host
@@ -135,6 +137,24 @@ def apply(plan: Plan, variables: Any, args: Any, kwargs: Any, rngs: Any) -> Any:
         mutable=plan.mutable,
         **kwargs,
     )
+
+
+def sharing(
+    module: Any, share: Any, refuse: Any, name: str, alone: Any
+) -> contextlib.AbstractContextManager[None]:
+    """Has `share` run the calls of submodules of `module`, which runs next.
+
+    Args:
+      refuse: notes why nothing in a module is shared: its name, its class, the reason.
+      name: of the module that they are in, for the report.
+      alone: has a function fail that asks for what is not given to it.
+    """
+    door: contextlib.AbstractContextManager[None]
+    if is_nnx(module):
+        door = _nnx().sharing(share, refuse, name, alone)
+    else:
+        door = inner.sharing(share, name, alone)
+    return door
 
 
 def run(

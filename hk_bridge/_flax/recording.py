@@ -200,11 +200,21 @@ class Recording(Keyed):
         return {
             Where(where.collection, (*self.path, *below.path))
             for below in _layout.below(Where(where.collection, ()), new)
-            if _layout.find({where.collection: old}, below)
-            is not _layout.find({where.collection: new}, below)
+            if not _holds_the_same(
+                _layout.find({where.collection: old}, below),
+                _layout.find({where.collection: new}, below),
+            )
         }
 
     def _explain(
         self, error: Exception, col: str, name: str, init_fn: Any = None
     ) -> None:
         self.running.host.explain(error, Where(col, (*self.path, name)), init_fn)
+
+
+def _holds_the_same(one: Any, two: Any) -> bool:
+    """Whether two leaves are one, or one is rebuilt of what the other holds."""
+    before: Any = jax.tree.structure(one)
+    after: Any = jax.tree.structure(two)
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=False)
+    return bool(before == after) and all(a is b for a, b in pairs)

@@ -1,7 +1,6 @@
 """One run of a module, and how its Scopes lead to it."""
 
 from collections.abc import Callable
-import functools
 import itertools
 from typing import Any
 import weakref
@@ -10,6 +9,7 @@ from flax import core
 from flax.core import scope as core_scope
 
 from hk_bridge._flax import lifted
+from hk_bridge._flax.host import Alone
 from hk_bridge._flax.host import Host
 from hk_bridge._flax.host import Record
 
@@ -56,7 +56,6 @@ class Running:
       mutable: the collections that may change.
       record: what happened.
       watch: sees lifted transforms.
-      end: is to be called when the module has run.
       leads_here: whether a Scope is of this run, and not of an `apply` inside it.
       flags: of all Scopes of the run.
 
@@ -78,11 +77,19 @@ class Running:
         self.record = Record()
         lead = _Lead(self)
         self.leads_here = lead.leads_from
-        self.end = functools.partial(lead.clear, cls)
         self.watch = lifted.Watch(lead.leads_from, adopt)
         initializing = {"initializing": True} if host.initializing else {}
         self._called: dict[int, Any] = {}  # keeps the modules, and so their ids
         self.flags: Any = core.FrozenDict({**initializing, FLAG: lead})
+
+    def end(self) -> None:
+        """Is to be called when the module has run.
+
+        A program may hold a Scope, for `nn.custom_vjp`: then it holds no module."""
+        self.flags[FLAG].clear(self.cls)
+        self.host = Alone(self.host.streams.only(self.host.streams.keys, {}))
+        self._called = {}
+        self.cls = object
 
     def is_first_call(self, module: Any) -> bool:
         """Whether this was not asked of `module` before."""

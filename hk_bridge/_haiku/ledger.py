@@ -156,13 +156,16 @@ class Ledger:
     def read_rest(self, variables: dict[str, Any], path: names.Path = ()) -> None:
         """Puts the parameters below `path` that were not read yet into `variables`.
 
-        They are read by the shapes in which they are stored."""
+        They are read by the shapes in which they are stored. What code has put there
+        without a look at what was there before stays."""
         level, size = (PARAMS, *path), len(path)
         late = [where for where in self._late if where.path[:size] == path]
         read = {where: self._read_param(where, None) for where in late}
         self._drop_others()
-        kept = {where: value for where, value in read.items() if where in self.values}
-        _layout.insert(variables, kept)
+        for where, value in read.items():
+            new = _layout.find(variables, where, MISSING) is MISSING
+            if new and where in self.values:
+                _layout.insert(variables, {where: value})
         for empty in self._empty:
             if empty[: size + 1] == level:
                 _layout.make_level(variables, empty)

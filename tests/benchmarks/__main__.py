@@ -268,11 +268,10 @@ def transformed(
 
     made = {}
     for name, function in {"haiku": forward, "hk_bridge": sharing}.items():
-        f = hk.transform(function)
-        params = f.init(models.KEY, x)
+        f = hk.transform_with_state(function)
         made[name] = (
-            functools.partial(lambda f, p, x: f.apply(p, models.KEY, x), f),
-            params,
+            functools.partial(lambda f, trees, x: f.apply(*trees, models.KEY, x)[0], f),
+            f.init(models.KEY, x),
         )
     return made
 
@@ -287,6 +286,21 @@ def shared_inside(
     sides = transformed(ours(module, **kwargs), x)
     native = lambda v, x: module.apply(v, x, rngs={"dropout": key}, **kwargs)
     return {"flax": (native, variables), "hk_bridge": sides["hk_bridge"]}
+
+
+def shared_nnx(n: int) -> dict[str, tuple[Callable[..., Any], Any]]:
+    """One NNX module of `n` blocks: natively, and bridged with `share_traces`."""
+    module = nnx_models.Transformer(n, nnx_models.nnx.Rngs(0))
+    sides = transformed(ours(module), nnx_models.TOKENS)
+    return {"flax": nnx_models.native(module), "hk_bridge": sides["hk_bridge"]}
+
+
+def what_sharing_adds(
+    module: nn.Module, x: Any
+) -> dict[str, tuple[Callable[..., Any], Any]]:
+    """A bridged module with `share_traces`; `flax` is the one without."""
+    sides = transformed(ours(module), x)
+    return {"flax": sides["haiku"], "hk_bridge": sides["hk_bridge"]}
 
 
 def shared_haiku(n: int) -> dict[str, tuple[Callable[..., Any], Any]]:
@@ -438,6 +452,16 @@ def rows(quick: bool) -> Iterator[Row]:
     for name, (sides, goal) in inside.items():
         yield compared(f"{name}, shared: trace", goal, traced(sides))
         yield compared(f"{name}, shared: lower grad", 0.5, lowered(sides))
+    sides = shared_nnx(24)
+    thunks = {k: trace(*side, nnx_models.TOKENS) for k, side in sides.items()}
+    yield compared("NNX, 24 blocks, shared: trace", 0.35, thunks)
+    for name, (module, x) in [
+        *nets.items(),
+        *((k, (m, models.TOKENS)) for k, (m, *_) in models.KINDS.items()),
+    ]:
+        added = what_sharing_adds(module, x)
+        thunks = {k: trace(*side, x) for k, side in added.items()}
+        yield compared(f"{name}: with sharing, to without", 1.03, thunks)
     compiled = functools.partial(few, stacked_blocks(24), 3)
     yield "24 blocks stacked: compile", 0.65, compiled
     yield compared("GroupNorm: eager call", 1.1, eager(), 20 * rounds)

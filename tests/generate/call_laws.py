@@ -35,7 +35,7 @@ def same_call(case: Case, method: Any, capture: Any, mutable: Any) -> None:
             return net(X, rngs=rngs, **way, **options)
 
         f = hk.transform_with_state(forward)
-        return f.apply(params, state, None, rngs)[0]
+        return open_boxes(f.apply(params, state, None, rngs)[0])
 
     def theirs(variables: Any, rngs: Any) -> Any:
         way = Case(case.make, nnx=case.nnx, method=method).natively

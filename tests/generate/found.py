@@ -43,14 +43,13 @@ FOUND: dict[str, Program] = {
         part("nnx_reader", leaf="Chex(left=jnp.zeros([]), right=jnp.ones([4]))"),
         part("nnx_parts", part("nnx_noise")),
     ),
-    "module kept by a scope": program(
-        "nothing_is_kept", part("custom_vjp", part("layer"))
-    ),
-    # No search found it yet: put together by hand, of the same pieces.
 }
 
 # Found once, and mended: they hold now.
 MENDED: dict[str, Program] = {
+    "module kept by a scope": program(
+        "nothing_is_kept", part("custom_vjp", part("layer"))
+    ),
     "streams of NNX code": program("keys_of_haiku", part("nnx_noise")),
     "boxes in a loop": program(
         "own_leaves",

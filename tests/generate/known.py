@@ -112,9 +112,4 @@ FAULTS: tuple[Fault, ...] = (
         "Flax's `ToLinen` makes an `nnx.State` of a value that is a Mapping",
         has(of("|".join(LAWS), "to PyTreeDef(CustomNode(State["), "nnx.", *NNX),
     ),
-    Fault(
-        "module kept by a scope",
-        "a program that holds a Scope, for `nn.custom_vjp`, keeps the module alive",
-        has(of("nothing_is_kept", "what an initialiser holds lives"), "custom_vjp"),
-    ),
 )

@@ -21,7 +21,7 @@ SOURCES = (
 # What a script imports, if it uses it, by name.
 IMPORTS = {
     **{name: f"import {name}" for name in ("contextlib", "copy", "dataclasses")},
-    **{name: f"import {name}" for name in ("functools", "gc", "statistics")},
+    **{name: f"import {name}" for name in ("functools", "gc")},
     "weakref": "import weakref",
     "collections": "import collections",
     "Graph": "from hk_bridge._proof.graph import Graph",

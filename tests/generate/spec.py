@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import dataclasses
+import functools
 from typing import Any
 
 from hypothesis import strategies as st
@@ -153,12 +154,14 @@ AROUND = (
 )
 
 
+@functools.cache  # to make and check a strategy takes longer than to draw from it
 def parts(depth: int, haiku: bool, nnx: bool) -> st.SearchStrategy[Part]:
     leaves = LEAF_KINDS + (6 * HAIKU_KINDS if haiku else [])
     kinds: list[str] = leaves + OFTEN + (2 * INNER_KINDS + INNER_OFTEN if depth else [])
     if nnx:
         kinds = NNX_LEAF_KINDS + (NNX_INNER_KINDS if depth else [])
 
+    @functools.cache
     def of(kind: str) -> st.SearchStrategy[Part]:
         piece = ALL[kind]
         inside = st.none()
@@ -169,6 +172,7 @@ def parts(depth: int, haiku: bool, nnx: bool) -> st.SearchStrategy[Part]:
     return st.sampled_from(kinds).flatmap(of)
 
 
+@functools.cache
 def blocks(
     depth: int, haiku: bool = False, nnx: bool = False
 ) -> st.SearchStrategy[Block]:
@@ -181,6 +185,7 @@ def blocks(
 def programs(laws: Any) -> st.SearchStrategy[Program]:
     """Programs, each with one of `laws`: {name: options}."""
 
+    @functools.cache
     def of(name: str) -> st.SearchStrategy[Program]:
         law = laws[name]
         return st.builds(

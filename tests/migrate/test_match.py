@@ -1,5 +1,6 @@
 """`match`: leaves are found without names, proven, given back, or it says where not."""
 
+from flax import nnx
 import flax.linen as nn
 import haiku as hk
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hk_bridge import _errors
 from hk_bridge import migrate
 from hk_bridge.migrate._matching.distances import distance
 from hk_bridge.migrate._matching.prints import are_close
@@ -66,9 +68,22 @@ def recurrent(tokens):
     return hk.Linear(10)(x)
 
 
+class Grouped(nn.Module):
+    """Flax has the scale beside the deviation, Haiku after it."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(jnp.tanh(nn.GroupNorm(num_groups=2)(nn.Dense(6)(x))))
+
+
+def grouped(x):
+    return hk.Linear(3)(jnp.tanh(hk.GroupNorm(2, eps=1e-6)(hk.Linear(6)(x))))
+
+
 TOKENS = jax.random.randint(jax.random.key(0), (2, 6), 0, 10)
 CASES = {
     "attention": (Attention(), attention, normal(2, 5, 4)),
+    "group_norm": (Grouped(), grouped, normal(2, 5, 4)),
     "lstm": (Recurrent(nn.LSTMCell), recurrent, TOKENS),
     "optimized_lstm": (Recurrent(nn.OptimizedLSTMCell), recurrent, TOKENS),
 }
@@ -126,6 +141,32 @@ def test_another_momentum_is_seen_in_training():
     assert "batch_norm" in found.parting.haiku.layer
     kwargs = {"flax_kwargs": {"train": False}, "haiku_kwargs": {"is_training": False}}
     assert migrate.match(Norms(), variables, norms(0.99), x, **kwargs).ok
+
+
+def test_a_module_of_nnx_is_matched_by_its_own_values_or_by_those_given():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.inner = nnx.Linear(4, 3, rngs=rngs)
+            self.norm = nnx.BatchNorm(3, use_running_average=True, rngs=rngs)
+
+        def __call__(self, x):
+            return self.norm(self.inner(x))
+
+    def forward(x):
+        return hk.BatchNorm(True, True, 0.99)(hk.Linear(3)(x), False)
+
+    model, x = Net(nnx.Rngs(0)), normal(5, 4)
+    haiku = hk.transform_with_state(forward)
+    found = migrate.match(model, None, haiku, x)
+    assert found.ok, found
+    assert found.params["linear"]["w"].shape == (4, 3)
+    back = found.to_flax(found.params, found.state)
+    assert_identical(back["params"]["inner"]["kernel"], model.inner.kernel[...])
+    other = nnx.state(Net(nnx.Rngs(1)))
+    found = migrate.match(model, other, haiku, x)
+    np.testing.assert_array_equal(found.params["linear"]["w"], other.inner.kernel[...])
+    with pytest.raises(_errors.VariablesError, match="no collection 'params' on top"):
+        migrate.match(model, {"inner": {"kernel": 1}}, haiku, x)
 
 
 class Branches(nn.Module):

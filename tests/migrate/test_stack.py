@@ -132,7 +132,9 @@ def loss_and_grads(f, params, state):
     return jax.value_and_grad(loss, has_aux=True)(params)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param("nn.scan", marks=pytest.mark.weekly), "layer_stack"]
+)
 def test_layers_one_by_one_and_scanned_compute_the_same(way):
     one_by_one, in_scan, of_params, of_state = WAYS[way]
     f, g = map(hk.transform_with_state, (one_by_one, in_scan))

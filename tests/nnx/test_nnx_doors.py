@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hk_bridge._flax.nnx import graph
+from hk_bridge._flax.nnx import lazy
 from hk_bridge._flax.nnx import streams
 from hk_bridge._flax.nnx.passed import is_passed
 
@@ -56,8 +57,8 @@ def test_all_who_read_a_variable_read_its_raw_value():
         drawn.append(KEY)
         return KEY
 
-    def lazy():
-        pending = streams._Pending(draw, "noise", streams.stand_in())
+    def key():
+        pending = lazy.Pending(draw, "noise", streams.stand_in())
         return streams._lazy(pending, nnx.RngKey(KEY, tag="noise"))
 
     readers = (
@@ -69,7 +70,7 @@ def test_all_who_read_a_variable_read_its_raw_value():
         lambda v: nnx_graph.flatten({"v": v}, with_paths=False),
     )
     for number, read in enumerate(readers, 1):
-        variable = lazy()
+        variable = key()
         assert len(drawn) == number - 1
         read(variable)
         read(variable)

@@ -170,6 +170,20 @@ def test_apply_needs_no_key_for_what_init_draws():
     assert_identical(y, layer(X))
 
 
+def test_nothing_that_is_built_outlives_its_trace():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.scale = nnx.Param(jax.random.normal(rngs.params(), [4]))
+            self.table = nnx.data(jnp.arange(4.0) + 1.0)
+
+        def __call__(self, x):
+            return x * self.scale.get_value()[None] + self.table[None]
+
+    f, params, state = init(Net)
+    with jax.checking_leaks():
+        jax.make_jaxpr(f.apply)(params, state, None, X)
+
+
 def test_a_module_that_is_called_twice_is_built_once():
     built = []
 

@@ -80,6 +80,25 @@ def test_nnx_modules(make, x):
         assert_identical(hk_bridge.to_flax(params, state, name="net"), variables)
 
 
+def test_a_getter_may_be_in_force_where_init_calls_it_twice():
+    # To_linen puts its parameters at each init, and asks for none.
+    seen = []
+
+    def look(next_getter, value, context):
+        seen.append(context.full_name)
+        return next_getter(value)
+
+    def forward(x):
+        with hk.custom_getter(look):
+            module = nnx.bridge.to_linen(nnx.Linear, 4, 4)
+            net = hk_bridge.FlaxModule(module, name="net")
+            return net(net(x))
+
+    params = hk.transform(forward).init(KEY, X)
+    assert jax.tree.map(jnp.shape, params) == {"net": {"bias": (4,), "kernel": (4, 4)}}
+    assert seen == 2 * ["net/bias", "net/kernel"]
+
+
 def test_layers_in_a_list_are_modules_like_others():
     seen = []
 

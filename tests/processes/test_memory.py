@@ -72,6 +72,7 @@ def test_memory_above_the_files_own_size(suffix, side, tmp_path):
 SECONDS = {".msgpack": 30, ".safetensors": 40, ".npz": 80}
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize("suffix", SECONDS)
 def test_a_million_small_leaves(suffix, tmp_path):
     leaf = np.ones(1, np.float32)

@@ -114,7 +114,7 @@ def test_the_metadata(wheel):
         "jax>=0.8.1", "jaxlib>=0.8.1", "flax>=0.12.2", "dm-haiku>=0.0.16", "numpy",
     }  # fmt: skip
     of_use = {"checkpoint", "completion", "demo", "notebooks", "packages"}
-    extras = {*of_use, "dev", "docs", "floor", "test"}
+    extras = {*of_use, "dev", "docs", "floor", "test", "test-core"}
     assert set(metadata.provides_extra) == extras
 
 

@@ -289,7 +289,7 @@ def instructions(program):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in KINDS else pytest.mark.values)
+        pytest.param(name, marks=[] if name in KINDS else pytest.mark.weekly)
         for name in CASES
         if CASES[name].compiles
     ],

@@ -33,6 +33,8 @@ def pairs(full):
     from . import others
 
     yield from others.PAIRS
+    if full:
+        yield others.LARGE_VIT
 
 
 def matched(pair, wrong="", seed=0):
@@ -51,12 +53,16 @@ def matched(pair, wrong="", seed=0):
 
 
 def is_planted(pair, wrong, found):
-    """Whether the first layer that differs is the planted one."""
-    parting = found.parting
-    places = (
-        [p for p in (parting.haiku, parting.flax) if p is not None] if parting else []
-    )
-    return any(re.search(pair.mistakes[wrong], p.layer) for p in places)
+    """Whether the layer that differs first is the one with the mistake."""
+    places = (found.parting.haiku, found.parting.flax) if found.parting else ()
+    end = re.compile(f"(.*/)?({pair.mistakes[wrong].layer})")
+    return any(end.fullmatch(place.layer) for place in places if place is not None)
+
+
+def is_cause(pair, wrong, found):
+    """Whether the cause is that of the mistake."""
+    cause = "" if found.parting is None else found.parting.cause
+    return re.match(pair.mistakes[wrong].cause, cause) is not None
 
 
 def main(argv=None):
@@ -68,7 +74,9 @@ def main(argv=None):
     parser.add_argument("-v", action="store_true", help="show each answer")
     args = parser.parse_args(argv)
     failed = False
-    rows = [("model", "leaves", "found", "proven", "ambiguous", "seconds", "mistakes")]
+    rows = [
+        ("model", "leaves", "found", "proven", "ambiguous", "seconds", "layer", "cause")
+    ]
     for pair in pairs(args.full):
         if not re.search(args.only, pair.name):
             continue
@@ -79,19 +87,18 @@ def main(argv=None):
             print(pair.name, found)
         failed |= not found.ok
         total = len({row.haiku for row in found.table().rows})
-        right = []
+        right, causes = [], []
         for wrong in () if args.clean else pair.mistakes:
             if not re.search(args.wrong, wrong):
                 continue
             answer = matched(pair, wrong)
-            planted = is_planted(pair, wrong, answer)
-            right.append(planted)
+            right.append(is_planted(pair, wrong, answer))
+            causes.append(is_cause(pair, wrong, answer))
             failed |= answer.ok
-            if args.v or not planted:
-                print(
-                    f"{pair.name}, {wrong}: {'planted' if planted else 'NOT PLANTED'}"
-                )
-                print(answer.parting, "\n")
+            if args.v or not (right[-1] and causes[-1]):
+                words = f"{'' if right[-1] else 'NOT '}the layer, "
+                words += f"{'' if causes[-1] else 'NOT '}the cause"
+                print(f"{pair.name}, {wrong}: {words}\n{answer.parting}\n")
                 sys.stdout.flush()
         rows.append(
             (
@@ -102,6 +109,7 @@ def main(argv=None):
                 str(len(found.ambiguous)),
                 f"{seconds:.1f}",
                 f"{sum(right)} of {len(right)}",
+                f"{sum(causes)} of {len(causes)}",
             )
         )
         print("  ".join(rows[-1]))

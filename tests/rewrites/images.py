@@ -7,6 +7,7 @@ import haiku as hk
 import jax
 
 from .pairs import Pair
+from .pairs import Planted
 
 WRONG_GROUP = 1  # the group of blocks with the mistake
 
@@ -107,21 +108,24 @@ def resnet(name, blocks, channels, bottleneck, size):
 
         return forward
 
-    here = f"block_group_{WRONG_GROUP}/|group_{WRONG_GROUP}_block_0"
-    last = f"block_group_{WRONG_GROUP}.*conv_|group_{WRONG_GROUP}_block_0/conv_"
+    here = f"block_group_{WRONG_GROUP}/~/block_0|group_{WRONG_GROUP}_block_0"
+    inner = lambda one, two: f"({here})/(~/)?({one}|{two})"
+    norm, last = inner("batchnorm_1", "norm_1"), inner("conv_[01]", "conv_[01]")
     mistakes = {
-        "epsilon": f"{here}.*(batchnorm|norm)_1",
-        "padding": last,
-        "strides": last,
-        "dilation": last,
-        "extra bias": f"{here}.*conv_1",
-        "missing bias": f"{here}.*(batchnorm|norm)_1",
-        "missing norm": f"{here}.*shortcut_(batch)?norm",
-        "activation": here,
-        "order": here,
-        "pool": "^$|^res_?net[^/]*$|pool",
-        "reduction": "^$|^res_?net[^/]*$",
-        "momentum": f"{here}.*(batchnorm|norm)_1",
+        "epsilon": Planted(norm, "epsilon: 1e-05 in Haiku, 1e-06 in Flax"),
+        "padding": Planted(last, "padding"),
+        "strides": Planted(last, "strides"),
+        "dilation": Planted(last, "dilation"),
+        "extra bias": Planted(inner("conv_1", "conv_1"), "a missing bias"),
+        "missing bias": Planted(norm, "an extra bias"),
+        "missing norm": Planted(
+            inner("shortcut_batchnorm", "shortcut_norm"), "an extra (layer|norm)"
+        ),
+        "activation": Planted(here, "activation: max in Haiku, (erf|tanh)"),
+        "order": Planted(here, "(activation: max in Haiku, none in Flax|an extra)"),
+        "pool": Planted("|res_net|ResNet|max_pool|res_net/~/max_pool", "pool"),
+        "reduction": Planted("res_net|ResNet", "reduction|"),
+        "momentum": Planted(norm, "a constant .a scale, or a momentum.: 0.9 in "),
     }
     x = jax.random.normal(jax.random.key(3), (2, size, size, 3))
     return Pair(
@@ -192,20 +196,22 @@ def mobilenet(strides, channels, size):
             x, is_training
         )
 
-    here = "mobile_net_v1_block_1|/block_1|^block_1"
+    here = "mobile_net_v1_block_1|block_1"
+    depth = f"({here})/(~/)?(depthwise_conv|depthwise)"
+    norm = f"({here})/(~/)?(batchnorm|batchnorm_0|batch_norm|norm_0)"
     mistakes = {
-        "epsilon": f"({here}).*norm",
-        "padding": f"({here}).*depthwise",
-        "strides": f"({here}).*depthwise",
-        "dilation": f"({here}).*depthwise",
-        "stem padding": "conv2_d$|stem$",
-        "extra bias": f"({here}).*depthwise",
-        "missing bias": f"({here}).*norm",
-        "missing norm": f"({here}).*norm",
-        "activation": here,
-        "order": here,
-        "reduction": "^$|^mobile_?net[^/]*$",
-        "momentum": f"({here}).*norm",
+        "epsilon": Planted(norm, "epsilon: 1e-05 in Haiku, 1e-06 in Flax"),
+        "padding": Planted(depth, "padding"),
+        "strides": Planted(depth, "strides"),
+        "dilation": Planted(depth, "padding|dilation"),
+        "stem padding": Planted("initial_conv|conv2_d|stem", "padding"),
+        "extra bias": Planted(depth, "a missing bias"),
+        "missing bias": Planted(norm, "an extra bias"),
+        "missing norm": Planted(norm, "an extra (layer|norm)"),
+        "activation": Planted(here, "activation: max in Haiku, (erf|tanh)"),
+        "order": Planted(here, "activation: max in Haiku, none in Flax"),
+        "reduction": Planted("mobile_net_v1|MobileNet", "reduction|"),
+        "momentum": Planted(norm, "a constant .a scale, or a momentum.: 0.999 in "),
     }
     x = jax.random.normal(jax.random.key(4), (2, size, size, 3))
     return Pair(

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from .pairs import Pair
+from .pairs import Planted
 
-TOP = r"^$|^Flax\w+$"  # the network itself, and no layer of it
+TOP = r"|Flax\w+"  # the network itself, and no layer of it
 INIT = hk.initializers.VarianceScaling(1.0)
 
 
@@ -112,24 +113,25 @@ def transformer(wrong):
 
 
 BLOCK = {
-    "epsilon": "block_1/norm_1",
-    "mask": "block_1/attention",
-    "head size": "block_1/attention",
-    "missing bias": "block_1/attention",
-    "scale": "block_1$|block_1/attention",
-    "activation": "block_1$|block_1/",
-    "extra layer": "block_1/(extra|narrow)|block_1$",
-    "dropout": "block_1$|block_1/",
-    "bias of the last": "block_1/narrow",
-    "post-norm": "block_1/",
-    "residual": "block_1$",
-    "missing norm": "block_1/(norm_2|wide)",
-    "missing offset": "block_1/norm_1",
+    "epsilon": Planted("block_1/norm_1", "epsilon: 1e-05 in Haiku, 1e-06 in Flax"),
+    "mask": Planted("block_1|block_1/attention", "mask"),
+    "head size": Planted("block_1/attention", "shape: .* heads"),
+    "missing bias": Planted("block_1/attention/(query|key|value)", "a missing bias"),
+    "scale": Planted("block_1", "(a constant.*|an extra step): .*1.1"),
+    "activation": Planted("block_1", "activation: erfc? in Haiku, .*tanh in Flax"),
+    "extra layer": Planted("block_1/extra", "an extra layer"),
+    "dropout": Planted("block_1", "dropout"),
+    "bias of the last": Planted("block_1/narrow", "a missing bias"),
+    "post-norm": Planted("block_1|block_1/.*", "order"),
+    "residual": Planted("block_1", "a missing (step|sum)"),
+    "missing norm": Planted("block_1/norm_2", "a missing (layer|norm)"),
+    "missing offset": Planted("block_1/norm_1", "a missing bias"),
 }
 
 
 class FlaxVit(nn.Module):
     size: int = 12
+    layers: int = 2
 
     @nn.compact
     def __call__(self, x):
@@ -139,12 +141,12 @@ class FlaxVit(nn.Module):
         cls = jnp.broadcast_to(cls, (x.shape[0], 1, self.size))
         x = jnp.concatenate([cls, x], 1)
         x += self.param("positions", nn.initializers.normal(), (1, *x.shape[1:]))
-        for i in range(2):
+        for i in range(self.layers):
             x = FlaxBlock(3, False, name=f"block_{i}")(x)
         return nn.Dense(5, name="head")(nn.LayerNorm(name="norm")(x)[:, 0])
 
 
-def vit(wrong):
+def vit(wrong, size=12, layers=2):
     """The patches are cut out by hand, and go through `hk.Linear`."""
 
     def forward(x):
@@ -152,12 +154,12 @@ def vit(wrong):
         x = x.reshape(n, h // 4, 4, w // 4, 4, c)
         order = (0, 1, 3, 4, 2, 5) if wrong == "patches" else (0, 1, 3, 2, 4, 5)
         x = x.transpose(order).reshape(n, -1, 16 * c)
-        x = hk.Linear(12, name="patches")(x)
-        cls = hk.get_parameter("cls", [1, 1, 12], init=jnp.zeros)
-        parts = [jnp.broadcast_to(cls, (n, 1, 12)), x]
+        x = hk.Linear(size, name="patches")(x)
+        cls = hk.get_parameter("cls", [1, 1, size], init=jnp.zeros)
+        parts = [jnp.broadcast_to(cls, (n, 1, size)), x]
         x = jnp.concatenate(parts[::-1] if wrong == "token last" else parts, 1)
         x += hk.get_parameter("positions", [1, *x.shape[1:]], init=jnp.zeros)
-        for i in range(2):
+        for i in range(layers):
             x = Block(3, False, wrong if i == 1 else "", name=f"block_{i}")(x)
         x = norm(name="norm")(x)
         x = x.mean(1) if wrong == "pooling" else x[:, 0]
@@ -381,9 +383,9 @@ VIT = Pair(
     (normal(2, 12, 12, 3),),
     {
         **{k: v for k, v in BLOCK.items() if k not in ("mask", "residual", "scale")},
-        "patches": f"{TOP}|patches",
-        "token last": TOP,
-        "pooling": TOP,
+        "patches": Planted(f"{TOP}|patches", "order|axis"),
+        "token last": Planted(TOP, "order"),
+        "pooling": Planted(TOP, "pooling|reduction|"),
     },
 )
 LANGUAGE = Pair(
@@ -392,14 +394,18 @@ LANGUAGE = Pair(
     language,
     (tokens(2, 5),),
     {
-        **dict.fromkeys(IN_CELL, "lstm_1"),
-        "reversed": f"{TOP}|lstm_1",
-        "residual": TOP,
-        "scale of embeddings": TOP,
-        "missing bias": "hidden",
-        "activation": f"{TOP}|hidden",
-        "dropout": f"{TOP}|logits",
-        "extra layer": "extra|logits",
+        "gate": Planted("lstm_1", "activation: (.*tanh.*) in Haiku"),
+        "output gate": Planted("lstm_1", "activation"),
+        "coupled gates": Planted("lstm_1", "a constant|other steps|an extra|order"),
+        "cell": Planted("lstm_1", "activation: .*"),
+        "initial state": Planted("lstm_1", "a constant|an initial"),
+        "reversed": Planted(f"{TOP}|lstm_1", "order|an extra"),
+        "residual": Planted(TOP, "a missing (step|sum)"),
+        "scale of embeddings": Planted(TOP, "(a constant.*|an extra step): .*2.44"),
+        "missing bias": Planted("hidden", "a missing bias"),
+        "activation": Planted(TOP, "activation: max in Haiku, tanh in Flax"),
+        "dropout": Planted(TOP, "dropout"),
+        "extra layer": Planted("extra", "an extra layer"),
     },
 )
 VAE = Pair(
@@ -408,17 +414,17 @@ VAE = Pair(
     vae,
     (normal(3, 8), normal(3, 4, seed=7)),
     {
-        "missing bias": "encode",
-        "activation": TOP,
-        "missing norm": "norm",
-        "epsilon": "norm",
-        "variance": TOP,
-        "softplus": TOP,
-        "clipped": TOP,
-        "sign": TOP,
-        "order of arguments": TOP,
-        "extra layer": "extra|output",
-        "missing sigmoid": TOP,
+        "missing bias": Planted("encode", "a missing bias"),
+        "activation": Planted(TOP, "activation: tanh in Haiku, max in Flax"),
+        "missing norm": Planted("norm", "a missing (layer|norm)"),
+        "epsilon": Planted("norm", "epsilon: 1e-05 in Haiku, 1e-06 in Flax"),
+        "variance": Planted(TOP, "(a constant.*|a missing step): .*0.5"),
+        "softplus": Planted(TOP, "activation: .* in Haiku, exp in Flax"),
+        "clipped": Planted(TOP, "activation: .*(max|min|clamp)"),
+        "sign": Planted(TOP, "(other steps|a sign).*"),
+        "order of arguments": Planted(TOP, "order of arguments"),
+        "extra layer": Planted("extra", "an extra layer"),
+        "missing sigmoid": Planted(TOP, "activation: none in Haiku, logistic in Flax"),
     },
 )
 EVOFORMER = Pair(
@@ -427,18 +433,25 @@ EVOFORMER = Pair(
     evoformer,
     (normal(4, 5, 6), normal(5, 5, 5, seed=8)),
     {
-        "epsilon": "rows.*norm",
-        "head size": "rows",
-        "pair bias": "rows",
-        "softmax axis": "rows",
-        "gate": "rows",
-        "missing bias": "rows.*out",
-        "columns": f"{TOP}|columns",
-        "activation": TOP,
-        "residual": TOP,
-        "outer mean": TOP,
-        "triangle": TOP,
-        "missing norm": "center_norm|triangle",
+        "epsilon": Planted("rows/norm", "epsilon: 1e-05 in Haiku, 1e-06 in Flax"),
+        "head size": Planted("rows", "shape: .* heads"),
+        "pair bias": Planted("rows", "axis|order of arguments, or axes"),
+        "softmax axis": Planted("rows", "axis"),
+        "gate": Planted("rows", "activation: none in Haiku, logistic in Flax"),
+        "missing bias": Planted("rows/out", "a missing bias"),
+        "columns": Planted(f"{TOP}|columns.*", "order|axis"),
+        "activation": Planted(TOP, "activation"),
+        "residual": Planted(TOP, "a missing (step|sum)"),
+        "outer mean": Planted(TOP, "a constant.*: 5 in Haiku, 4 in Flax"),
+        "triangle": Planted(TOP, "order of arguments, or axes"),
+        "missing norm": Planted("center_norm", "a missing (layer|norm)"),
     },
+)
+LARGE_VIT = Pair(
+    "ViT of 12 layers",
+    lambda wrong: FlaxVit(192, 12),
+    lambda wrong: vit(wrong, 192, 12),
+    (normal(1, 64, 64, 3),),
+    VIT.mistakes,
 )
 PAIRS = [TRANSFORMER, LANGUAGE, VIT, VAE, EVOFORMER]

@@ -5,10 +5,24 @@ from collections.abc import Mapping
 import dataclasses
 import random
 from typing import Any
+from typing import NamedTuple
 
 import haiku as hk
 import jax
 import numpy as np
+
+
+class Planted(NamedTuple):
+    """Where a mistake is, and why networks part there.
+
+    Attributes:
+      layer: a pattern of what the name of the layer ends with, on either side: of the
+        layer itself that has the mistake, or of the block if it is in no layer of it.
+      cause: a pattern of what the cause starts with.
+    """
+
+    layer: str
+    cause: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +35,7 @@ class Pair:
         there.
       haiku: makes the function to transform, likewise.
       args: what both are called with.
-      mistakes: by name, a pattern of the layers, of either side, that it is in.
+      mistakes: by name, which layer it is in, and what the cause says of it.
       flax_kwargs, haiku_kwargs: for one alone.
       trained: the mistakes that are seen in training alone.
     """
@@ -30,7 +44,7 @@ class Pair:
     flax: Callable[[str], Any]
     haiku: Callable[[str], Callable[..., Any]]
     args: tuple[Any, ...]
-    mistakes: Mapping[str, str]
+    mistakes: Mapping[str, "Planted"]
     flax_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     haiku_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trained: tuple[str, ...] = ()

@@ -43,7 +43,7 @@ def judge(case_name: str, law_names: list[str], values: bool) -> list[Verdict]:
     """What becomes of a case under those of these laws that the tests ask of it.
 
     Args:
-      values: ask laws of values too where the tests leave them to `--values`.
+      values: ask laws too that the tests leave to `--whole`.
     """
     warnings.simplefilter("ignore")
     asked = laws.parameters([CASES[case_name]])

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
 import dis
+import itertools
 import re
 import types
 from typing import Any
@@ -33,7 +34,8 @@ class Loads:
       imported: `(module, name)` of each `from module import name`.
       own: names of the bodies of classes, which come before global ones.
       writes: whether it may change what it loads, or loads what cannot be told.
-      mentions: all names of globals and attributes, and texts that may be such.
+      mentions: all names of globals and attributes, and texts that may be such; not
+        those of keywords (`super().__init__(name=name)`), by which nothing is read.
       beginnings: of the names of attributes that `getattr` is asked for and the code
         does not say in full; `""` where it says nothing of one.
     """
@@ -98,7 +100,7 @@ def _read(code: types.CodeType) -> Loads:
             else:
                 writes |= kind in _WRITES or (kind in _WRITES_HELD and name in outer)
     codes = [part for part, _ in _parts(code, frozenset())]
-    texts = {text for part in codes for text in _texts(part.co_consts)}
+    texts = {text for part in codes for text in _texts(_constants(part))}
     texts.update([name for text in texts for name in _FIELD.findall(text)])
     mentions = frozenset(texts).union(*[part.co_names for part in codes])
     each = {name: tuple(chains) for name, chains in held.items()}
@@ -132,6 +134,16 @@ def _attributes(found: list[Any], at: int) -> tuple[Chain, bool]:
             return tuple(chain), instruction.opname in _WRITTEN
         chain.append(instruction.argval)
     return tuple(chain), False
+
+
+def _constants(code: types.CodeType) -> Iterator[Any]:
+    """The constants that `code` loads, but for the names of keywords."""
+    found = [i for i in dis.get_instructions(code) if i.opname not in _NOTHING]
+    for instruction, then in itertools.zip_longest(found, found[1:]):
+        # KW_NAMES has them before Python 3.13; since then they are loaded for CALL_KW.
+        loads = instruction.opcode in dis.hasconst and instruction.opname != "KW_NAMES"
+        if loads and (then is None or then.opname != "CALL_KW"):
+            yield instruction.argval
 
 
 def _texts(constants: Iterable[Any]) -> Iterator[str]:

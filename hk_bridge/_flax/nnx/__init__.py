@@ -1,8 +1,8 @@
 """All that is demanded of `flax.nnx`. It takes long to import: not before it is used.
 
 `graph` says what a module is, `streams` has its keys, `run` runs it on a copy, `build`
-makes the module of a wrapped class, `seen` tells of submodules, `passed` knows what was
-written.
+makes the module of a wrapped class, `seen` shows submodules to hooks, `inner` shares
+their traces, `passed` knows what was written.
 """
 
 from hk_bridge._flax.nnx import private as private
@@ -10,6 +10,7 @@ from hk_bridge._flax.nnx.attributes import guarded as guarded
 from hk_bridge._flax.nnx.build import build as build
 from hk_bridge._flax.nnx.build import outline as outline
 from hk_bridge._flax.nnx.graph import remembered as remembered
+from hk_bridge._flax.nnx.inner import sharing as sharing
 from hk_bridge._flax.nnx.modules import annotated as annotated
 from hk_bridge._flax.nnx.modules import resolve as resolve
 from hk_bridge._flax.nnx.modules import specs as specs

@@ -158,8 +158,9 @@ def _outline(
     graphs: list[graph.Graph] = []
 
     def values(key: Any) -> list[Any]:
-        graphs[:] = [graph.Graph(_with_data(make(key)), keep_rngs)]
-        held = [leaf.value for leaf in graphs[0].leaves]
+        found = graph.Graph(_with_data(make(key)), keep_rngs)
+        held = [leaf.value for leaf in found.leaves]
+        graphs[:] = [found.of_values(list(map(_without_tracers, held)))]
         return [v.get_raw_value() if isinstance(v, nnx.Variable) else v for v in held]
 
     def arrays(key: Any) -> list[Any]:
@@ -228,9 +229,20 @@ def _own(given: Any) -> Any:
     return [own(x) for x in args], {name: own(x) for name, x in kwargs.items()}
 
 
+_MADE = object()  # stands for a tracer
+
+
+def _without_tracers(value: Any) -> Any:
+    """A leaf that may outlive its trace: a Variable that holds nothing, or an array."""
+    if isinstance(value, nnx.Variable):
+        variable: Any = value
+        return type(variable).from_metadata(None, variable.get_metadata())
+    return _MADE if isinstance(value, jax.core.Tracer) else value
+
+
 def _is_made(leaf: graph.Leaf) -> bool:
     """Whether a leaf is an array, no Variable, that the class computes."""
-    return leaf.kind is Kind.ARRAY and isinstance(leaf.value, jax.core.Tracer)
+    return leaf.value is _MADE
 
 
 def _outlined(leaf: graph.Leaf, spec: Any, constants: Any) -> Any:

@@ -22,6 +22,7 @@ import numpy as np
 
 from hk_bridge import _errors
 from hk_bridge._flax.host import MISSING
+from hk_bridge._flax.nnx import told
 from hk_bridge._flax.nnx.snapshot import Snapshot
 from hk_bridge._layout import Where
 from hk_bridge._layout import names
@@ -237,6 +238,8 @@ def remembered(module: Any, keep_rngs: bool, memory: dict[str, Any] | None) -> G
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, type):
+        return told.original(value)
     is_flaxs = type(value).__module__.startswith("flax.")
     return dict(value) if is_flaxs and isinstance(value, Mapping) else value
 

@@ -20,6 +20,7 @@ from hk_bridge._flax.host import MISSING
 from hk_bridge._flax.host import Host
 from hk_bridge._flax.host import Record
 from hk_bridge._flax.nnx import graph
+from hk_bridge._flax.nnx import inner
 from hk_bridge._flax.nnx import late
 from hk_bridge._flax.nnx import modules
 from hk_bridge._flax.nnx import seen
@@ -87,6 +88,7 @@ def run(
     with (
         seen.watched(bound.module, host, plan.capture),
         seen.sowing(plan, bound, passing) as sown,
+        inner.shared(plan, bound.module, host.streams, (args, kwargs)),
     ):
         output = plan.function(bound.module, *args, **kwargs)
     if inspect.isgenerator(output):  # it runs when nobody looks at what it writes

@@ -1,7 +1,4 @@
-"""The methods of NNX submodules, for who watches, and what modules sow.
-
-NNX has no interceptors. So where somebody watches, the objects of the copy that runs
-are of subclasses of their classes, which tell of each method.
+"""What hooks of Haiku see of NNX submodules, and what modules sow.
 
 Private in NNX (since flax 0.12.6): the attribute `__captures__`, which `sow` and
 `perturb` look for. Without it they write into the module, which is seen, too, and warn.
@@ -11,7 +8,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
-import functools
 import inspect
 import threading
 from typing import Any
@@ -21,6 +17,7 @@ from flax import nnx
 
 from hk_bridge._flax.host import Host
 from hk_bridge._flax.nnx import graph
+from hk_bridge._flax.nnx import told
 from hk_bridge._flax.plan import Plan
 from hk_bridge._flax.plan import in_filter
 from hk_bridge._layout import Where
@@ -30,14 +27,7 @@ from hk_bridge._layout import states
 Capture = bool | Callable[[Any, str], bool]
 
 
-class _Watching(threading.local):
-    """Who watches in this thread: the host, and what to capture."""
-
-    now: tuple[Host, Capture] | None = None
-    outputs: dict[Where, Any]  # captured, where the version cannot sow them
-
-
-_watching = _Watching()
+_captured = threading.local()  # what is captured where the version cannot sow it
 
 
 @contextlib.contextmanager
@@ -46,93 +36,22 @@ def watched(module: Any, host: Host, capture: Capture) -> Iterator[None]:
     if not (host.observes or capture):
         yield
         return
-    for path, part in list(nnx.iter_modules(module)):
-        if isinstance(part, (nnx.List, nnx.Dict)):
-            continue  # has no methods of its own
-        object.__setattr__(part, "__class__", _told_of(type(part), path))
-    before, _watching.now = _watching.now, (host, capture)
-    _watching.outputs = {}
-    try:
-        yield
-    finally:
-        _watching.now = before
 
-
-_classes: weakref.WeakKeyDictionary[type, dict[names.Path, type]]
-_classes = weakref.WeakKeyDictionary()
-
-
-class _Telling:
-    """A class of which the methods tell of themselves."""
-
-    __slots__ = ()  # so that an object can become one of it
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Does what NNX does, and nothing that the user does to each class."""
-        base: Any = nnx.Module.__init_subclass__
-        base.__func__(cls, pytree=getattr(cls, "_pytree__is_pytree", True))
-
-
-@functools.cache
-def _telling_kind(kind: Any) -> Any:
-    """The metaclass `kind`, of classes to which `_Telling` comes before their bases."""
-
-    class Telling(kind):  # type: ignore[misc]
-        def mro(cls) -> list[type]:
-            own, *bases = super().mro()
-            return [own, _Telling, *bases]
-
-    return Telling
-
-
-def _told_of(cls: type, path: names.Path) -> type:
-    """`cls`, with methods that tell of themselves, for the submodule at `path`."""
-    known = _classes.setdefault(cls, {})
-    if path not in known:
-        methods = {
-            name: _telling(path, name, value) for name, value in _methods(cls).items()
-        }
-        shown = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-        made = _telling_kind(type(cls))
-        known[path] = made(cls.__name__, (cls,), {**methods, **shown})
-    return known[path]
-
-
-def _methods(cls: type) -> dict[str, Any]:
-    """The public methods of a module class that are not NNX's own."""
-    found: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        if base not in nnx.Module.__mro__:
-            found.update(vars(base))
-    return {
-        name: value
-        for name, value in found.items()
-        if inspect.isfunction(value) and (name == "__call__" or name[0] != "_")
-    }
-
-
-def _telling(path: names.Path, name: str, method: Callable[..., Any]) -> Any:
-    @functools.wraps(method)
-    def told(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _watching.now is None:
-            return method(self, *args, **kwargs)
-        host, capture = _watching.now
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            return method(self, *args, **kwargs)
-
+    def watch(path: names.Path, part: Any, name: str, run: Any, *call: Any) -> Any:
         if host.observes and path:
-            output = host.observe(path, self, name, run, args, kwargs)
+            output = host.observe(path, part, name, run, *call)
         else:
-            output = run(*args, **kwargs)
+            output = run(*call[0], **call[1])
         wanted = (
-            name == "__call__" if isinstance(capture, bool) else capture(self, name)
+            name == "__call__" if isinstance(capture, bool) else capture(part, name)
         )
         if capture and wanted:
-            _keep_output(self, path, name, output)
+            _keep_output(part, path, name, output)
         return output
 
-    return told
+    _captured.outputs = {}
+    with told.telling(module, watch, with_paths=True):
+        yield
 
 
 def _keep_output(module: Any, path: names.Path, name: str, output: Any) -> None:
@@ -141,8 +60,8 @@ def _keep_output(module: Any, path: names.Path, name: str, output: Any) -> None:
         return
     # `sow` sets an attribute, which a method would be.
     where = states.where_of(_INTERMEDIATES, (*path, name))
-    before = _watching.outputs.get(where, ())
-    _watching.outputs[where] = (*before, output)
+    before = _captured.outputs.get(where, ())
+    _captured.outputs[where] = (*before, output)
 
 
 _INTERMEDIATES = "intermediates"
@@ -175,11 +94,11 @@ def sowing(
     if not _CAPTURES or not (wanted or plan.capture or speaking):
         yield sown
         if plan.capture and not _CAPTURES:
-            sown.extend(_watching.outputs.items())
+            sown.extend(_captured.outputs.items())
         return
     marked: list[tuple[names.Path, Any, dict[type, Any]]] = []
     for path, part in nnx.iter_modules(bound.module):
-        if wanted or type(part) in speaking or isinstance(part, _Telling):
+        if wanted or type(part) in speaking or told.tells(part):
             held = _variables_of(part)
             given = _below(path, begins)
             every = dict.fromkeys([*types, *held, *given])

@@ -4,8 +4,6 @@ At a call the streams of a module get what `nnx.reseed(module, policy="match_sha
 dropout=key)` gives them: the n-th stream of a name, in the order of `nnx.iter_graph`,
 has the n-th key of `nnx.Rngs(dropout=key)`, split to the shape of its own, and counts
 from zero. A key is drawn from Haiku when a stream of its name is first read.
-
-Private in NNX (since flax 0.12.2): `Variable._raw_value`, which transforms read.
 """
 
 import collections
@@ -16,16 +14,15 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
 from typing import Any
-from typing import NamedTuple
 from typing import ParamSpec
 
-from flax import errors
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
 from hk_bridge._flax.keys import Key
 from hk_bridge._flax.keys import Streams
+from hk_bridge._flax.nnx import lazy
 from hk_bridge._flax.nnx.passed import is_passed
 
 DEFAULT = "default"
@@ -64,68 +61,6 @@ def _keys_of(rngs: Any) -> Mapping[str, Key] | None:
         return {name: stream() for name, stream in rngs.items()}
     made = nnx.Rngs(rngs)  # refuses what is no key
     return {name: stream.key.get_value() for name, stream in made.items()}
-
-
-class _Pending(NamedTuple):
-    """A key that is drawn when it is wanted.
-
-    Attributes:
-      draw: gives the key, or None where there is none.
-      stream: the name of the stream.
-      instead: who takes a key that there is not, and does not use it, gets this.
-    """
-
-    draw: Callable[[], Key | None]
-    stream: str
-    instead: Key
-
-
-class LazyKey(nnx.RngKey):
-    """The key of a stream, drawn when it is read.
-
-    A transform of NNX takes the keys of all streams of a module, used or not. Where
-    there is none it gets a stand-in, and `Fed.check` finds out whether it was used."""
-
-    __slots__ = ("_held",)
-    _held: Any
-
-    @property
-    def _raw_value(self) -> Any:
-        if type(self._held) is _Pending:
-            key = self._held.draw()
-            if key is None:
-                return self._held.instead
-            object.__setattr__(self, "_held", key)
-        return self._held
-
-    @_raw_value.setter
-    def _raw_value(self, value: Any) -> None:
-        object.__setattr__(self, "_held", value)
-
-    def get_value(self, **kwargs: Any) -> Any:
-        held = self._held
-        if type(held) is _Pending and self._raw_value is held.instead:
-            raise no_key(held.stream)
-        return super().get_value(**kwargs)
-
-
-class Count(nnx.RngCount):
-    """The count of a stream. It is set as a whole, without a look at what is there.
-
-    NNX asks for the sharding of both, and of a tracer that makes JAX describe the whole
-    program so far, for an error that nobody sees."""
-
-    def set_value(self, value: Any, **kwargs: Any) -> None:
-        if kwargs.get("index") is ...:
-            kwargs = {}
-        super().set_value(value, **kwargs)
-
-
-def no_key(stream: str) -> errors.InvalidRngError:
-    """Flax's own error, with its own text."""
-    error: Any = errors.InvalidRngError
-    made: errors.InvalidRngError = error(f'the stream "{stream}" has no key')
-    return made
 
 
 def _kept(make: Callable[_Args, jax.Array]) -> Callable[_Args, jax.Array]:
@@ -175,7 +110,7 @@ def rngs_for(streams: NnxStreams, given: bool) -> nnx.Rngs:
     for name, stream in made.items():
         draw = functools.partial(_drawn, streams, name)
         # Not by its name: to set it, older versions look at the value.
-        vars(stream)["key"] = _lazy(_Pending(draw, name, stand_in()), stream.key)
+        vars(stream)["key"] = _lazy(lazy.Pending(draw, name, stand_in()), stream.key)
     return made
 
 
@@ -187,17 +122,17 @@ def of_stand_ins(names: Iterable[str]) -> nnx.Rngs:
     return made
 
 
-def count_like(count: Any) -> Count:
+def count_like(count: Any) -> lazy.Count:
     """The count of a stream that begins."""
     shape = tuple(count.get_raw_value().shape)
     start = jnp.zeros(shape, jnp.uint32) if shape else zero()  # as NNX makes it
-    made: Any = Count.from_metadata(start, count.get_metadata())
-    counts: Count = made
+    made: Any = lazy.Count.from_metadata(start, count.get_metadata())
+    counts: lazy.Count = made
     return counts
 
 
 def _lazy(pending: Any, like: Any) -> Any:
-    return LazyKey.from_metadata(pending, like.get_metadata())
+    return lazy.LazyKey.from_metadata(pending, like.get_metadata())
 
 
 def _drawn(streams: NnxStreams, name: str) -> Key | None:
@@ -245,7 +180,7 @@ class Fed:
         is_abstract = isinstance(own, jax.ShapeDtypeStruct)
         instead = stand_in(shape) if is_abstract else own
         draw = functools.partial(self._draw, index, shape)
-        return _lazy(_Pending(draw, tag_of(like), instead), like)
+        return _lazy(lazy.Pending(draw, tag_of(like), instead), like)
 
     def _draw(self, index: int, shape: tuple[int, ...]) -> Key | None:
         if self._ended:
@@ -277,7 +212,7 @@ class Fed:
         """
         used = is_passed(count.get_raw_value(), before) is False
         if index in self._lacking and used:
-            raise no_key(tag_of(count))
+            raise lazy.no_key(tag_of(count))
 
 
 def tag_of(variable: Any) -> str:

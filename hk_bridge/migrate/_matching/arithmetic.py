@@ -1,11 +1,13 @@
-"""Steps run in float64, whatever floats the program has.
+"""Steps run one by one, as they are or in float64, whatever floats the program has.
 
-Rounding then does not hide what differs: an epsilon of 1e-5 for 1e-6 moves a value by
-more than the arithmetic of float64 ever does, and another order of a sum moves nothing.
+In float64 rounding does not hide what differs: an epsilon of 1e-5 for 1e-6 moves a
+value by more than the arithmetic ever does, and another order of a sum moves nothing.
 """
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 from typing import Any
 
 import jax
@@ -39,43 +41,44 @@ def widened(value: Any) -> Any:
     return np.asarray(value).astype(wide, copy=False)
 
 
-def run(step: Step, values: Sequence[Any], avals: Sequence[Any]) -> list[Any]:
-    """The results of a step, in float64. To be called under `jax.enable_x64(True)`.
+def run(
+    step: Step, values: Sequence[Any], avals: Sequence[Any], wide: bool = True
+) -> list[Any]:
+    """The results of a step; in float64 to be called under `jax.enable_x64(True)`.
 
     Args:
       values: its operands.
       avals: the shapes and dtypes that the operands have in the program.
+      wide: whether in float64, or with the dtypes that the program has.
     """
     if step.run is not None:
         return [step.run(*values)]
-    if step.name == "reduce_precision":
+    if wide and step.name == "reduce_precision":
         return [values[0]]
-    if step.name == "convert_element_type" and isinstance(values[0], np.ndarray):
+    if wide and step.name == "convert_element_type":
         new = _wide(step.params["new_dtype"])
-        if isinstance(new, np.dtype) and values[0].dtype.kind in "fiub":
+        plain = isinstance(values[0], np.ndarray) and values[0].dtype.kind in "fiub"
+        if plain and isinstance(new, np.dtype):
             return [values[0].astype(new, copy=False)]
     with np.errstate(all="ignore"):
-        known = quick(step.name, step.params, list(values))
+        known = quick(step.name, step.params, list(values), exact=not wide)
     if known is not None:
-        return [np.asarray(known)] if not isinstance(known, tuple) else [*known]
-    if step.name in ("while", "cond"):
+        some = known if isinstance(known, tuple) else (np.asarray(known),)
+        return [widened(result) if wide else result for result in some]
+    if wide and step.name in ("while", "cond"):
         return _loop(step, values)
-    bind = step.eqn.primitive.bind
-    if step.name not in _OF_BITS and not any(programs_of(step.params)):
-        params = {k: _wide(v) for k, v in step.params.items()}
-        made = bind(*map(jnp.asarray, values), **params)
-    else:
-        narrow = [
-            _narrowed(value, aval) for value, aval in zip(values, avals, strict=True)
-        ]
-        made = bind(*narrow, **step.params)
+    bind, given, params = step.eqn.primitive.bind, values, step.params
+    if wide and step.name not in _OF_BITS and not any(programs_of(params)):
+        params = {k: _wide(v) for k, v in params.items()}
+    elif wide:
+        given = [_narrowed(v, aval) for v, aval in zip(values, avals, strict=True)]
+    made = bind(*given, **params)
     results = made if step.eqn.primitive.multiple_results else [made]
-    return [_held(result) for result in results]
+    return [_held(widened(result) if wide else result) for result in results]
 
 
 def _held(result: Any) -> Any:
-    """A result of JAX as an array of NumPy in float64; keys stay."""
-    result = widened(result)
+    """A result of JAX as an array of NumPy; keys stay."""
     return np.asarray(result) if isinstance(result.dtype, np.dtype) else result
 
 
@@ -122,31 +125,41 @@ def program(closed: Any) -> Callable[[Sequence[Any]], list[Any]]:
 
 def run_all(
     flat: Flat,
-    given: dict[int, Any],
-    keep: Callable[[int, Any], None] | None = None,
+    given: Mapping[int, Any],
+    keep: Callable[[int, Any], None] = lambda number, value: None,
+    *,
+    steps: Sequence[Step] | None = None,
+    wide: bool = True,
 ) -> list[Any]:
-    """The outputs of a program, and `keep(number, value)` for each value on the way.
+    """The outputs of a program.
 
     A value is dropped after the last step that reads it.
+
+    Args:
+      given: the weights and inputs, by their numbers.
+      keep: gets each value on the way, with its number.
+      steps: which to run; by default those that the outputs need.
+      wide: whether in float64, or with the dtypes that the program has.
     """
-    env = {number: widened(value) for number, value in flat.constants.items()}
-    env |= {number: widened(value) for number, value in given.items()}
-    last: dict[int, int] = {}
-    for step in flat.steps:
-        last |= dict.fromkeys(step.ins, step.position)
-    kept = set(flat.outputs)
-    with jax.enable_x64(True):
+    env = {**flat.constants, **given}
+    with jax.enable_x64(True) if wide else contextlib.nullcontext():
         for number in given:
-            if keep is not None:
-                keep(number, env[number])
-        for step in flat.steps:
+            keep(number, env[number])
+        for step in flat.live if steps is None else steps:
             avals = [flat.avals[value] for value in step.ins]
-            made = run(step, [env[value] for value in step.ins], avals)
+            pairs = zip(step.ins, avals, strict=True)
+            operands = [_operand(env[value], aval, wide) for value, aval in pairs]
+            made = run(step, operands, avals, wide)
             for number, value in zip(step.outs, made, strict=True):
                 env[number] = value
-                if keep is not None:
-                    keep(number, value)
-            for value in {*step.ins, *step.outs}:
-                if last.get(value, -1) <= step.position and value not in kept:
-                    env.pop(value, None)
-    return [env[value] for value in flat.outputs]
+                keep(number, value)
+            for number in flat.done[step.position]:
+                env.pop(number, None)
+    return [_operand(env[value], flat.avals[value], wide) for value in flat.outputs]
+
+
+def _operand(value: Any, aval: Any, wide: bool) -> Any:
+    """A value as a step is to read it: weights are widened no earlier."""
+    if wide or not isinstance(aval.dtype, np.dtype):
+        return widened(value)
+    return np.asarray(value, aval.dtype)

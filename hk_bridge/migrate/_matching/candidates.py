@@ -164,17 +164,32 @@ class Finder:
     def candidates(self, unit: Unit, value: Value) -> list[tuple[Any, Unit]]:
         """Units of Flax that meet the same data, the likeliest first."""
         best: dict[int, tuple[Any, Unit]] = {}
-        for one, far in self._data(unit, value):
-            for same in self.flax.side.prints.find(one):
-                ordered = are_close(one, self.flax.side.prints.of[same], ordered=True)
-                for site, further, row, part in self.flax.by_data.get(same, ()):
-                    if site.role != unit.site.role:
-                        continue
-                    for other in self._units(site, row, part, unit):
-                        cost = self._cost(unit, other, far + further, ordered)
-                        if id(other) not in best or cost < best[id(other)][0]:
-                            best[id(other)] = cost, other
+        prints = self.flax.side.prints
+        for find in (prints.find, prints.find_repeated):
+            for one, far in self._data(unit, value):
+                for same in find(one):
+                    self._look(unit, one, far, same, best)
+            if best or unit.site.role not in ("sum", "product"):
+                break
         return sorted(best.values(), key=lambda pair: pair[0])
+
+    def _look(
+        self,
+        unit: Unit,
+        one: Any,
+        far: int,
+        same: int,
+        best: dict[int, tuple[Any, Unit]],
+    ) -> None:
+        """Adds the units of Flax that meet one of the values that a unit meets."""
+        ordered = are_close(one, self.flax.side.prints.of[same], ordered=True)
+        for site, further, row, part in self.flax.by_data.get(same, ()):
+            if site.role != unit.site.role:
+                continue
+            for other in self._units(site, row, part, unit):
+                cost = self._cost(unit, other, far + further, ordered)
+                if id(other) not in best or cost < best[id(other)][0]:
+                    best[id(other)] = cost, other
 
     def _data(self, unit: Unit, value: Value) -> Iterator[tuple[Any, int]]:
         site, flat = unit.site, self.haiku.flat
@@ -248,17 +263,24 @@ class Finder:
         return min(ways, key=lambda way: way[0])[1] if ways else ()
 
     def _fitting(self, site: Site, other: Site) -> Option:
+        """The open units of two sites, if they have the same forms; else some parts."""
         if site.role != other.role:
             return ()
         units = [unit for unit in site.units if self.held.is_open(unit)]
-        pairs: list[tuple[Unit, Unit]] = []
-        for unit in units:
-            for theirs in other.units:
-                fits = theirs.ids.shape == unit.ids.shape and theirs.done == unit.done
-                if fits and bool(self.held.free[theirs.ids.flat[0]]):
-                    pairs.append((unit, theirs))
-                    break
-        return tuple(pairs) if len(pairs) == len(units) else ()
+        parts = [p for u in units for p in self.haiku.sites.parts(u) if p.rows]
+        theirs = [p for u in other.units for p in (u, *self.flax.side.sites.parts(u))]
+        pairs = [(unit, self._like(unit, theirs)) for unit in units]
+        if all(like is not None for _, like in pairs):
+            return tuple((unit, like) for unit, like in pairs if like is not None)
+        pairs = [(p, self._like(p, theirs)) for p in parts if self.held.is_open(p)]
+        return tuple((p, like) for p, like in pairs if like is not None)[:1]
+
+    def _like(self, unit: Unit, others: list[Unit]) -> Unit | None:
+        for theirs in others:
+            fits = theirs.ids.shape == unit.ids.shape and theirs.done == unit.done
+            if fits and bool(self.held.free[theirs.ids.flat[0]]):
+                return theirs
+        return None
 
 
 def _joint(units: list[Unit], found: list[list[tuple[Any, Unit]]]) -> Iterator[Option]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 import dataclasses
+import math
 from typing import Any
 
+from hk_bridge.migrate._matching.choices import Fault
 from hk_bridge.migrate._matching.flat import Step
 from hk_bridge.migrate._matching.movement import MOVES
 from hk_bridge.migrate._matching.movement import NEUTRAL
@@ -22,16 +24,17 @@ _BENDS = {
 }
 _BENDS |= {"clamp", "abs", "square", "softplus", "exp2"}
 _COMPARES = {"lt", "le", "gt", "ge", "eq", "ne", "iota", "select_n", "and", "or", "not"}
-_DRAWS = {
+DRAWS = {
     "random_bits",
     "threefry2x32",
     "random_wrap",
     "random_unwrap",
     "random_fold_in",
 }
-_DRAWS |= {"shift_right_logical", "bitcast_convert_type"}
+DRAWS |= {"shift_right_logical", "bitcast_convert_type"}
 _CONV: tuple[str, ...] = ("padding", "window_strides", "rhs_dilation", "lhs_dilation")
 _CONV += ("feature_group_count", "batch_group_count")
+MISSING_SUM = "a missing sum: Flax adds two values here, as of a residual"
 _SMALL = 0.02  # of this size or less a constant that is added is an epsilon
 
 
@@ -46,6 +49,8 @@ class Did:
       data: the shapes of its other operands.
       out: the shape of its result.
       inner: constants in its weights.
+      is_new: whether it reads weights that were not found before.
+      is_drawn: whether it reads random numbers.
     """
 
     step: Step
@@ -54,6 +59,18 @@ class Did:
     data: tuple[tuple[int, ...], ...]
     out: tuple[int, ...]
     inner: tuple[float, ...]
+    is_new: bool
+    is_drawn: bool
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is no guard against NaN, as `jnp.var` has."""
+        return not any(math.isnan(number) for _, number in self.numbers)
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether it adds two values."""
+        return self.name in ("add", "add_any") and len(self.data) == 2
 
     @property
     def name(self) -> str:
@@ -76,22 +93,27 @@ class Did:
 
 
 Pair = tuple[Did | None, Did | None]
+_SHAPE = "shape: the same steps on other shapes, as of other heads or axes"
 
 
 def likely(
     only: tuple[list[Did], list[Did]],
     whole: tuple[list[Did], list[Did]],
-    at_output: bool,
+    fault: Fault,
 ) -> tuple[str, Pair]:
     """The likely cause, and the lines that show it."""
     starts = [_first([d for d in side if d.name not in MOVES]) for side in whole]
     products = [d for d in starts if d is not None and d.name == "dot_general"]
-    if len(products) == 2 and not products[0].leaves and not products[1].leaves:
-        return "order of arguments, or axes: of a product", (starts[0], starts[1])
     ours, theirs = ([d for d in some if d.name not in NEUTRAL] for some in only)
     real = tuple([d for d in some if d.name not in MOVES] for some in (ours, theirs))
     first: Pair = (_first(real[0] or ours), _first(real[1] or theirs))
-    for rule in (_noise, _conv, _layer, _bend, _constant, _axis, _mask):
+    if len(products) == 2 and not products[0].leaves and not products[1].leaves:
+        shapes = _shapes(whole)
+        if shapes is None:
+            text = "order of arguments, or axes: of a product"
+            return text, (starts[0], starts[1])
+        return _SHAPE, shapes
+    for rule in (_noise, _conv, _layer, _sum, _bend, _constant, _axis, _mask, _alone):
         found = rule(real[0] or ours, real[1] or theirs)
         if found is not None:
             text, pair = found
@@ -99,15 +121,13 @@ def likely(
     if not ours and not theirs and whole[0] and whole[1]:
         shapes = _shapes(whole)
         if shapes is not None:
-            return (
-                "shape: the same steps on other shapes, as of other heads",
-                shapes,
-            )
+            return _SHAPE, shapes
         return (
             "order of arguments: the same steps, on operands in another order or place",
             (whole[0][0], whole[1][0]),
         )
     if not whole[0] and not whole[1]:
+        at_output = fault.output is not None
         order = "the results have other shapes or another order" if at_output else ""
         return order or "order: a layer reads what another layer reads in Flax", first
     if not whole[0]:
@@ -121,6 +141,8 @@ def likely(
             None,
         )
     pair = (first[0] or whole[0][0], first[1] or whole[1][0])
+    if fault.inside and fault.site is not None and fault.site.role == "linear":
+        return "order, or axes: the same weights meet the same data otherwise", pair
     return "other steps are done here", pair
 
 
@@ -132,7 +154,7 @@ def _first(some: Sequence[Did]) -> Did | None:
 
 
 def _noise(ours: list[Did], theirs: list[Did]) -> Rule:
-    one, two = ([d for d in side if d.name in _DRAWS] for side in (ours, theirs))
+    one, two = ([d for d in side if d.is_drawn] for side in (ours, theirs))
     if bool(one) == bool(two):
         return None
     who = "Haiku" if one else "Flax"
@@ -185,7 +207,7 @@ def _constant(ours: list[Did], theirs: list[Did]) -> Rule:
 
 def _layer(ours: list[Did], theirs: list[Did]) -> Rule:
     """A step with weights on one side alone."""
-    one, two = ([d for d in side if d.leaves] for side in (ours, theirs))
+    one, two = ([d for d in side if d.is_new and d.leaves] for side in (ours, theirs))
     if len(one) == len(two):
         return None
     who, some, lacks = ("Haiku", one, "Flax") if len(one) > len(two) else (
@@ -196,6 +218,30 @@ def _layer(ours: list[Did], theirs: list[Did]) -> Rule:
     text = f"a missing {word}" if who == "Flax" else f"an extra {word}"
     pair: Pair = (did, None) if who == "Haiku" else (None, did)
     return f"{text}: {who} has {did.leaves[0]} here, {lacks} has not", pair
+
+
+def _sum(ours: list[Did], theirs: list[Did]) -> Rule:
+    """A sum of two values on one side alone, or a difference in its place."""
+    one, two = (_first(side) for side in (ours, theirs))
+    pair = [d for d in (one, two) if d is not None and len(d.data) == 2]
+    if {did.name for did in pair} == {"add", "sub"}:
+        words = [{"add": "added", "sub": "subtracted"}[did.name] for did in pair]
+        return f"a sign: {words[0]} in Haiku, {words[1]} in Flax", (one, two)
+    if two is not None and two.is_sum and not any(d.is_sum for d in ours):
+        return MISSING_SUM, (one, two)
+    return None
+
+
+def _alone(ours: list[Did], theirs: list[Did]) -> Rule:
+    """A step with a number on one side, where the other has none."""
+    if bool(ours) == bool(theirs):
+        return None
+    did = (ours or theirs)[0]
+    if not did.numbers:
+        return None
+    word, who = ("an extra", "Haiku") if ours else ("a missing", "Flax")
+    text = f"{word} step: {did.name} with {did.numbers[0][1]:g} in {who} alone"
+    return text, (did, None) if ours else (None, did)
 
 
 def _axis(ours: list[Did], theirs: list[Did]) -> Rule:

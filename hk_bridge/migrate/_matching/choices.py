@@ -38,6 +38,7 @@ class Fault:
       flax_site: its likely counterpart.
       output: the output that it was noticed at.
       inside: whether the step at the site itself is what differs.
+      known: the leaves of Haiku, and those of Flax, that were found before.
     """
 
     value: int
@@ -46,6 +47,7 @@ class Fault:
     flax_site: Site | None = None
     output: int | None = None
     inside: bool = False
+    known: tuple[set[str], set[str]] = (set(), set())
 
 
 class Stuck(Exception):

@@ -6,9 +6,11 @@ same steps, so that what holds for one holds for the other.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
+import functools
 from typing import Any
 
 from jax.extend import core as jex
@@ -26,6 +28,8 @@ LINEAR = {"dot_general", "conv_general_dilated"}
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
 _CALLS |= {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 _CALLS |= {"custom_lin"}
+# Those of them that have a rule of their own for their derivatives.
+_RULED = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 
 
 @dataclasses.dataclass(eq=False)
@@ -53,11 +57,33 @@ class Step:
     scope: str = ""
 
 
+@dataclasses.dataclass(eq=False)
+class Call:
+    """A call with a rule of its own for its derivatives.
+
+    Attributes:
+      start: the position of the first of its steps.
+      end: that after the last of them.
+      ins: the numbers of its operands.
+      outs: the numbers of its results.
+      eqn: as JAX has it.
+      program: what is called.
+    """
+
+    start: int
+    end: int
+    ins: list[int]
+    outs: list[int]
+    eqn: Any
+    program: Any
+
+
 class Flat:
     """A program of weights and inputs.
 
     Attributes:
       steps: in order.
+      calls: the outermost calls with rules for their derivatives, in order.
       avals: the shape and dtype of each value.
       kinds: of each value.
       constants: the values that are known.
@@ -70,6 +96,7 @@ class Flat:
 
     def __init__(self, program: Any, n_weights: int):
         self.steps: list[Step] = []
+        self.calls: list[Call] = []
         self.avals: list[Any] = []
         self.kinds: list[int] = []
         self.constants: dict[int, Any] = {}
@@ -83,6 +110,42 @@ class Flat:
         for step in self.steps:
             for value in dict.fromkeys(step.ins):
                 self.readers[value].append(step)
+
+    @functools.cached_property
+    def live(self) -> list[Step]:
+        """The steps that the outputs need, in order."""
+        return self._needed(self.outputs)
+
+    @functools.cached_property
+    def alive(self) -> set[int]:
+        """The values that the outputs depend on."""
+        made = (number for step in self.live for number in step.outs)
+        return {*self.inputs, *self.weights, *made}
+
+    @functools.cached_property
+    def all_data(self) -> list[Step]:
+        """Those, and what makes values that depend on inputs and that nothing reads."""
+        data = (n for n, kind in enumerate(self.kinds) if kind == DATA)
+        return self._needed([*self.outputs, *data])
+
+    def _needed(self, values: Iterable[int]) -> list[Step]:
+        needed, found = set(values), []
+        for step in reversed(self.steps):
+            if not needed.isdisjoint(step.outs):
+                needed.update(step.ins)
+                found.append(step)
+        return found[::-1]
+
+    @functools.cached_property
+    def done(self) -> list[list[int]]:
+        """The values that nothing reads after each step, but for the outputs."""
+        last: dict[int, int] = {}
+        for step in self.steps:
+            last |= dict.fromkeys([*step.outs, *step.ins], step.position)
+        found: list[list[int]] = [[] for _ in self.steps]
+        for value in last.keys() - set(self.outputs):
+            found[last[value]].append(value)
+        return found
 
     def size(self, value: int) -> int:
         """How many elements a value has."""
@@ -138,10 +201,31 @@ class Flat:
         if name == "scan":
             return self._scan(eqn, programs[0], ins, scope)
         if name in _CALLS and programs:
-            body = programs[0]
-            return self._read(_open(body), getattr(body, "consts", ()), ins, scope)
+            body, start = programs[0], (len(self.steps), len(self.avals))
+            outs = self._read(opened(body), getattr(body, "consts", ()), ins, scope)
+            return self._ruled(eqn, body, start, ins, outs) if name in _RULED else outs
         avals = [variable.aval for variable in eqn.outvars]
         return self._step(name, ins, avals, eqn, dict(eqn.params), None, scope)
+
+    def _ruled(
+        self,
+        eqn: Any,
+        body: Any,
+        start: tuple[int, int],
+        ins: list[int],
+        outs: list[int],
+    ) -> list[int]:
+        """Notes a call; what it hands on as it is becomes a value of its own."""
+        own: list[int] = []
+        for number, variable in zip(outs, eqn.outvars, strict=True):
+            if number < start[1] or number in own or self.makers[number] is None:
+                copy = lambda x: x
+                made = self._step("copy", [number], [variable.aval], eqn, {}, copy, "")
+                number = made[0]
+            own.append(number)
+        inside = [call for call in self.calls if call.start < start[0]]
+        self.calls = [*inside, Call(start[0], len(self.steps), ins, own, eqn, body)]
+        return own
 
     def _step(
         self,
@@ -166,7 +250,7 @@ class Flat:
 
     def _scan(self, eqn: Any, body: Any, ins: list[int], scope: str) -> list[int]:
         consts, carried = _abstract.scanned(eqn.params)
-        length, jaxpr = eqn.params["length"], _open(body)
+        length, jaxpr = eqn.params["length"], opened(body)
         held, carry, stacks = (
             ins[:consts],
             ins[consts : consts + carried],
@@ -179,8 +263,10 @@ class Flat:
             parts = []
             for stack, aval in zip(stacks, slices, strict=True):
                 take = lambda x, i=i: x[i]
-                made = self._step("scan_slice", [stack], [aval], eqn, {}, take, scope)
-                parts += made
+                which = {"index": i}
+                parts += self._step(
+                    "scan_slice", [stack], [aval], eqn, which, take, scope
+                )
             outs = self._read(jaxpr, body.consts, [*held, *carry, *parts], scope)
             carry, rows[i] = outs[:carried], outs[carried:]
         stacked = []
@@ -205,5 +291,6 @@ def programs_of(params: dict[str, Any]) -> Iterator[Any]:
         yield from (p for p in (param if is_row(param) else [param]) if is_program(p))
 
 
-def _open(program: Any) -> Any:
+def opened(program: Any) -> Any:
+    """A program without its constants."""
     return getattr(program, "jaxpr", program)

@@ -10,6 +10,7 @@ from hk_bridge.migrate._matching.terms import Terms
 
 Pair = tuple[Unit, Unit]  # of Haiku and of Flax
 Option = tuple[Pair, ...]
+Some = slice | np.ndarray  # numbers of elements, each once
 UNKNOWN, FIXED = -1, -2
 # A constant of this size beside a weight is no epsilon, and belongs to the weight.
 FOLDED = 0.01
@@ -23,22 +24,21 @@ class Holdings:
       plus: what is added to it.
       free: whether an element of Flax is nobody's yet.
       options: what was assigned, in order.
+      fixed: the numbers that some weights are, by their places.
+      missing: how many elements of each weight are not found yet.
     """
 
     def __init__(self, terms: Terms, weights: np.ndarray, fixed: Mapping[int, float]):
         self.terms, self.weights = terms, weights
-        self.found = np.full(terms.total, UNKNOWN, np.int64)
+        self.found = np.full(terms.total, UNKNOWN, terms.dtype)
         self.plus = np.zeros(terms.total)
-        self.values = np.random.default_rng(7).standard_normal(terms.total) * 0.1
         self.lost = np.zeros(terms.total, bool)
         self.free = np.ones(weights.size, bool)
         self.options: list[Option] = []
-        self._log: list[tuple[np.ndarray, np.ndarray]] = []
-        sizes = np.diff(terms.starts)
-        self.missing = sizes.copy()
-        for place, number in fixed.items():
-            ids = terms.ids(place).ravel()
-            self.found[ids], self.values[ids] = FIXED, number
+        self._log: list[tuple[Some, Some]] = []
+        self.missing, self.fixed = np.diff(terms.starts), dict(fixed)
+        for place in fixed:
+            self.found[slice(*terms.starts[place : place + 2])] = FIXED
             self.missing[place] = 0
 
     def is_open(self, unit: Unit) -> bool:
@@ -46,12 +46,27 @@ class Holdings:
         ids = unit.ids[unit.ids >= 0]
         return bool(((self.found[ids] == UNKNOWN) & ~self.lost[ids]).any())
 
+    def taken(self, starts: np.ndarray) -> np.ndarray:
+        """Whether elements of each of Flax's weights are somebody's."""
+        before = np.concatenate([[0], np.cumsum(~self.free)])[starts]
+        made: np.ndarray = np.diff(before) > 0
+        return made
+
     def weight(self, place: int) -> Any:
-        """A weight as far as it is found."""
-        start, end = self.terms.starts[place : place + 2]
+        """A weight as far as it is found, the rest of it random."""
+        part = slice(*self.terms.starts[place : place + 2])
         aval = self.terms.flat.avals[self.terms.flat.weights[place]]
-        held = self.values[start:end].reshape(aval.shape)
-        return held.astype(aval.dtype) if np.dtype(aval.dtype).kind in "iub" else held
+        found = self.found[part]
+        known = found >= 0
+        if known.all():
+            made = self.weights[found] + self.plus[part]
+        elif place in self.fixed:
+            made = np.full(found.size, float(self.fixed[place]))
+        else:
+            made = 0.1 * np.random.default_rng(place).standard_normal(found.size)
+            made[known] = self.weights[found[known]] + self.plus[part][known]
+        made = made.reshape(aval.shape)
+        return made.astype(aval.dtype) if np.dtype(aval.dtype).kind in "iub" else made
 
     def assign(self, option: Option) -> None:
         """Gives the elements of Haiku's units those of Flax's."""
@@ -59,17 +74,18 @@ class Holdings:
             ids, theirs = unit.ids.ravel(), other.ids.ravel()
             new = (ids >= 0) & (theirs >= 0)
             new[new] = self.found[ids[new]] == UNKNOWN
-            ids, theirs = ids[new], theirs[new]
-            ids, first = np.unique(ids, return_index=True)
-            theirs = theirs[first]
+            if not new.all():
+                ids, theirs = ids[new], theirs[new]
+            self.found[ids[::-1]] = theirs[::-1]  # the first of several stays
+            some = _once(ids)
             gap = other.plus - unit.plus
             plus = gap if abs(gap) >= FOLDED else 0.0
-            self.found[ids], self.plus[ids] = theirs, plus
-            self.values[ids] = self.weights[theirs] + plus
-            taken = np.unique(theirs[self.free[theirs]])
+            if plus:
+                self.plus[some] = plus
+            taken = _once(theirs[self.free[theirs]])
             self.free[taken] = False
-            self._log.append((ids, taken))
-            self._count(ids, -1)
+            self._log.append((some, taken))
+            self._count(some, -1)
         self.options.append(option)
 
     def undo(self, length: int) -> list[Option]:
@@ -77,20 +93,38 @@ class Holdings:
         undone = self.options[length:]
         for option in reversed(undone):
             for _ in option:
-                ids, taken = self._log.pop()
-                self.found[ids], self.plus[ids] = UNKNOWN, 0.0
+                some, taken = self._log.pop()
+                if self.plus[some].any():
+                    self.plus[some] = 0.0
+                self.found[some] = UNKNOWN
                 self.free[taken] = True
-                self._count(ids, 1)
+                self._count(some, 1)
         del self.options[length:]
         return undone
 
     def lose(self, unit: Unit) -> None:
         """Notes that the elements of a unit have no counterpart."""
-        ids = np.unique(unit.ids[unit.ids >= 0])
-        ids = ids[(self.found[ids] == UNKNOWN) & ~self.lost[ids]]
-        self.lost[ids] = True
-        self._count(ids, -1)
+        ids = unit.ids[unit.ids >= 0]
+        some = _once(ids[(self.found[ids] == UNKNOWN) & ~self.lost[ids]])
+        self.lost[some] = True
+        self._count(some, -1)
 
-    def _count(self, ids: np.ndarray, sign: int) -> None:
-        places = np.searchsorted(self.terms.starts, ids, "right") - 1
-        np.add.at(self.missing, places, sign)
+    def _count(self, some: Some, sign: int) -> None:
+        starts = self.terms.starts
+        if isinstance(some, slice):
+            ends = np.clip(starts, some.start, some.stop)
+            self.missing += sign * np.diff(ends)
+        else:
+            np.add.at(self.missing, np.searchsorted(starts, some, "right") - 1, sign)
+
+
+def _once(ids: np.ndarray) -> Some:
+    """Numbers, each once: a slice if they are all in a row."""
+    if not ids.size:
+        return slice(0, 0)
+    start = int(ids.min())
+    marks = np.zeros(int(ids.max()) + 1 - start, bool)
+    marks[ids - start] = True
+    if marks.all():
+        return slice(start, start + marks.size)
+    return (np.flatnonzero(marks) + start).astype(ids.dtype)

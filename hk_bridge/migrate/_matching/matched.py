@@ -15,6 +15,7 @@ from hk_bridge.migrate._matching.leaf_table import LeafTable
 from hk_bridge.migrate._matching.parting import Parting
 from hk_bridge.migrate._matching.parting import parting
 from hk_bridge.migrate._matching.proof import Proof
+from hk_bridge.migrate._matching.proof import claims
 from hk_bridge.migrate._matching.proof import prove
 from hk_bridge.migrate._matching.rows import rows_of
 from hk_bridge.migrate._matching.solve import Solved
@@ -159,12 +160,11 @@ def match(
       layers compute in. `proof.outputs` tells how far apart rounding leads.
     * Match outputs by their names: they are taken in the order of `jax.tree.leaves`,
       and have to be as many, of the same shapes and dtypes.
-    * Know `nn.GroupNorm` and `hk.GroupNorm` for the same: it says that they part.
     * Compare networks that draw random numbers: give `deterministic=True` and the like.
 
     Args:
       flax_module: a linen module, or an NNX module instance.
-      variables: its variables; None for those that it holds.
+      variables: its variables, or an `nnx.State`; None for those that it holds.
       transformed: of `hk.transform` or `hk.transform_with_state`, with or without
         `hk.without_apply_rng`.
       *args: what both are called with, arrays that are not all alike.
@@ -222,12 +222,15 @@ def match(
     )
     lacking = {row.haiku for row in table.rows if row.flax == UNKNOWN_MARK}
     read = _read(solved)
-    faults = solved.search.faults
+    faults, tried = solved.search.faults, solved.search.tried
     where = parting(solved, faults[0]) if faults else None
+    ambiguous = _ambiguous(solved)
+    claimed = claims(solved)
+    del solved  # a few times the size of the weights
+    params, state = table.to_haiku(variables)
     proof = None
     if not faults and not lacking & read:
-        proof = prove(flax, haiku, solved, table, given, variables)
-    params, state = table.to_haiku(variables)
+        proof = prove(flax, haiku, claimed, table, given, (params, state))
     used = {row.flax for row in table.rows}
     return Match(
         ok=proof is not None and proof.holds and not lacking,
@@ -237,8 +240,8 @@ def match(
         proof=proof,
         missing=tuple(sorted(lacking)),
         unused=tuple(name for name in flax.leaves if name not in used),
-        ambiguous=_ambiguous(solved),
-        tried=solved.search.tried,
+        ambiguous=ambiguous,
+        tried=tried,
         _table=table,
         _variables=variables,
     )

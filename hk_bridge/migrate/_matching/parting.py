@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Iterator
+from collections.abc import Set
 import dataclasses
 
 from hk_bridge.migrate._matching import causes
@@ -11,7 +12,6 @@ from hk_bridge.migrate._matching.flat import WEIGHT
 from hk_bridge.migrate._matching.flat import Step
 from hk_bridge.migrate._matching.lines import line_of
 from hk_bridge.migrate._matching.movement import MOVES
-from hk_bridge.migrate._matching.prints import Prints
 from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.solve import Solved
 
@@ -73,18 +73,20 @@ def parting(solved: Solved, fault: Fault) -> Parting:
         ours = [step for step in steps if step is not None]
         theirs = [] if other is None else [other]
     else:
-        ours = list(_unknown(haiku, fault.value, flax.prints))
+        ours = list(_unknown(haiku, fault.value, flax))
         theirs = []
         if fault.other is not None:
-            theirs = list(_unknown(flax, fault.other, haiku.prints))
+            theirs = list(_unknown(flax, fault.other, haiku))
         if not ours and fault.site is not None:
             return _elsewhere(solved, fault)
     one, two = (
-        [_did(side, s) for s in steps]
-        for side, steps in ((haiku, ours), (flax, theirs))
+        [did for did in (_did(side, step, known) for step in steps) if did.is_plain]
+        for side, steps, known in zip(
+            (haiku, flax), (ours, theirs), fault.known, strict=True
+        )
     )
     only = _first_layer(_rest(one, two)), _first_layer(_rest(two, one))
-    cause, first = causes.likely(only, (one, two), fault.output is not None)
+    cause, first = causes.likely(only, (one, two), fault)
     places = [
         _place(side, found) for side, found in ((haiku, first[0]), (flax, first[1]))
     ]
@@ -92,8 +94,8 @@ def parting(solved: Solved, fault: Fault) -> Parting:
         places[0] = _place(haiku, _did(haiku, fault.site.step))
     if places[1] is None and fault.flax_site is not None:
         places[1] = _place(flax, _did(flax, fault.flax_site.step))
-    seen = _seen(haiku, fault)
-    return Parting(places[0], places[1], cause, seen)
+    cause = _one_more(solved, places) or cause
+    return Parting(places[0], places[1], cause, _seen(haiku, fault))
 
 
 def _elsewhere(solved: Solved, fault: Fault) -> Parting:
@@ -104,10 +106,42 @@ def _elsewhere(solved: Solved, fault: Fault) -> Parting:
     readers = [s for value in known if value >= 0 for s in flax.flat.readers[value]]
     real = [s for s in readers if s.name not in MOVES] or readers
     there = min(real, key=lambda step: step.position, default=None)
-    other = None if there is None else _place(flax, _did(flax, there))
+    did = None if there is None else _did(flax, there)
+    other = _place(flax, did)
     here = _place(haiku, _did(haiku, fault.site.step))
     cause = "order, or a missing layer: in Flax another layer reads this value"
+    if did is not None and did.is_sum:
+        cause = causes.MISSING_SUM
+    cause = _one_more(solved, [here, other]) or cause
     return Parting(here, other, cause, _seen(haiku, fault))
+
+
+def _one_more(solved: Solved, places: list[Place | None]) -> str:
+    """Says that one side has a layer more, if it has the weights of it more."""
+    sides = solved.haiku, solved.flax.side
+    sizes = [sum(_sizes(side).values()) for side in sides]
+    more = 0 if sizes[0] > sizes[1] else 1
+    place, side = places[more], sides[more]
+    if place is None or not place.layer:
+        return ""
+    names = {
+        side.names[weight]
+        for site in side.sites.all
+        if site.step.scope == place.layer
+        for weight in side.terms.places(site.weight)
+    }
+    own = sum(size for name, size in _sizes(side).items() if name in names)
+    if not own or own != abs(sizes[0] - sizes[1]):
+        return ""
+    who, lacks = ("Haiku", "Flax") if more == 0 else ("Flax", "Haiku")
+    word = "an extra" if more == 0 else "a missing"
+    return f"{word} layer: {who} has {place.layer} here, {lacks} has not"
+
+
+def _sizes(side: Side) -> dict[str, int]:
+    """How many elements each of the params has."""
+    pairs = zip(side.names, side.flat.weights, strict=True)
+    return {n: side.flat.size(w) for n, w in pairs if n.startswith("params/")}
 
 
 def _seen(haiku: Side, fault: Fault) -> str:
@@ -122,22 +156,29 @@ def _first_layer(some: list[Did]) -> list[Did]:
     return [did for did in some if did.step.scope == some[0].step.scope]
 
 
-def _unknown(side: Side, value: int, prints: Prints) -> Iterator[Step]:
+def _unknown(side: Side, value: int, other: Side) -> Iterator[Step]:
     """The steps that a value comes from, up to values that the other side has."""
     found: dict[int, Step] = {}
     todo = [value]
     while todo and len(found) < _MOST:
         number = todo.pop(0)
         step = side.flat.makers[number]
-        known = number in side.prints.of and prints.find(side.prints.of[number])
         if step is None or step.position in found:
             continue
-        if known and not _is_shift(side, step):
+        if _is_known(side, number, other) and not _is_shift(side, step):
             continue
         if side.flat.is_data(number):
             found[step.position] = step
             todo += step.ins
     yield from (found[position] for position in sorted(found))
+
+
+def _is_known(side: Side, number: int, other: Side) -> bool:
+    """Whether the other side has a value, and its outputs depend on it."""
+    if number not in side.prints.of:
+        return False
+    alike = other.prints.find(side.prints.of[number])
+    return any(n < 0 or n in other.flat.alive for n in alike)
 
 
 def _is_shift(side: Side, step: Step) -> bool:
@@ -158,7 +199,7 @@ def _rest(one: list[Did], two: list[Did]) -> list[Did]:
     return rest
 
 
-def _did(side: Side, step: Step) -> Did:
+def _did(side: Side, step: Step, known: Set[str] = frozenset()) -> Did:
     flat = side.flat
     numbers = []
     for place, operand in enumerate(step.ins):
@@ -176,8 +217,28 @@ def _did(side: Side, step: Step) -> Did:
         constant for operand in step.ins for constant in _inside(side, operand)
     )
     return Did(
-        step, tuple(numbers), tuple(leaves), data, flat.shape(step.outs[0]), inner
+        step,
+        tuple(numbers),
+        tuple(leaves),
+        data,
+        flat.shape(step.outs[0]),
+        inner,
+        is_new=not known >= {*leaves},
+        is_drawn=any(_is_drawn(side, x) for x in step.ins if not flat.is_data(x)),
     )
+
+
+def _is_drawn(side: Side, value: int) -> bool:
+    """Whether a value that depends on no input comes of random numbers."""
+    todo, seen = [value], {value}
+    while todo:
+        step = side.flat.makers[todo.pop()]
+        if step is not None and step.name in causes.DRAWS:
+            return True
+        new = [x for x in (step.ins if step is not None else ()) if x not in seen]
+        seen.update(new)
+        todo += new
+    return False
 
 
 def _inside(side: Side, operand: int) -> Iterator[float]:

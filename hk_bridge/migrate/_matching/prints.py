@@ -60,11 +60,16 @@ def print_of(value: Any) -> np.ndarray:
     size, square = np.abs(row), row * row
     order = _noise(row.size) if row.size <= 1 << 22 else _noise(1 << 22)
     n = row.size
-    moments = [row.sum() / n, square.sum() / n, square @ row / n]
-    moments.append(row[: order.size] @ order / order.size)
+    moments = [row.sum() / n, square.sum() / n, _dot(square, row) / n]
+    moments.append(_dot(row[: order.size], order) / order.size)
     root = np.sqrt(moments[1])
-    scales = [size.sum() / n, moments[1], square @ size / n, root]
+    scales = [size.sum() / n, moments[1], _dot(square, size) / n, root]
     return np.array([n, *moments, *scales])
+
+
+def _dot(one: np.ndarray, two: np.ndarray) -> float:
+    """`one @ two` without the threads of OpenBLAS."""
+    return float(np.einsum("i,i", one, two))
 
 
 def are_close(one: np.ndarray, two: np.ndarray, *, ordered: bool = False) -> bool:
@@ -113,7 +118,17 @@ class Prints:
 
     def find(self, one: np.ndarray, *, ordered: bool = False) -> list[int]:
         """The values with the same elements, by their numbers."""
-        size = int(one[0])
+        return self._found(int(one[0]), one, ordered)
+
+    def find_repeated(self, one: np.ndarray) -> list[int]:
+        """The values that have each of the elements more often, or less."""
+        n, found = int(one[0]), list[int]()
+        for size in self._ids:
+            if size != n and min(size, n) > 1 and max(size, n) % min(size, n) == 0:
+                found += self._found(size, np.array([size, *one[1:]]), ordered=False)
+        return found
+
+    def _found(self, size: int, one: np.ndarray, ordered: bool) -> list[int]:
         if not self._ids.get(size):
             return []
         if size not in self._joined:

@@ -1,29 +1,30 @@
 """Both networks run with the weights that were found, and all compared.
 
-Nothing of the search is trusted here: outputs are those of both `apply`, as they are
-called. Then both traced programs run in float64 with other weights and inputs, much
-like those given: weights that start as zeros would hide what is wrong."""
+Nothing of the search is trusted here: outputs are those of both `apply`, step by step
+as they are called. Then both programs run in float64 with other weights and inputs,
+much like those given: weights that start as zeros would hide what is wrong."""
 
 from collections.abc import Sequence
 import dataclasses
 from typing import Any
+from typing import NamedTuple
 
 import jax
-from jax.extend import core as jex
 import jax.numpy as jnp
 import numpy as np
 
 from hk_bridge import _abstract
 from hk_bridge import _layout
 from hk_bridge.migrate._matching.arithmetic import run_all
-from hk_bridge.migrate._matching.arithmetic import widened
 from hk_bridge.migrate._matching.distances import distance
 from hk_bridge.migrate._matching.distances import largest
-from hk_bridge.migrate._matching.flat import Flat
 from hk_bridge.migrate._matching.leaf_table import LeafTable
 from hk_bridge.migrate._matching.prints import row_of
+from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.side import generic
 from hk_bridge.migrate._matching.side import moved_inputs
+from hk_bridge.migrate._matching.slopes import Rules
+from hk_bridge.migrate._matching.slopes import slopes
 from hk_bridge.migrate._matching.solve import Solved
 from hk_bridge.migrate._matching.solve import output_pairs
 from hk_bridge.migrate._matching.spelling import where_of
@@ -31,9 +32,9 @@ from hk_bridge.migrate._matching.trace import Given
 from hk_bridge.migrate._matching.trace import Network
 from hk_bridge.migrate._matching.trees import leaves_of
 
+OUTPUT, PARAMS = "['output']", "params/"
 # Of the size of the values: constants are rounded to float32, in two ways maybe.
 CLOSE = 1e-5
-_QUICK = {"xla_backend_optimization_level": 0}  # it runs once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,27 +82,69 @@ class Proof:
         return "\n".join(lines)
 
 
+class Claims(NamedTuple):
+    """What a search came to, as far as it is to be proven.
+
+    Attributes:
+      sides: of Haiku and of Flax.
+      found: which element of Flax each element of Haiku's weights is.
+      inner: values of Haiku and of Flax that have to be the same, by their numbers.
+      ends: outputs that have to be the same, by their places.
+    """
+
+    sides: tuple[Side, Side]
+    found: np.ndarray
+    inner: list[tuple[int, int]]
+    ends: list[tuple[int, int]]
+
+
+def claims(solved: Solved) -> Claims:
+    """What a search came to; the rest of it can be forgotten."""
+    sides = solved.haiku, solved.flax.side
+    one, two = (Side(side.flat, side.names, side.outputs) for side in sides)
+    inner = [
+        (unit.site.out, other.site.out)
+        for option in solved.search.held.options
+        for unit, other in option
+        if _are_whole(unit, other)
+    ]
+    ends = output_pairs(solved.search, sides[1], sides[0])
+    found = solved.search.held.found
+    return Claims((one, two), found, list(dict.fromkeys(inner)), ends)
+
+
 def prove(
-    flax: Network, haiku: Network, solved: Solved, table: LeafTable, given: Given,
-    variables: Any,
+    flax: Network, haiku: Network, claimed: Claims, table: LeafTable, given: Given,
+    found: tuple[Any, Any],
 ) -> Proof:  # fmt: skip
-    """Compares both networks for the given weights and inputs."""
-    theirs = list(flax.leaves.values())
-    ours = _haikus(haiku, table, variables)
-    form, outputs, exact = _native(flax, haiku, theirs, ours, given)
-    inputs = moved_inputs(_arrays((given.args, dict(given.kwargs))), seed=2)
+    """Compares both networks for the given weights and inputs.
+
+    Args:
+      found: Haiku's params and state with the weights of Flax.
+    """
+    operands = jax.tree.leaves((given.args, dict(given.kwargs)))
+    arrays = [x for x in operands if _abstract.is_array(x)]
+    weights = [_haikus(haiku, *found), list(flax.leaves.values())]
+    form, outputs, exact = _native(claimed.sides, weights, arrays)
     theirs = [narrowed(value) for value in generic(flax.leaves, seed=3)]
     wheres = [_layout.Where(*where_of(name)) for name in flax.leaves]
     variables = _layout.insert({}, dict(zip(wheres, theirs, strict=True)))
-    ours = _haikus(haiku, table, variables)
-    outputs_64, inner, where, compared = _inner(solved, theirs, ours, inputs)
-    slope, leaf = _gradients(flax, haiku, solved, theirs, ours, given, inputs)
+    weights = [_haikus(haiku, *table.to_haiku(variables)), theirs]
+    rules: Rules = {}
+    inputs = moved_inputs(arrays, seed=2)
+    runs = [
+        _run(side, weights.pop(0), inputs, {pair[i] for pair in claimed.inner}, rules)
+        for i, side in enumerate(claimed.sides)
+    ]
+    outputs_64 = _outputs(claimed, runs)
+    inner, where, compared = _inner(claimed, runs)
+    slope, leaf = _gradients(claimed, runs)
     return Proof(form, outputs, exact, outputs_64, inner, where, compared, slope, leaf)
 
 
-def _haikus(haiku: Network, table: LeafTable, variables: Any) -> list[Any]:
-    """The leaves of Haiku that a table makes of variables, in order."""
-    held = dict(leaves_of(*table.to_haiku(variables)))
+def _haikus(haiku: Network, params: Any, state: Any) -> list[Any]:
+    """The leaves of Haiku, in order; what nothing reads is zeros."""
+    held = dict(leaves_of(params, state))
     return [
         held.get(name, np.zeros(spec.shape, spec.dtype))
         for name, spec in haiku.leaves.items()
@@ -114,10 +157,14 @@ def narrowed(value: np.ndarray) -> np.ndarray:
 
 
 def _native(
-    flax: Network, haiku: Network, theirs: Any, ours: Any, given: Given
+    sides: tuple[Side, Side], weights: Sequence[Any], inputs: Sequence[Any]
 ) -> tuple[str, float, bool]:
     """How the outputs as the networks are differ: in form, by how much, if at all."""
-    made = [_outputs(haiku, ours, given), _outputs(flax, theirs, given)]
+    made = []
+    for side, values in zip(sides, weights, strict=True):
+        ends = run_all(side.flat, side.given(values, inputs), wide=False)
+        paths = zip(ends, side.outputs, strict=True)
+        made.append([end for end, path in paths if path.startswith(OUTPUT)])
     forms = [[f"{x.dtype}{list(x.shape)}" for x in side] for side in made]
     if forms[0] != forms[1]:
         one, two = (", ".join(form) or "nothing" for form in forms)
@@ -127,66 +174,75 @@ def _native(
     return "", max((distance(a, b) for a, b in pairs), default=0.0), exact
 
 
-def _outputs(network: Network, values: Sequence[Any], given: Given) -> list[Any]:
-    """The outputs of a network, compiled once: each step alone takes far longer."""
-    call = lambda *all_: network.call(*all_)["output"]
-    operands = (list(values), given.args, dict(given.kwargs))
-    program = _abstract.trace(call, *operands).program
-    compiled = jax.jit(jex.jaxpr_as_fun(program), compiler_options=_QUICK)
-    made: list[Any] = compiled(*_arrays(operands))
-    return made
+class _Run(NamedTuple):
+    """What a program gave in float64.
+
+    Attributes:
+      ends: its outputs.
+      inner: some values, each in the order of its elements' sizes.
+      slopes: gradients by its params, by their places among the leaves.
+    """
+
+    ends: dict[int, Any]
+    inner: dict[int, Any]
+    slopes: dict[int, Any]
 
 
-def _arrays(tree: Any) -> list[Any]:
-    return [x for x in jax.tree.leaves(tree) if _abstract.is_array(x)]
+def _run(
+    side: Side,
+    weights: Sequence[Any],
+    inputs: Sequence[Any],
+    wanted: set[int],
+    rules: Rules,
+) -> _Run:
+    flat, values = side.flat, dict[int, Any]()
+    made = run_all(flat, side.given(weights, inputs), values.__setitem__)
+    ends = dict(zip(flat.outputs, made, strict=True))
+    values |= flat.constants
+    pulls: dict[int, Any] = {}
+    for number, path in zip(flat.outputs, side.outputs, strict=True):
+        if path.startswith(OUTPUT) and ends[number].dtype.kind == "f":
+            shape = flat.shape(number)
+            weight = np.random.default_rng(flat.size(number)).uniform(-1, 1, shape)
+            pulls[number] = pulls.get(number, 0.0) + weight
+    places = {
+        number: place
+        for place, (name, number) in enumerate(
+            zip(side.names, flat.weights, strict=True)
+        )
+        if name.startswith(PARAMS)
+        and jnp.issubdtype(flat.avals[number].dtype, jnp.floating)
+    }
+    found = slopes(flat, values, pulls, list(places), rules)
+    inner = {n: np.sort(row_of(values[n])) for n in wanted if n in values}
+    by_place = {places[n]: slope.astype(np.float32) for n, slope in found.items()}
+    return _Run(ends, inner, by_place)
 
 
-def _inner(
-    solved: Solved, theirs: Sequence[Any], ours: Sequence[Any], inputs: Sequence[Any]
-) -> tuple[float, float, str, int]:
-    haiku, flax = solved.haiku, solved.flax.side
-    pairs = [
-        (unit.site.out, other.site.out)
-        for option in solved.search.held.options
-        for unit, other in option
-        if unit.site.role != "sum" or unit.columns is None
-        if _are_whole(unit, other)
-    ]
-    pairs = list(dict.fromkeys(pairs))
-    ends = [
-        (haiku.flat.outputs[i], flax.flat.outputs[j])
-        for i, j in output_pairs(solved.search, flax, haiku)
-    ]
-    paths = zip(haiku.flat.outputs, haiku.outputs, strict=True)
-    outputs = {number for number, path in paths if path.startswith("['output']")}
-    kept: list[dict[Any, Any]] = []
-    for side, values, place in ((haiku, ours, 0), (flax, theirs, 1)):
-        wanted = {pair[place] for pair in pairs}
-        held: dict[Any, Any] = {}
-
-        def look(
-            number: int, value: Any, wanted: Any = wanted, held: Any = held
-        ) -> None:
-            if number in wanted:
-                held[number] = np.sort(row_of(value))
-
-        made = run_all(side.flat, side.given(values, inputs), look)
-        held |= {("end", n): v for n, v in zip(side.flat.outputs, made, strict=True)}
-        kept.append(held)
+def _outputs(claimed: Claims, runs: Sequence[_Run]) -> float:
+    haiku, flax = claimed.sides
     last = 0.0
-    for a, b in ends:
-        one, two = kept[0]["end", a], kept[1]["end", b]
-        if a not in outputs:  # state, which BatchNorm has as [1, 1, 1, C] and [C]
-            one, two = one.ravel(), two.ravel()
+    for i, j in claimed.ends:
+        one = runs[0].ends[haiku.flat.outputs[i]]
+        two = runs[1].ends[flax.flat.outputs[j]]
+        if not haiku.outputs[i].startswith(OUTPUT):
+            one, two = one.ravel(), two.ravel()  # [1, 1, 1, C] and [C] of BatchNorm
         last = max(last, distance(one, two))
+    return last
+
+
+def _inner(claimed: Claims, runs: Sequence[_Run]) -> tuple[float, str, int]:
+    """The largest distance of results of layers, at which layer, of how many."""
+    one, two = (run.inner for run in runs)
     found = [
-        (distance(kept[0][a], kept[1][b], largest(kept[1][b])), a)
-        for a, b in pairs
-        if a in kept[0]
+        (distance(one[a], two[b], largest(two[b])), a)
+        for a, b in claimed.inner
+        if a in one and b in two
     ]
     worst = max(found, default=(0.0, None))
-    step = None if worst[1] is None else haiku.flat.makers[worst[1]]
-    return last, worst[0], step.scope if step is not None else "", len(found)
+    makers = claimed.sides[0].flat.makers
+    step = None if worst[1] is None else makers[worst[1]]
+    return worst[0], step.scope if step is not None else "", len(found)
 
 
 def _are_whole(unit: Any, other: Any) -> bool:
@@ -198,77 +254,27 @@ def _are_whole(unit: Any, other: Any) -> bool:
     return unit.site.role in ("linear", "gather")
 
 
-def _gradients(
-    flax: Network, haiku: Network, solved: Solved, theirs: Any, ours: Any, given: Given,
-    inputs: Sequence[Any],
-) -> tuple[float, str]:  # fmt: skip
+def _gradients(claimed: Claims, runs: Sequence[_Run]) -> tuple[float, str]:
     """The largest distance of gradients by leaves of Flax, and at which."""
-    rows = []
-    for side, network, values in (
-        (solved.haiku, haiku, ours),
-        (solved.flax.side, flax, theirs),
-    ):
-        places = [
-            i
-            for i, (name, leaf) in enumerate(network.leaves.items())
-            if name.startswith("params/") and jnp.issubdtype(leaf.dtype, jnp.floating)
-        ]
-        slopes = _slopes(network, values, places, given, inputs)
-        row = np.zeros(side.terms.total)
-        for place, slope in zip(places, slopes, strict=True):
-            start, end = side.terms.starts[place : place + 2]
-            row[start:end] = row_of(slope)
-        rows.append(row)
-    found = solved.search.held.found
-    known = found >= 0
-    summed = np.zeros(rows[1].size)
-    np.add.at(summed, found[known], rows[0][known])
-    covered = np.zeros(rows[1].size, bool)
-    covered[found[known]] = True
+    (haiku, flax), found = claimed.sides, claimed.found
+    ours, theirs = (run.slopes for run in runs)
+    summed = np.zeros(flax.terms.total)
+    covered = np.zeros(flax.terms.total, bool)
+    for place in range(len(haiku.names)):
+        which = found[slice(*haiku.terms.starts[place : place + 2])]
+        known = which >= 0
+        covered[which[known]] = True
+        if place in ours:
+            np.add.at(summed, which[known], row_of(ours.pop(place))[known])
+    scale = max(map(largest, theirs.values()), default=0.0)
     worst = (0.0, "")
-    scale = largest(rows[1])
-    flat = solved.flax.side
-    for place, name in enumerate(flat.names):
-        part = slice(*flat.terms.starts[place : place + 2])
+    for place, name in enumerate(flax.names):
+        part = slice(*flax.terms.starts[place : place + 2])
         some = covered[part]
-        if some.any() and name.startswith("params/"):
-            size = max(largest(rows[1][part]), 1e-6 * scale)
-            gap = distance(summed[part][some], rows[1][part][some], size)
+        if some.any() and name.startswith(PARAMS):
+            zeros = np.zeros(some.size)
+            row = row_of(theirs[place]) if place in theirs else zeros
+            size = max(largest(row), 1e-6 * scale)
+            gap = distance(summed[part][some], row[some], size)
             worst = max(worst, (gap, name))
     return worst
-
-
-def _slopes(
-    network: Network,
-    values: Any,
-    places: list[int],
-    given: Given,
-    inputs: Sequence[Any],
-) -> list[Any]:
-    """Gradients by some leaves of a weighted sum of all outputs that are floats."""
-
-    def loss(some: Any, rest: Any, args: Any, kwargs: Any) -> Any:
-        full = list(rest)
-        for place, value in zip(places, some, strict=True):
-            full[place] = value
-        output = network.call(full, args, kwargs)["output"]
-        total = jnp.zeros((), jnp.float32)
-        for leaf in jax.tree.leaves(output):
-            if _abstract.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating):
-                weight = np.random.default_rng(leaf.size).uniform(-1, 1, leaf.shape)
-                total += (leaf.astype(jnp.float32) * weight.astype(np.float32)).sum()
-        return total
-
-    if not places:
-        return []
-    rest = [
-        jnp.zeros((), jnp.float32) if i in places else v for i, v in enumerate(values)
-    ]
-    some = [values[place] for place in places]
-    specs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in some]
-    traced = _abstract.trace(
-        jax.grad(loss), specs, rest, given.args, dict(given.kwargs)
-    )
-    flat = Flat(traced.program, 0)
-    numbers = [widened(np.asarray(x)) for x in (*some, *rest)]
-    return run_all(flat, dict(zip(flat.inputs, [*numbers, *inputs], strict=True)))

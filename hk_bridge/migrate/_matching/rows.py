@@ -39,7 +39,7 @@ def rows_of(haiku: Side, flax: Side, held: Holdings) -> Iterator[Row]:
         ids = haiku.terms.ids(place)
         found = held.found[ids.ravel()]
         if ids.size and (found == FIXED).all():
-            value = held.values[ids.ravel()[0]]
+            value = held.fixed[place]
             text = repr(int(value)) if value == int(value) else repr(float(value))
             yield Row(name, ids.shape, f"{FIXED_MARK}{text}", (), "")
             continue

@@ -26,6 +26,7 @@ from hk_bridge.migrate._matching.flat import DATA
 from hk_bridge.migrate._matching.flat import Step
 from hk_bridge.migrate._matching.holdings import Holdings
 from hk_bridge.migrate._matching.holdings import Option
+from hk_bridge.migrate._matching.prints import print_of
 from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.sites import Site
 from hk_bridge.migrate._matching.values import Values
@@ -251,12 +252,12 @@ class Search:
         for site in sites:
             option = self.finder.likely(site, self._last)
             other = option[0][1].site if option else None
-            value = None if other is None else other.data
-            self.faults.append(Fault(site.data, value, site, other))
-            if other is not None and not self.flax.side.prints.find(
-                self.haiku.prints.of[site.data]
-            ):
-                self.replace(site.data, other.data)
+            value = self.haiku.sites.data(option[0][0]) if option else site.data
+            theirs = self.flax.side.sites.data(option[0][1]) if option else None
+            self.note(Fault(value, theirs, site, other))
+            known = self.flax.side.prints.find(print_of(self.values.value(value)))
+            if theirs is not None and value == site.data and not known:
+                self.replace(value, theirs)
             self.held.assign(option)
             if other is not None:
                 self._last = self.flax.place(other)
@@ -271,10 +272,23 @@ class Search:
         self.values.run(step)
         unit, other = option[0]
         fault = Fault(step.outs[0], other.site.out, unit.site, other.site, inside=True)
-        self.faults.append(fault)
+        self.note(fault)
         self.replace(step.outs[0], other.site.out)
         self._last = self.flax.place(other.site)
         self.position += 1
+
+    def note(self, fault: Fault) -> None:
+        """Notes where the programs part; what is known by then, at the first place."""
+        if not self.faults:
+            ours = self.held.missing < np.diff(self.haiku.terms.starts)
+            theirs = self.held.taken(self.flax.side.terms.starts)
+            sides = ((self.haiku, ours), (self.flax.side, theirs))
+            one, two = (
+                {name for name, found in zip(side.names, some, strict=True) if found}
+                for side, some in sides
+            )
+            fault.known = one, two
+        self.faults.append(fault)
 
     def replace(self, value: int, other: int) -> None:
         """Puts Flax's value in place of Haiku's, if it has as many elements."""

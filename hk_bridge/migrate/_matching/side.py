@@ -1,5 +1,6 @@
 """One of the two programs, with its weights and where they stand."""
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -53,7 +54,7 @@ class Side:
         return dict(zip(numbers, [*weights, *inputs], strict=True))
 
     def cut(self, weights: np.ndarray) -> list[np.ndarray]:
-        """The weights, out of all their elements in a row."""
+        """The weights, as views of all their elements in a row."""
         starts = self.terms.starts
         return [
             weights[starts[i] : starts[i + 1]].reshape(self.flat.shape(number))
@@ -72,7 +73,8 @@ class Side:
             if number in keep:
                 kept[number] = np.asarray(value)
 
-        run_all(self.flat, self.given(weights, inputs), look)
+        given = self.given(weights, inputs)
+        run_all(self.flat, given, look, steps=self.flat.all_data)
         return kept
 
     def colour(self, value: int, deep: int = DEEP) -> int:
@@ -115,27 +117,25 @@ def order_of(sites: Sequence[Site]) -> dict[int, int]:
     return {site.step.position: place for place, site in enumerate(sites)}
 
 
-def generic(leaves: Mapping[str, Any], seed: int = 0) -> list[np.ndarray]:
+def generic(leaves: Mapping[str, Any], seed: int = 0) -> Iterator[np.ndarray]:
     """Weights much like these, none of which is the same as another, in float64.
 
     What starts as zeros or ones would hide which is which. What is never negative
     (a variance) stays so.
     """
     rng = np.random.default_rng(seed)
-    made = []
     for leaf in leaves.values():
         value = widened(np.asarray(leaf))
         if value.dtype.kind != "f" or not value.size:
-            made.append(value)
+            yield value
             continue
         finite = np.nan_to_num(value, posinf=1.0, neginf=-1.0)
         size = float(np.sqrt(np.mean(finite**2))) or 0.3
-        noise = rng.standard_normal(value.shape) * 0.25 * size
+        noise = rng.standard_normal(value.shape) * (0.25 * size)
         new = finite * rng.uniform(0.7, 1.3, value.shape) + noise
-        made.append(
-            np.abs(new) + 0.05 * size if (finite >= 0).all() and finite.any() else new
-        )
-    return made
+        if (finite >= 0).all() and finite.any():
+            new = np.abs(new) + 0.05 * size
+        yield new
 
 
 def moved_inputs(inputs: Sequence[Any], seed: int = 1) -> list[Any]:

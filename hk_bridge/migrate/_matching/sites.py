@@ -190,6 +190,12 @@ class Sites:
             return []
         return list(step.ins) if step.params["dimension"] == axes[0] else []
 
+    def data(self, unit: Unit) -> int:
+        """The value that a unit meets: a part of it, if it is joined."""
+        if unit.rows is None:
+            return unit.site.data
+        return self.pieces(unit.site)[unit.rows]
+
     def labels(self, unit: Unit) -> np.ndarray:
         """Which output of a unit each element of the result of its site is."""
         site, flat = unit.site, self.flat

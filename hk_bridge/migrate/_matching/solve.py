@@ -55,9 +55,13 @@ def solve(
     """Finds the weights of `haiku` among those of `flax`."""
     one, two = side_of(flax), side_of(haiku)
     inputs = moved_inputs(inputs)
-    weights = generic(flax.leaves)
+    row = np.zeros(one.terms.total)
+    weights = one.cut(row)
+    for place, value in enumerate(generic(flax.leaves)):
+        weights[place][...] = value.real
+        if value.dtype != row.dtype:
+            weights[place] = value
     kept = one.run(weights, inputs, wanted(one))
-    row = np.concatenate([w.ravel().astype(float) for w in weights] or [np.zeros(0)])
     known = Flax(one, kept, row)
     fixed = {two.names.index(trio[0]): LATE for trio in averages(two.names)}
     held = Holdings(two.terms, row, fixed)
@@ -86,7 +90,7 @@ def _finish(search: Search, flax: Flax, haiku: Side) -> None:
             value: int = value, theirs: int = theirs, place: int = place
         ) -> None:
             fault = Fault(value, theirs, output=place)
-            search.faults.append(fault)
+            search.note(fault)
             search.compared.add(place)
 
         if place not in search.compared:
@@ -118,7 +122,6 @@ def _pair_averages(search: Search, haiku: Side) -> None:
         for here, there in ((one, two), (two, one)):
             new = (held.found[here] == UNKNOWN) & (held.found[there] != UNKNOWN)
             held.found[here[new]] = held.found[there[new]]
-            held.values[here[new]] = held.values[there[new]]
 
 
 def no_tick(done: int, total: int) -> None:

@@ -4,6 +4,7 @@ The elements of all weights of a side are numbered in a row. A value that is a w
 turned, cut or joined is told by an array of such numbers in its own shape.
 """
 
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -39,14 +40,21 @@ class Term(NamedTuple):
 
 
 class Terms:
-    """The terms of the values of one program."""
+    """The terms of the values of one program.
+
+    Attributes:
+      flat: the program.
+      starts: the number of the first element of each weight, and that after the last.
+      total: how many elements there are.
+      dtype: of their numbers.
+    """
 
     def __init__(self, flat: Flat):
         self.flat = flat
         sizes = [flat.size(weight) for weight in flat.weights]
         self.starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         self.total = int(self.starts[-1])
-        self._dtype = np.int32 if self.total < 2**31 else np.int64
+        self.dtype: Any = np.int32 if self.total < 2**31 else np.int64
         self._places = {weight: i for i, weight in enumerate(flat.weights)}
         self._known: dict[int, list[Term]] = {}
 
@@ -54,7 +62,7 @@ class Terms:
         """The numbers of the elements of a weight, in its shape."""
         start, end = self.starts[place : place + 2]
         shape = self.flat.shape(self.flat.weights[place])
-        return np.arange(start, end, dtype=self._dtype).reshape(shape)
+        return np.arange(start, end, dtype=self.dtype).reshape(shape)
 
     def whose(self, number: int) -> int:
         """Which weight an element is of."""

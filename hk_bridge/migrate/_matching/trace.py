@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from hk_bridge import _abstract
+from hk_bridge import _errors
 from hk_bridge import _flax
 from hk_bridge import _haiku
 from hk_bridge import _layout
@@ -56,10 +57,13 @@ class Network(NamedTuple):
 def variables_of(module: Any, variables: Any) -> Any:
     """The variables that are meant: those given, or else those that a module holds."""
     module, bound = _flax.unbound(module)
-    if variables is None:
-        variables = _of_graph(module).init(None) if _flax.is_nnx(module) else bound
+    held: Any = _of_graph(module).init(None) if _flax.is_nnx(module) else bound
+    variables = held if variables is None else _layout.opened(variables)
     _layout.bundles(variables, name="net")  # refuses what has not the form of variables
-    return _layout.opened(variables)
+    for collection in held if _flax.is_nnx(module) else ():
+        if collection not in variables:
+            raise _errors.lacks_collection(collection, list(variables))
+    return variables
 
 
 def _of_graph(module: Any) -> graph.Graph:

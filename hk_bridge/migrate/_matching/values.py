@@ -30,7 +30,11 @@ class Values:
         if number in self.env:
             return self.env[number]
         if number in self._places:
-            return self.held.weight(self._places[number])
+            place = self._places[number]
+            weight = self.held.weight(place)
+            if not self.held.missing[place]:
+                self.env[number] = weight
+            return weight
         flat = self.side.flat
         step = flat.makers[number]
         assert step is not None, "An input has no value."
@@ -52,6 +56,9 @@ class Values:
             self.put(number, made)
             if taint:
                 self.taints[number] = taint
+        for number in self.side.flat.done[step.position]:
+            if self.side.flat.kinds[number] == WEIGHT:
+                self.env.pop(number, None)  # and made again if it is asked for
 
     def put(self, number: int, value: Any) -> None:
         """Sets a value."""

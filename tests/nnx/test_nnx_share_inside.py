@@ -1,0 +1,277 @@
+"""`share_traces` inside one NNX module: submodules that are equal are traced once."""
+
+from catalogue import array
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import pytest
+from test_share import KEY
+from test_share import Runs
+from test_share_inside import Logs as LinenLogs
+from test_share_inside import assert_same
+from test_share_inside import sides
+
+from hk_bridge import _abstract
+
+X = array(8, 4)
+
+
+class Logs(nnx.Module):
+    """Says that it runs."""
+
+    def __call__(self, x):
+        return LinenLogs()(x)
+
+
+class Block(nnx.Module):
+    """Norm, noise and a layer."""
+
+    def __init__(self, rngs, rate=0.5):
+        self.linear = nnx.Linear(4, 4, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.dropout = nnx.Dropout(rate, rngs=rngs)
+        self.logs = Logs()
+
+    def __call__(self, x):
+        return x + self.dropout(self.linear(self.norm(self.logs(x))))
+
+
+class Stack(nnx.Module):
+    """Modules, one after the other."""
+
+    def __init__(self, *modules):
+        self.modules = nnx.List(modules)
+
+    def __call__(self, x):
+        for module in self.modules:
+            x = module(x)
+        return x
+
+
+def stack(make, n=6):
+    return Stack(*[make(nnx.Rngs(i)) for i in range(n)])
+
+
+def test_the_first_runs_and_the_second_is_traced_for_the_rest():
+    f, g, (params, state), reports = sides(stack(Block), X)
+    with Runs() as ran:
+        _abstract.evaluate(g.apply, params, state, KEY, X)
+    assert ran.count == 2
+    assert reports[-1].shared == {"Block": 4}
+    assert reports[-1].rows[-1].name == "net/modules/5"
+
+
+def test_under_gradients_too():
+    f, g, (params, state), reports = sides(stack(Block), X)
+    loss = lambda params, state, x: g.apply(params, state, KEY, x)[0].sum()
+    with Runs() as ran:
+        jax.jit(jax.grad(loss)).lower(params, state, X)
+    assert ran.count == 2
+
+
+class Outer(nnx.Module):
+    """Two equal blocks, in a module that is there many times itself."""
+
+    def __init__(self, rngs):
+        self.one, self.two = Block(rngs), Block(rngs)
+
+    def __call__(self, x):
+        return self.two(self.one(x))
+
+
+class SelfCalling(Block):
+    def half(self, x):
+        return self.linear(self.norm(x))
+
+    def __call__(self, x):
+        return self.dropout(self.half(x)) + self.half(x)
+
+
+class OfOneStream(nnx.Module):
+    """Draws from a stream that all have."""
+
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+        self.rngs = rngs
+
+    def __call__(self, x):
+        y = self.linear(x) * jax.random.normal(self.rngs.noise(), x.shape)
+        return y + self.rngs.noise.normal(x.shape)
+
+
+class Rematted(Block):
+    def __call__(self, x):
+        return nnx.remat(Block.__call__)(self, x)
+
+
+class Sowing(Block):
+    def __call__(self, x):
+        self.sow(nnx.Intermediate, "x", x)
+        return super().__call__(x)
+
+
+class Listed(nnx.Module):
+    """Has plain lists, of which NNX says nothing, and a static text."""
+
+    def __init__(self, rngs):
+        self.blocks = nnx.List([nnx.Linear(4, 4, rngs=rngs) for _ in range(2)])
+        self.text, self.sizes = "text", (1, 2)
+
+    def __call__(self, x):
+        for block in self.blocks:
+            x = block(x) * len(self.text)
+        return x
+
+
+of_one = nnx.Rngs(noise=7)
+
+
+@pytest.mark.parametrize(
+    ("make", "shared"),
+    [
+        (Block, {"Block": 4}),
+        (lambda rngs: Block(rngs, rate=0.0), {"Block": 4}),
+        (Outer, {"Outer": 4}),
+        (SelfCalling, {"SelfCalling": 4}),
+        (lambda rngs: OfOneStream(of_one), {"OfOneStream": 3}),  # the first draws
+        (Rematted, {"Rematted": 4}),
+        (Sowing, {"Sowing": 4}),
+        (Listed, {"Listed": 4}),
+        (lambda rngs: nnx.Linear(4, 4, rngs=rngs), {"Linear": 1}),
+    ],
+    ids=[
+        *("block", "no_rate", "outer", "self_calling", "of_one_stream", "rematted"),
+        *("sowing", "listed", "linear"),
+    ],
+)
+def test_shared(make, shared):
+    report = assert_same(stack(make), X)
+    assert {k: report.shared.get(k) for k in shared} == shared
+
+
+def test_no_key_is_drawn_that_nobody_uses():
+    module = stack(Block)
+    module.eval()
+    _, g, (params, state), reports = sides(module, X)
+    jaxpr = jax.make_jaxpr(lambda p, s, x: g.apply(p, s, KEY, x))(params, state, X)
+    assert "random" not in str(jaxpr)
+    assert reports[-1].shared["Block"] == 4
+
+
+def test_without_a_key_it_is_the_error_without_sharing():
+    _, g, (params, state), _ = sides(stack(Block), X)
+    with pytest.raises(Exception, match="has no key"):
+        _abstract.evaluate(g.apply, params, state, None, X)
+
+
+# What is not shared: right, whatever it does.
+
+
+class Counting(Block):
+    """Counts its calls in an attribute."""
+
+    calls = 0
+
+    def __call__(self, x):
+        self.calls += 1
+        return super().__call__(x) * self.calls
+
+
+class Replacing(Block):
+    """Has another Variable after each call."""
+
+    def __init__(self, rngs):
+        super().__init__(rngs)
+        self.count = nnx.BatchStat(jnp.zeros([]))
+
+    def __call__(self, x):
+        self.count = nnx.BatchStat(self.count[...] + 1.0)
+        return super().__call__(x) * self.count[...]
+
+
+class OfItsClass(nnx.Module):
+    """Asks of what class a submodule is."""
+
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(4, 4, rngs=rngs)
+
+    def __call__(self, x):
+        return self.linear(x) if type(self.linear) is nnx.Linear else x * 0.0
+
+
+class Giving(nnx.Module):
+    """Hands a Variable out, which another module writes."""
+
+    def __init__(self, rngs):
+        self.count = nnx.BatchStat(jnp.zeros([]))
+
+    def __call__(self):
+        return self.count
+
+
+class Taking(nnx.Module):
+    def __init__(self, rngs):
+        self.giving = nnx.List([Giving(rngs) for _ in range(6)])
+
+    def __call__(self, x):
+        for giving in self.giving:
+            count = giving()
+            count[...] += x.sum()
+        return x + sum(giving.count[...] for giving in self.giving)
+
+
+class TakesAModule(nnx.Module):
+    """Calls what it is given."""
+
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(4, 4, rngs=rngs)
+
+    def __call__(self, x, other):
+        return self.linear(x) + other(x)
+
+
+class Gives(nnx.Module):
+    def __init__(self, rngs):
+        self.ones = nnx.List([TakesAModule(rngs) for _ in range(6)])
+        self.others = nnx.List([nnx.BatchNorm(4, rngs=rngs) for _ in range(6)])
+
+    def __call__(self, x):
+        for one, other in zip(self.ones, self.others, strict=True):
+            x = one(x, other)
+        return x
+
+
+@pytest.mark.parametrize("make", [Counting, Replacing, OfItsClass])
+def test_not_shared_and_right(make):
+    report = assert_same(stack(make), X)
+    assert make.__name__ not in report.shared
+
+
+@pytest.mark.parametrize(("make", "left"), [(Taking, Giving), (Gives, TakesAModule)])
+def test_what_hands_objects_in_or_out_is_not_shared(make, left):
+    report = assert_same(make(nnx.Rngs(0)), X)
+    assert left.__name__ not in report.shared
+
+
+class Tied(nnx.Module):
+    """Blocks of which each second has the layer of the one before."""
+
+    def __init__(self, rngs):
+        self.blocks = nnx.List([Block(rngs) for _ in range(6)])
+        for i in range(1, 6, 2):
+            self.blocks[i].norm = self.blocks[i - 1].norm
+
+    def __call__(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x, [block.norm.mean[...] for block in self.blocks]
+
+
+def test_what_two_have_is_written_once():
+    assert assert_same(Tied(nnx.Rngs(0)), X).shared["Block"] == 4
+
+
+def test_a_method_that_changed_is_the_one_that_runs(monkeypatch):
+    assert_same(stack(Listed), X)
+    monkeypatch.setattr(Listed, "__call__", lambda self, x: x * 3.0)
+    assert_same(stack(Listed), X)
