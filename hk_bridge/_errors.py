@@ -222,8 +222,9 @@ def variables_type(variables: Any) -> VariablesError:
 def collection_type(collection: str, value: Any) -> VariablesError:
     return VariablesError(
         f"The collection {collection!r} must be a dict with string keys, but is "
-        f"{_mapping(value)}. "
-        'Variables have a level of collections on top: write {"params": {...}}.'
+        f"{_mapping(value)}. Write {{{collection!r}: {{name: array}}}}; or, if that is "
+        "no collection, the level of collections on top that variables have: "
+        '{"params": {...}}.'
     )
 
 

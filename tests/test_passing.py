@@ -183,6 +183,12 @@ def test_of_a_wrapped_class():
     assert_identical(f.apply(params, state, X, begins)[0], y)
 
 
+def test_an_array_in_the_place_of_a_collection():
+    forward = lambda x: FlaxModule(nn.Dense(2), transient={"perturbations": X})(x)
+    with pytest.raises(hk_bridge.VariablesError, match=r"\{'perturbations': \{name: "):
+        hk.transform(forward).init(KEY, X)
+
+
 @pytest.mark.parametrize("transient", ["params", ["params"], {"params": {}}])
 def test_parameters_are_not_transient(transient):
     forward = lambda x: FlaxModule(nn.Dense(2), transient=transient)(x)

@@ -1,5 +1,6 @@
 """Which layers of two networks belong together."""
 
+from collections.abc import Iterator
 import difflib
 from typing import Any
 
@@ -12,27 +13,41 @@ from hk_bridge.migrate._recorded import counted
 def paired(old: Recorded, new: Recorded) -> tuple[list[tuple[Layer, Layer]], list[str]]:
     """The layers that belong together, and which pairs are guesses, in words.
 
-    Those are of one kind and size, and have the same chosen names; or are in the same
-    place of both programs; of the rest, those that come in the same order, and those
-    that do not, but have no double.
+    Those are of one kind and size. Whoever has the same chosen names as one other alone
+    belongs to it. All others, among those of the same chosen names first, belong to who
+    is in the same place of both programs; else to who comes in the same order, or has
+    no double.
     """
-    found = _by_label(old.layers, new.layers)
-    if _doubles(_rest(old.layers, found), _rest(new.layers, found.values())):
-        taken = {*found, *found.values()}
-        for one, two in places(old, new).items():
-            if not taken & {one, two} and _key(one) == _key(two):
+    found: dict[Layer, Layer] = {}
+    groups = list(_groups(old.layers, new.layers))
+    for some, others in groups:
+        if len(some) == 1:
+            found |= zip(some, others, strict=True)
+    groups.append((old.layers, new.layers))
+    rests = [(_rest(old.layers, found), _rest(new.layers, found.values()))]
+    known = places(old, new) if _doubles(*rests[0]) else {}
+    guessed: list[str] = []
+    for group in groups:
+        some, others = _rest(group[0], found), _rest(group[1], found.values())
+        for one in some:
+            two = known.get(one)
+            if two in others and _key(one) == _key(two):
                 found[one] = two
-    some, others = _rest(old.layers, found), _rest(new.layers, found.values())
-    doubles = _doubles(some, others)
-    by_order = _by_order(some, others)
-    guessed = [
-        f"{one.name} is {two.name}, by the order of calls alone; or "
-        + " or ".join(x.name for x in others if x is not two and _key(x) == _key(two))
-        for one, two in by_order.items()
-        if _key(one) in doubles
-    ]
-    found |= by_order
+        some, others = _rest(some, found), _rest(others, found.values())
+        doubles, by_order = _doubles(some, others), _by_order(some, others)
+        guessed += [
+            _guess(one, two, others)
+            for one, two in by_order.items()
+            if _key(one) in doubles
+        ]
+        found |= by_order
     return [(one, found[one]) for one in old.layers if one in found], guessed
+
+
+def _guess(one: Layer, two: Layer, others: list[Layer]) -> str:
+    rest = [x.name for x in others if x is not two and _key(x) == _key(two)]
+    text = f"{one.name} is {two.name}, by the order of calls alone"
+    return f"{text}; or {' or '.join(rest)}" if rest else text
 
 
 def _key(layer: Layer) -> Any:
@@ -64,20 +79,19 @@ def _by_order(some: list[Layer], others: list[Layer]) -> dict[Layer, Layer]:
     return found
 
 
-def _by_label(old: list[Layer], new: list[Layer]) -> dict[Layer, Layer]:
-    """The layers that both networks call alike, as often as each other."""
-    groups: list[dict[Any, list[Layer]]] = [{}, {}]
-    for group, layers in zip(groups, (old, new), strict=True):
-        for layer in layers:
-            if layer.label:
-                label = tuple(map(counted, layer.label))
-                group.setdefault((*_key(layer), label), []).append(layer)
-    found: dict[Layer, Layer] = {}
-    for key in groups[0].keys() & groups[1].keys():
-        some, others = groups[0][key], groups[1][key]
-        if len(some) == len(others):
-            labels = [layer.label for layer in others]
-            if sorted(labels) == sorted({layer.label for layer in some}):
-                others = [others[labels.index(layer.label)] for layer in some]
-            found |= dict(zip(some, others, strict=True))
-    return found
+def _groups(
+    old: list[Layer], new: list[Layer]
+) -> Iterator[tuple[list[Layer], list[Layer]]]:
+    """Layers that both networks call alike, as often as each other: to the letter, or
+    else but for the numbers."""
+    for exact in True, False:
+        sides: list[dict[Any, list[Layer]]] = [{}, {}]
+        for side, layers in zip(sides, (old, new), strict=True):
+            for layer in layers:
+                label = layer.label if exact else tuple(map(counted, layer.label))
+                if label:
+                    side.setdefault((*_key(layer), label), []).append(layer)
+        for key, some in sides[0].items():
+            others = sides[1].get(key, [])
+            if len(some) == len(others):
+                yield some, others

@@ -1,5 +1,6 @@
 """Which layers are in the same place of two programs, whatever they compute inside."""
 
+from collections import Counter
 from collections.abc import Hashable
 from collections.abc import Iterator
 import inspect
@@ -8,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 from jax.extend import core as jex
-import numpy as np
 
 from hk_bridge import _abstract
 from hk_bridge import _flax
@@ -52,6 +52,7 @@ class _Boxes(Watch):
     def __init__(self, network: Recorded):
         super().__init__()
         self._layers = {(each.net, each.name): each for each in network.layers}
+        self.boxed: set[Layer] = set()
         self._prefixes: dict[int, str] = {}  # of names in lifted transforms, by depth
 
     def prefix(self) -> str | None:
@@ -68,6 +69,7 @@ class _Boxes(Watch):
         output = super()._run(layer, is_layer, run, args, kw)
         if is_inside or not is_layer or known is None:
             return output
+        self.boxed.add(known)
         given = [x for x in jax.tree.leaves((args, kw)) if _abstract.is_array(x)]
         leaves, tree = jax.tree.flatten(output)
         avals = tuple(map(jax.typeof, leaves))
@@ -123,7 +125,9 @@ def _traced(network: Recorded, table: numbering.Table) -> _Program:
     leaves = list(network.specs.values())
     inputs = (network.args, network.kwargs, jax.random.key(0), leaves)
     program = table.read(_abstract.trace(run, *inputs).program)
-    owned = {a: layer for layer in network.layers for a in layer.leaves.values()}
+    # What a box reads tells nothing: inside a loop it is there, but in another order.
+    open_ = [layer for layer in network.layers if layer not in watch.boxed]
+    owned = {a: layer for layer in open_ for a in layer.leaves.values()}
     own = program.entries[len(program.entries) - len(leaves) :]
     owners = {
         id(value): owned[positions[i]]
@@ -174,7 +178,8 @@ def _by_outputs(one: _Program, two: _Program) -> Iterator[tuple[Layer, Layer]]:
             yield boxes[0].layer, boxes[1].layer
         todo += _operands(x, y)
         for inner, other in zip(x.inner, y.inner, strict=True):
-            todo += zip(inner.outputs, other.outputs, strict=True)
+            if len(inner.outputs) == len(other.outputs):
+                todo += zip(inner.outputs, other.outputs, strict=True)
 
 
 def _alike(x: Equation, y: Equation) -> bool:
@@ -183,19 +188,22 @@ def _alike(x: Equation, y: Equation) -> bool:
         return False
     rows = {k: v if plain.is_row(v) else [v] for k, v in x.params.items()}
     keys = [key for key, row in rows.items() if not any(map(plain.is_program, row))]
+    if x.eqn.primitive.name == "scan":  # the others count what layers read inside
+        keys = ["length", "reverse"]
     return all(x.plain[key] == y.plain.get(key) for key in keys)
 
 
 def _operands(x: Equation, y: Equation) -> Iterator[tuple[Value, Value]]:
-    """Which operands belong together: by their numbers, if they may be turned."""
-    name = x.eqn.primitive.name
-    if name in _COMMUTE or name == _layer.name:
-        numbers = [[v.number for v in side.operands] for side in (x, y)]
-        is_one = len(set(numbers[0])) == len(numbers[0])
-        if is_one and sorted(numbers[0]) == sorted(numbers[1]):
-            at = np.argsort(numbers[0]), np.argsort(numbers[1])
-            for i, k in zip(*at, strict=True):
-                yield x.operands[i], y.operands[k]
-            return
-    if len(x.operands) == len(y.operands):
+    """Which operands belong together: by their numbers, if they may be turned, or are
+    not as many."""
+    sides = [{value.number: value for value in side.operands} for side in (x, y)]
+    is_long = len(x.operands) == len(y.operands)
+    may_turn = x.eqn.primitive.name in {*_COMMUTE, _layer.name}
+    is_turned = may_turn and len(sides[0]) == len(x.operands)  # no number twice
+    if is_long and not (is_turned and sides[0].keys() == sides[1].keys()):
         yield from zip(x.operands, y.operands, strict=True)
+        return
+    counts = [Counter(value.number for value in side.operands) for side in (x, y)]
+    for number, value in sides[0].items():
+        if counts[0][number] == counts[1][number] == 1:
+            yield value, sides[1][number]
