@@ -239,6 +239,8 @@ class _Reader:
         key: Hashable
         if not isinstance(aval, jax.core.ShapedArray):
             key = id(value)  # what can be written to is itself alone
+        elif isinstance(value, jax.core.Tracer):
+            key = "tracer"  # of a trace around, or one that is over: `nn.custom_vjp`
         else:
             if isinstance(aval.dtype, np.dtype):
                 value = np.asarray(value, aval.dtype)

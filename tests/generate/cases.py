@@ -140,7 +140,8 @@ def bump(tree: Any) -> Any:
         if not hasattr(leaf, "dtype"):
             return leaf + 1
         if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
-            return leaf
+            # Another key, or nothing tells that it was written.
+            return jnp.vectorize(jax.random.fold_in)(leaf, jnp.ones([], int))
         if leaf.dtype == bool:
             return ~leaf
         return leaf + jnp.ones([], leaf.dtype)

@@ -14,6 +14,14 @@ FOUND: dict[str, Program] = {
     "shape inside lifted code": program(
         "like_haiku", part("switch", part("param")), hook="stacking"
     ),
+    "state lifted inside a map": program(
+        "like_haiku",
+        part(
+            "add_metadata_axis",
+            part("remat", part("reader"), how="make_$B(self.train, cls=nn.remat($B))"),
+        ),
+        hook="looking",
+    ),
     "leaf of a getter to come": program(
         "like_haiku", part("scan", part("param")), use="then_own_leaf"
     ),

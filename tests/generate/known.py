@@ -73,6 +73,7 @@ def either(*several: Callable[[Program, str], bool]) -> Callable[[Program, str],
 
 
 LIFTED_KINDS = (*LIFTED, "nn.remat", "nn.vmap", "nn.RNN")
+MAPS = ("map_variables", "add_metadata_axis")
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "streams inside lifted code",
@@ -83,6 +84,14 @@ FAULTS: tuple[Fault, ...] = (
         "shape inside lifted code",
         "a getter is told the stored shape of a leaf that lifted code asks for",
         has(of("like_haiku", "at apply hooks were asked", hook="stacking"), *LIFTED),
+    ),
+    Fault(
+        "state lifted inside a map",
+        "what a map's inside lifts comes out as another array, and counts as written",
+        has(
+            has(of("like_haiku", "ends otherwise|at apply hooks were asked"), *MAPS),
+            *(kind for kind in LIFTED_KINDS if kind not in MAPS),
+        ),
     ),
     Fault(
         "leaf of a getter to come",

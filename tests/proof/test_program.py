@@ -298,3 +298,14 @@ def test_xla_makes_the_same_instructions_of_it(name):
     ours, theirs = map(instructions, lowered(CASES[name]))
     assert ours.total() > 0
     assert ours == theirs
+
+
+def test_a_constant_that_is_a_tracer_is_one_of_its_type():
+    def around(x):
+        one = jax.make_jaxpr(lambda y: y + x)(1.0)
+        two = jax.make_jaxpr(lambda y: y * x)(1.0)
+        assert any(isinstance(const, jax.core.Tracer) for const in one.consts)
+        assert _program.difference(one, one) is None
+        assert _program.difference(one, two) is not None
+
+    jax.make_jaxpr(around)(1.0)
