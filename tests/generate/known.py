@@ -83,7 +83,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "shape inside lifted code",
         "a getter is told the stored shape of a leaf that lifted code asks for",
-        has(of("like_haiku", "at apply hooks were asked", hook="stacking"), *LIFTED),
+        has(of("like_haiku", "hooks were asked", hook="stacking"), *LIFTED),
     ),
     Fault(
         "state lifted inside a map",
