@@ -51,7 +51,8 @@ def share_traces() -> Iterator[Report]:
     if they draw keys inside of `nn.remat`, `hk.remat` and their kin. Those of NNX are
     not if they are given modules or Variables, or return some, or change in other ways
     than by what their Variables hold; none in a module whose code asks for the class of
-    an object (`type(x)`), which is another one meanwhile.
+    an object (`type(x)`), which is another one meanwhile, or for a structure of NNX or
+    JAX that tells it (`nnx.split`, `jax.tree.map`).
 
     Returns:
       A context manager. It gives a report, which is complete when the block is over:

@@ -190,14 +190,39 @@ class Replacing(Block):
         return super().__call__(x) * self.count[...]
 
 
-class OfItsClass(nnx.Module):
-    """Asks of what class a submodule is."""
-
+class OfOneLayer(nnx.Module):
     def __init__(self, rngs):
         self.linear = nnx.Linear(4, 4, rngs=rngs)
 
+
+class OfItsClass(OfOneLayer):
+    """Asks of what class a submodule is."""
+
     def __call__(self, x):
         return self.linear(x) if type(self.linear) is nnx.Linear else x * 0.0
+
+
+def fresh():
+    return nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+
+
+class OfItsStructure(OfOneLayer):
+    """Asks whether a submodule is as one that it makes."""
+
+    def __call__(self, x):
+        same = jax.tree.structure(self.linear) == jax.tree.structure(fresh())
+        return self.linear(x) if same else x * 0.0
+
+
+class OfItsGraph(OfOneLayer):
+    def __call__(self, x):
+        same = nnx.split(self.linear)[0] == nnx.split(fresh())[0]
+        return self.linear(x) if same else x * 0.0
+
+
+class Added(OfOneLayer):
+    def __call__(self, x):
+        return jax.tree.map(jnp.add, self.linear, fresh())(x)
 
 
 class Giving(nnx.Module):
@@ -242,7 +267,10 @@ class Gives(nnx.Module):
         return x
 
 
-@pytest.mark.parametrize("make", [Counting, Replacing, OfItsClass])
+NOT_SHARED = [Counting, Replacing, OfItsClass, OfItsStructure, OfItsGraph, Added]
+
+
+@pytest.mark.parametrize("make", NOT_SHARED)
 def test_not_shared_and_right(make):
     report = assert_same(stack(make), X)
     assert make.__name__ not in report.shared

@@ -35,7 +35,8 @@ class Ask(Protocol):
 
     Attributes:
       seen: numbers the functions and classes met, by id: they may be cyclic.
-      watched: code that mentions one of these names has no key.
+      watched: code that mentions one of these names has no key; with a module before
+        it, code that reaches what is so called.
     """
 
     seen: dict[int, int]
@@ -79,9 +80,19 @@ def is_official(value: Any) -> bool:
 
 def official_key(value: Any, ask: Ask) -> Any:
     """By identity: equality may be coarse, as that of `jnp.float32`."""
-    if getattr(value, "__name__", None) in ask.watched:
+    if not ask.watched.isdisjoint((getattr(value, "__name__", None), full_name(value))):
         raise Unknown  # by another name than its own
     return "of a library", id(value)  # which stays its own, as it is kept alive
+
+
+def full_name(value: Any) -> str:
+    """How a function or class is called, with its module.
+
+    >>> full_name(is_stable)
+    'hk_bridge._flax.known.library.is_stable'
+    """
+    parts = (getattr(value, name, "") for name in ("__module__", "__qualname__"))
+    return ".".join(map(str, parts))
 
 
 def is_stable_code(function: types.FunctionType) -> bool:

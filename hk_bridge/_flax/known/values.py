@@ -46,7 +46,8 @@ def key_of(
     Args:
       by_type: arrays that are being traced are equal if their types are. They have no
         values yet, so code makes arrays of the same shapes of both.
-      watched: code that mentions one of these names has no key.
+      watched: code that mentions one of these names has no key; of `full_name`s, code
+        that reaches what is so called.
 
     >>> key_of((1, 0.0)) == key_of((1, 0.0)), key_of((1, 0.0)) == key_of((1, -0.0))
     (True, False)

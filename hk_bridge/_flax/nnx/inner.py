@@ -19,6 +19,7 @@ import numpy as np
 from hk_bridge import _errors
 from hk_bridge._flax import kinds
 from hk_bridge._flax.inner import is_intercepted
+from hk_bridge._flax.known import full_name
 from hk_bridge._flax.known import key_of
 from hk_bridge._flax.nnx import graph
 from hk_bridge._flax.nnx import lazy
@@ -32,7 +33,12 @@ from hk_bridge._flax.plan import Plan
 from hk_bridge._layout import names
 
 # While traces are shared, objects are of other classes: code that asks is not shared.
-_ASKING = frozenset(["type", "__class__"])
+_OF_STRUCTURE: tuple[Any, ...] = (
+    *(jax.tree.map, jax.tree.structure, jax.tree.flatten, jax.tree.flatten_with_path),
+    *(jax.tree_util.tree_map, jax.tree_util.tree_structure, jax.tree_util.tree_flatten),
+    *(nnx.split, nnx.graphdef),
+)
+_ASKING = frozenset(["type", "__class__", *map(full_name, _OF_STRUCTURE)])
 
 
 class _Asked(NamedTuple):
