@@ -407,7 +407,9 @@ def test_a_function_in_between_draws_from_flaxs_key_too():
     assert_identical(*made)
 
 
-@pytest.mark.parametrize("use", ["subclass", "getter"])
+@pytest.mark.parametrize(
+    "use", [pytest.param("subclass", marks=pytest.mark.weekly), "getter"]
+)
 def test_nothing_leaks_where_shapes_are_learned_first(use):
     between = lambda key, shape, dtype: I.RandomNormal()(shape, dtype)
     dense = nn.Dense(3, kernel_init=between)

@@ -648,6 +648,7 @@ def collectives(step, *args):
     return Counter(found)
 
 
+@pytest.mark.weekly
 def test_training_a_transformer_on_a_mesh_is_training_it_on_one_device():
     mesh = make_mesh(4, 2)
     losses, params, shardings, step, rest = train(mesh)

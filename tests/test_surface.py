@@ -45,6 +45,7 @@ def init(f, case):
     return f.init(None, case.train, case.rngs(0, init=True))
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize(
     "case", [case for case in CASES if case.name.startswith("fp8")], ids=str
 )

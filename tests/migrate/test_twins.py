@@ -313,12 +313,14 @@ few = hypothesis.settings(
 )
 
 
+@pytest.mark.weekly
 @few
 @hypothesis.given(convolutions(transposed=False))
 def test_any_convolution(case):
     check_convolution(case)
 
 
+@pytest.mark.weekly
 @few
 @hypothesis.given(convolutions(transposed=True))
 def test_any_transposed_convolution(case):

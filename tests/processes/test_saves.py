@@ -83,9 +83,15 @@ def check_whole(folder, kind, side, least):
 
 CASES = [(kind, side) for kind in PLACES for side in ("flax", "haiku")]
 CASES.remove(("sharded", "haiku"))  # no names of Haiku's fit in there
+# A file, a folder and parts; the others each week, as they take long.
+OFTEN = [("npz", "flax"), ("orbax", "haiku"), ("sharded", "flax")]
+EACH = [
+    pytest.param(*case, marks=[] if case in OFTEN else pytest.mark.weekly)
+    for case in CASES
+]
 
 
-@pytest.mark.parametrize(("kind", "side"), CASES)
+@pytest.mark.parametrize(("kind", "side"), EACH)
 def test_a_save_is_killed_at_any_moment(kind, side, tmp_path):
     random.seed(f"{kind} {side}")
     path = str(tmp_path / PLACES[kind])
@@ -128,7 +134,10 @@ else:
 """
 
 
-@pytest.mark.parametrize("name", ["net", "net.npz", "net.safetensors", "net.msgpack"])
+weekly = [pytest.param(n, marks=pytest.mark.weekly) for n in ("net.npz", "net.msgpack")]
+
+
+@pytest.mark.parametrize("name", ["net", "net.safetensors", *weekly])
 def test_saves_to_one_path_do_not_mix(name, tmp_path):
     for number in range(3):
         folder = tmp_path / str(number)
