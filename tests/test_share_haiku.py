@@ -250,6 +250,21 @@ def calls_kept(x):
     return x
 
 
+class Ordered(hk.Module):
+    """Goes over what it is given, as it comes, and gives its results in an order."""
+
+    def __call__(self, parts):
+        y = hk.Linear(4)(jnp.concatenate(list(parts.values())))
+        return {"b": y[:2], "a": parts["a"]}
+
+
+def in_order(x):
+    x = x[:2]
+    for _ in range(6):
+        x = jnp.concatenate(list(Ordered()({"b": x, "a": x * 2.0}).values()))[:2]
+    return x
+
+
 class Tied(hk.Module):
     """Uses a module from elsewhere."""
 
@@ -431,6 +446,7 @@ FORWARDS = {
     "calls_kept": calls_kept,
     "tied": tied,
     "tied_by_closure": tied_by_closure,
+    "in_order": in_order,
     "tied_by_argument": tied_by_argument,
     "returned": returned,
     "methods": methods,

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 from typing import Any
-from typing import NamedTuple
 from typing import Protocol
 
 import jax
 
 from hk_bridge import _errors
 from hk_bridge import _flax
+from hk_bridge._core import forms
 from hk_bridge._core.report import Report
 
 # Inlines as it traces. From JAX 0.12 on, True inlines in the lowering.
@@ -77,81 +77,19 @@ class Call(Protocol):
         """The result, of what comes out of `apart`."""
 
 
-class _Place(NamedTuple):
-    """Stands for an array, by its position among them."""
-
-    position: int
-
-
-@dataclasses.dataclass(eq=False)  # JAX asks whether forms are equal
-class _Form:
-    """A tree without its arrays: the leaves, a `_Place` for each array, and the tree.
-
-    An array that is there twice has one place: code may ask whether `q is kv`."""
-
-    leaves: list[Any]
-    treedef: Any
-    said: Any = None
-
-    @property
-    def static(self) -> Any:
-        """All that it is, for a key."""
-        rest = [x for x in self.leaves if type(x) is not _Place]
-        return self.positions, rest, self.treedef
-
-    @property
-    def positions(self) -> str:
-        """Which array each leaf is; a text, of which the key is soon told."""
-        places = [x.position if type(x) is _Place else "" for x in self.leaves]
-        return ",".join(map(str, places))
-
-    def join(self, arrays: Sequence[Any]) -> Any:
-        """The tree with these arrays."""
-        leaves = [arrays[x.position] if type(x) is _Place else x for x in self.leaves]
-        return jax.tree.unflatten(self.treedef, leaves)
-
-
-def _split(tree: Any) -> tuple[list[Any], _Form]:
-    """The arrays of `tree`, and its form."""
-    leaves, treedef = jax.tree.flatten(tree)
-    arrays = {id(leaf): leaf for leaf in leaves if isinstance(leaf, jax.Array)}
-    places = {key: _Place(index) for index, key in enumerate(arrays)}
-    rest = [places.get(id(leaf), leaf) for leaf in leaves]
-    return list(arrays.values()), _Form(rest, treedef)
-
-
-def _containers(tree: Any) -> list[int]:
-    """The lists and dicts in `tree`, by their ids."""
-    found: list[int] = []
-
-    def is_leaf(node: Any) -> bool:
-        if isinstance(node, (list, dict)):
-            found.append(id(node))
-        return False
-
-    jax.tree.leaves(tree, is_leaf=is_leaf)
-    return found
-
-
-def _as_it_is(tree: Any) -> Any:
-    """What differs once something was written into `tree`."""
-    arrays, form = _split(tree)
-    return list(map(id, arrays)), _flax.key_of(form.static)
-
-
 @jax.tree_util.register_pytree_node_class
 @dataclasses.dataclass
 class _Results:
     """What a trace gives: JAX remembers the form with the trace."""
 
     arrays: Sequence[Any]
-    form: _Form
+    form: forms.Form
 
-    def tree_flatten(self) -> tuple[Sequence[Any], _Form]:
+    def tree_flatten(self) -> tuple[Sequence[Any], forms.Form]:
         return self.arrays, self.form
 
     @classmethod
-    def tree_unflatten(cls, form: _Form, arrays: Sequence[Any]) -> "_Results":
+    def tree_unflatten(cls, form: forms.Form, arrays: Sequence[Any]) -> "_Results":
         return cls(arrays, form)
 
 
@@ -176,7 +114,7 @@ class _Entry:
     left: int
     refused: str | None = None
     function: Callable[..., _Results] | None = None
-    now: "tuple[Call, _Form] | None" = None
+    now: "tuple[Call, forms.Form] | None" = None
 
 
 class Traces:
@@ -193,7 +131,7 @@ class Traces:
         refusal = call.refusal()
         if refusal is not None:
             return self._as_ever(call, refusal)
-        arrays, form = _split(call.inputs())
+        arrays, form = forms.split(call.inputs())
         if not _flax.are_staged_here(arrays):
             return self._as_ever(call, _errors.NOT_STAGED)
         try:
@@ -230,7 +168,7 @@ class Traces:
         return call.as_ever()
 
     def _first(self, call: Call, key: Any, held: Any) -> Any:
-        before, given = self._count + 1, _as_it_is(call.arguments())
+        before, given = self._count + 1, forms.as_it_is(call.arguments())
         result = self._as_ever(call, _errors.FIRST)
         patience = 0 if self._count > before else call.patience
         entry = _Entry(call.drawn(), self._inside, patience, patience)
@@ -238,12 +176,14 @@ class Traces:
             entry.refused = _errors.KEYS_INSIDE
         elif _flax.key_of(call.held(), watched=call.watched) != held:
             entry.refused = _errors.CHANGED
-        elif _as_it_is(call.arguments()) != given:
+        elif forms.as_it_is(call.arguments()) != given:
             entry.refused = _errors.WRITES
         self._entries[key] = entry
         return result
 
-    def _shared(self, call: Call, entry: _Entry, arrays: list[Any], form: _Form) -> Any:
+    def _shared(
+        self, call: Call, entry: _Entry, arrays: list[Any], form: forms.Form
+    ) -> Any:
         keys = call.draw(entry.drawn)
         if not (arrays or keys) or not _flax.are_staged_here(keys):
             call.undraw()
@@ -274,10 +214,10 @@ def _function(entry: _Entry) -> Callable[..., _Results]:
         call, form = entry.now
         inputs = form.join(arrays)
         output, said = call.apart(inputs, entry.drawn, keys)
-        results, made = _Results(*_split(output)), _containers(output[0])
-        if len({*made}) < len(made) or not {*made}.isdisjoint(_containers(inputs)):
+        results, made = _Results(*forms.split(output)), forms.containers(output[0])
+        if len({*made}) < len(made) or not {*made}.isdisjoint(forms.containers(inputs)):
             raise TypeError("A list or dict comes out twice, or was given.")
-        rest = [leaf for leaf in results.form.leaves if type(leaf) is not _Place]
+        rest = [leaf for leaf in results.form.leaves if type(leaf) is not forms.Place]
         if _flax.key_of(results.form.static) is None or not all(
             map(_flax.is_fixed, rest)
         ):

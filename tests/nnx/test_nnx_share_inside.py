@@ -282,6 +282,27 @@ def test_what_hands_objects_in_or_out_is_not_shared(make, left):
     assert left.__name__ not in report.shared
 
 
+class Ordered(OfOneLayer):
+    """Goes over what it is given, as it comes, and gives its results in an order."""
+
+    def __call__(self, **parts):
+        y = self.linear(jnp.concatenate(list(parts.values()))[:8])
+        return {"b": y, "a": parts["a"]}
+
+
+class Orders(Stack):
+    def __call__(self, x):
+        for i, module in enumerate(self.modules):
+            parts = module(b=x, a=x * 2.0) if i % 3 else module(a=x, b=x + 1.0)
+            x = jnp.concatenate(list(parts.values()))[:8]
+        return x
+
+
+def test_dicts_keep_their_order():
+    module = Orders(*[Ordered(nnx.Rngs(i)) for i in range(9)])
+    assert assert_same(module, X).shared["Ordered"] == 5
+
+
 class Tied(nnx.Module):
     """Blocks of which each second has the layer of the one before."""
 
