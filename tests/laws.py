@@ -494,16 +494,10 @@ LAWS = [
 
 
 # Around a module, or once more: what is in it, `same_program` has seen.
-AGAIN = frozenset(
-    [
-        *(
-            "placement_does_not_matter",
-            "remat_does_not_matter",
-            "sharing_does_not_matter",
-        ),
-        *("calls_agree_in_init", "instance_stays"),
-    ]
-)
+AGAIN = frozenset([
+    "placement_does_not_matter", "remat_does_not_matter", "sharing_does_not_matter",
+    "calls_agree_in_init", "instance_stays",
+])  # fmt: skip
 
 
 def _is_weekly(law: Any, case: Case) -> bool:

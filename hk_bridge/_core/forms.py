@@ -3,6 +3,8 @@
 import collections
 from collections.abc import Sequence
 import dataclasses
+import gc
+import types
 from typing import Any
 from typing import NamedTuple
 
@@ -52,17 +54,23 @@ class Form:
         return tree
 
 
-def _dicts(tree: Any) -> list[dict[Any, Any]]:
-    """The dicts in `tree` that JAX sorts, each before those in it."""
-    found: list[dict[Any, Any]] = []
+def _nodes(tree: Any) -> list[Any]:
+    """The nodes and leaves of `tree`, each before those in it."""
+    found: list[Any] = []
 
     def is_leaf(node: Any) -> bool:
-        if isinstance(node, dict) and not isinstance(node, collections.OrderedDict):
-            found.append(node)
+        found.append(node)
         return False
 
     jax.tree.leaves(tree, is_leaf=is_leaf)
     return found
+
+
+def _dicts(tree: Any) -> list[dict[Any, Any]]:
+    """The dicts in `tree` that JAX sorts, each before those in it."""
+    ordered = collections.OrderedDict
+    dicts = [node for node in _nodes(tree) if isinstance(node, dict)]
+    return [node for node in dicts if not isinstance(node, ordered)]
 
 
 def split(tree: Any) -> tuple[list[Any], Form]:
@@ -74,17 +82,16 @@ def split(tree: Any) -> tuple[list[Any], Form]:
     return list(arrays.values()), Form(rest, treedef, tuple(map(tuple, _dicts(tree))))
 
 
-def containers(tree: Any) -> list[int]:
-    """The lists and dicts in `tree`, by their ids."""
-    found: list[int] = []
-
-    def is_leaf(node: Any) -> bool:
-        if isinstance(node, (list, dict)):
-            found.append(id(node))
-        return False
-
-    jax.tree.leaves(tree, is_leaf=is_leaf)
-    return found
+def are_new(tree: Any, holder: Any) -> bool:
+    """Whether each list and dict in `tree` is there once, and nobody else has it."""
+    nodes = _nodes(tree)
+    own = [node for node in nodes if isinstance(node, (list, dict))]
+    if not own:
+        return True
+    known = {id(node) for node in (holder, nodes, own, *nodes)}
+    holders = gc.get_referrers(*own)
+    is_own = lambda holder: id(holder) in known or isinstance(holder, types.FrameType)
+    return len({*map(id, own)}) == len(own) and all(map(is_own, holders))
 
 
 def as_it_is(tree: Any) -> Any:

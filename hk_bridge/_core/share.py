@@ -172,6 +172,6 @@ def run(
     with contextlib.ExitStack() as inside:
         if side.may_share_inside() and not _flax.is_intercepted():
             asked = (traces.call, traces.refuse, side.ledger.name, _haiku.apart)
-            inside.enter_context(_flax.sharing(plan.module, *asked))
+            inside.enter_context(_flax.sharing(plan.module, _flax.Sharing(*asked)))
         outcome: _flax.Outcome = traces.call(call)
     return outcome

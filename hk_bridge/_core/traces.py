@@ -214,9 +214,9 @@ def _function(entry: _Entry) -> Callable[..., _Results]:
         call, form = entry.now
         inputs = form.join(arrays)
         output, said = call.apart(inputs, entry.drawn, keys)
-        results, made = _Results(*forms.split(output)), forms.containers(output[0])
-        if len({*made}) < len(made) or not {*made}.isdisjoint(forms.containers(inputs)):
-            raise TypeError("A list or dict comes out twice, or was given.")
+        if not forms.are_new(output[0], output):
+            raise TypeError("A list or dict comes out twice, or somebody has it.")
+        results = _Results(*forms.split(output))
         rest = [leaf for leaf in results.form.leaves if type(leaf) is not forms.Place]
         if _flax.key_of(results.form.static) is None or not all(
             map(_flax.is_fixed, rest)

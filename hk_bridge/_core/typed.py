@@ -21,6 +21,7 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 M = TypeVar("M", covariant=True)
+Instance = TypeVar("Instance", covariant=True)
 Plain = TypeVar("Plain")
 Cell = TypeVar("Cell", bound="_flax.linen.RNNCellBase")
 Graph = TypeVar("Graph", bound="_flax.AnyGraph")
@@ -73,43 +74,31 @@ class WrappedCell(Wrapped[M], _haiku.RNNCore):
     def initial_state(self, batch_size: int | None) -> Any: ...
 
 
-class HaikuClass(type, Generic[M, P]):
-    """A class with the constructor of the Flax class, and with `variables=`."""
+class HaikuClass(type, Generic[Instance, P]):
+    """A class with the constructor of the Flax class, and with `variables=`.
+
+    Its instances are `Instance`, those of a recurrent cell a `WrappedCell`."""
 
     flax_class: Any
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Wrapped[M]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Instance: ...
     @overload
     def __call__(
         self, *args: Any, variables: Mapping[str, Any] | None, **kwargs: Any
-    ) -> Wrapped[M]: ...
+    ) -> Instance: ...
     @overload
-    def __call__(self, *args: Any, transient: Any, **kwargs: Any) -> Wrapped[M]: ...
+    def __call__(self, *args: Any, transient: Any, **kwargs: Any) -> Instance: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
-class CellClass(HaikuClass[M, P]):
-    """The class of a recurrent cell."""
-
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> WrappedCell[M]: ...
-    @overload
-    def __call__(
-        self, *args: Any, variables: Mapping[str, Any] | None, **kwargs: Any
-    ) -> WrappedCell[M]: ...
-    @overload
-    def __call__(self, *args: Any, transient: Any, **kwargs: Any) -> WrappedCell[M]: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
-
-
-class GraphClass(HaikuClass[M, P]):
+class GraphClass(HaikuClass[Instance, P]):
     """The class of an NNX module, which needs no `rngs`."""
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Wrapped[M]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Instance: ...
     @overload
-    def __call__(self, *args: Any, rngs: None = None, **kwargs: Any) -> Wrapped[M]: ...
+    def __call__(self, *args: Any, rngs: None = None, **kwargs: Any) -> Instance: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
@@ -117,11 +106,11 @@ class Wrap(Protocol):
     """`wrap`, by the kind of the class."""
 
     @overload
-    def __call__(self, cls: Callable[P, Cell]) -> CellClass[Cell, P]: ...
+    def __call__(self, cls: Callable[P, Cell]) -> HaikuClass[WrappedCell[Cell], P]: ...
     @overload
-    def __call__(self, cls: Callable[P, Graph]) -> GraphClass[Graph, P]: ...
+    def __call__(self, cls: Callable[P, Graph]) -> GraphClass[Wrapped[Graph], P]: ...
     @overload
-    def __call__(self, cls: Callable[P, Plain]) -> HaikuClass[Plain, P]: ...
+    def __call__(self, cls: Callable[P, Plain]) -> HaikuClass[Wrapped[Plain], P]: ...
 
 
 # As mypy and pyright have it; jedi reads what it is, and the annotations of `wrap`.

@@ -84,7 +84,9 @@ class Wrapped(Silent, _module.FlaxModule):
 
 
 @typed.declared
-def wrap(cls: Callable[P, M]) -> Union[type[M], typed.HaikuClass[M, P]]:  # noqa: UP007
+def wrap(
+    cls: Callable[P, M],
+) -> Union[type[M], typed.HaikuClass[typed.Wrapped[M], P]]:  # noqa: UP007
     """The Haiku class of a Flax class, a user's own or linen's.
 
     Use it once, at module level, as a function or a decorator. The Haiku class has the

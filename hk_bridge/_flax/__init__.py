@@ -60,6 +60,7 @@ from hk_bridge._flax.modules import without_parent as without_parent
 from hk_bridge._flax.plan import Filter as Filter
 from hk_bridge._flax.plan import Outcome as Outcome
 from hk_bridge._flax.plan import Plan as Plan
+from hk_bridge._flax.plan import Sharing as Sharing
 from hk_bridge._flax.plan import in_filter as in_filter
 from hk_bridge._flax.plan import mutable_at_init as mutable_at_init
 from hk_bridge._flax.plan import with_intermediates as with_intermediates

@@ -8,7 +8,6 @@ Private in Flax: `flax.core.scope.child_rng_token`, by which a Scope files what 
 children count.
 """
 
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from hk_bridge._flax.keys import FoldedKeys
 from hk_bridge._flax.known import is_fixed
 from hk_bridge._flax.lifted import Watch
 from hk_bridge._flax.modules import title
+from hk_bridge._flax.plan import Sharing
 from hk_bridge._flax.scope import Scope
 from hk_bridge._layout import Where
 
@@ -50,26 +50,17 @@ _OF_EACH = {
 
 
 @contextlib.contextmanager
-def sharing(
-    share: Callable[[Any], Any], name: str, alone: Callable[[Any], Any]
-) -> Iterator[None]:
-    """Has `share` run the calls of submodules.
-
-    Args:
-      name: of the module that they are in, for the report.
-      alone: has a function fail that asks for what is not given to it.
-    """
-    with nn.intercept_methods(_Sharing(share, name, alone)):
+def sharing(asked: Sharing) -> Iterator[None]:
+    """Has the calls of submodules shared."""
+    with nn.intercept_methods(_Calls(asked)):
         yield
 
 
-class _Sharing:
+class _Calls:
     """An interceptor."""
 
-    def __init__(
-        self, share: Callable[[Any], Any], name: str, alone: Callable[[Any], Any]
-    ):
-        self._share, self.name, self.alone = share, name, alone
+    def __init__(self, asked: Sharing):
+        self.asked = asked
         self._running: list[Any] = []
 
     def __call__(self, run: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -83,7 +74,7 @@ class _Sharing:
             return result
         self._running.append(module)
         try:
-            return self._share(Inner(self, run, args, kwargs, context))
+            return self.asked.share(Inner(self, run, args, kwargs, context))
         finally:
             self._running.pop()
 
@@ -102,7 +93,7 @@ def is_intercepted() -> bool:
     interceptors = private.interceptors()
     if interceptors is None:
         return True
-    ours = (_Sharing, Watch)
+    ours = (_Calls, Watch)
     return not all(isinstance(getattr(i, "__self__", i), ours) for i in interceptors)
 
 
@@ -112,20 +103,20 @@ class Inner:
     watched = _PLACE
     patience = 3
 
-    def __init__(self, above: _Sharing, run: Any, args: Any, kwargs: Any, context: Any):
+    def __init__(self, calls: _Calls, run: Any, args: Any, kwargs: Any, context: Any):
         self._module: nn.Module = context.module
         self._scope: Any = context.module.scope
         self._method: str = context.method_name
         self._original = context.orig_method
         self._run, self._args, self._kwargs = run, args, kwargs
-        self._above = above
+        self._calls = calls
         self.title = title(self._module)
         self._before: Counts = ()
         self._first = 0
 
     @property
     def name(self) -> str:
-        return "/".join([self._above.name, *self._scope.path])
+        return "/".join([self._calls.asked.name, *self._scope.path])
 
     def refusal(self) -> str | None:
         module, scope = self._module, self._scope
@@ -206,7 +197,7 @@ class Inner:
         before = dict(_layout.leaves(variables))
         with root.temporary(), root.running.watch.until_end():
             method = getattr(bind(clone, root), self._method)
-            output = self._above.alone(method)(*args, **kwargs)
+            output = self._calls.asked.alone(method)(*args, **kwargs)
         root.running.end()
         record = root.running.record
         wrote = record.wrote | record.made

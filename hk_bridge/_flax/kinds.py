@@ -23,6 +23,7 @@ from hk_bridge._flax.keys import Streams
 from hk_bridge._flax.modules import is_nnx_class
 from hk_bridge._flax.plan import Outcome
 from hk_bridge._flax.plan import Plan
+from hk_bridge._flax.plan import Sharing
 
 
 def is_nnx(module: Any) -> bool:
@@ -139,22 +140,11 @@ def apply(plan: Plan, variables: Any, args: Any, kwargs: Any, rngs: Any) -> Any:
     )
 
 
-def sharing(
-    module: Any, share: Any, refuse: Any, name: str, alone: Any
-) -> contextlib.AbstractContextManager[None]:
-    """Has `share` run the calls of submodules of `module`, which runs next.
-
-    Args:
-      refuse: notes why nothing in a module is shared: its name, its class, the reason.
-      name: of the module that they are in, for the report.
-      alone: has a function fail that asks for what is not given to it.
-    """
-    door: contextlib.AbstractContextManager[None]
-    if is_nnx(module):
-        door = _nnx().sharing(share, refuse, name, alone)
-    else:
-        door = inner.sharing(share, name, alone)
-    return door
+def sharing(module: Any, asked: Sharing) -> contextlib.AbstractContextManager[None]:
+    """Has the calls of submodules of `module`, which runs next, shared as is asked."""
+    door: Any = _nnx() if is_nnx(module) else inner
+    context: contextlib.AbstractContextManager[None] = door.sharing(asked)
+    return context
 
 
 def run(

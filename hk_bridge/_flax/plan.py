@@ -51,6 +51,22 @@ class Plan(NamedTuple):
     memory: dict[str, Any] | None = None
 
 
+class Sharing(NamedTuple):
+    """Who shares the calls of the submodules of a module.
+
+    Attributes:
+      share: runs a call.
+      refuse: notes why nothing in a module is shared: its name, its class, the reason.
+      name: of the module that they are in, for the report.
+      alone: has a function fail that asks for what is not given to it.
+    """
+
+    share: Callable[[Any], Any]
+    refuse: Callable[[str, str, str], None]
+    name: str
+    alone: Callable[[Any], Any]
+
+
 class Outcome(NamedTuple):
     """What a run brought: the output, all variables after it, and what happened."""
 

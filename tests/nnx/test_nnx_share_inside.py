@@ -303,6 +303,60 @@ def test_dicts_keep_their_order():
     assert assert_same(module, X).shared["Ordered"] == 5
 
 
+class HoldsAList(OfOneLayer):
+    """Hands out a list that it holds, to which the caller adds."""
+
+    def __init__(self, rngs):
+        super().__init__(rngs)
+        self.sizes = nnx.data([1, 2])
+
+    def __call__(self, x):
+        return self.linear(x), self.sizes
+
+
+class HasADefault(OfOneLayer):
+    def __call__(self, x, log=[]):  # noqa: B006
+        return self.linear(x), log
+
+
+class Adds(Stack):
+    def __call__(self, x):
+        for _ in range(2):
+            for module in self.modules:
+                y, given = module(x)
+                if len(given) < 9:
+                    given.append(3)
+                x = y * len(given)
+        return x
+
+
+class OfAList(OfOneLayer):
+    """Writes into a list that a Variable holds, which it gets by another name."""
+
+    def __init__(self, rngs):
+        super().__init__(rngs)
+        self.held = nnx.BatchStat([jnp.zeros([]), jnp.ones([])])
+
+    def __call__(self, x):
+        self.held.get_value()[0] += x.sum()
+        return self.linear(x) * self.held.get_value()[0]
+
+
+class Twice(Stack):
+    def __call__(self, x):
+        return super().__call__(super().__call__(x))
+
+
+def test_a_list_that_somebody_holds_is_handed_out_itself():
+    for make in (HoldsAList, HasADefault):
+        module = Adds(*[make(nnx.Rngs(i)) for i in range(6)])
+        assert make.__name__ not in assert_same(module, X).shared
+
+
+def test_what_is_written_into_a_list_of_a_variable():
+    assert_same(Twice(*[OfAList(nnx.Rngs(i)) for i in range(6)]), X)
+
+
 class Tied(nnx.Module):
     """Blocks of which each second has the layer of the one before."""
 

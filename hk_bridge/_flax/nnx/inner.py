@@ -4,13 +4,11 @@ A submodule is run on a copy that has its values, as the whole module is. It doe
 know where it is, so an equal one elsewhere may take its trace.
 """
 
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import threading
 from typing import Any
-from typing import NamedTuple
 
 from flax import nnx
 import jax
@@ -30,6 +28,7 @@ from hk_bridge._flax.nnx.graph import Kind
 from hk_bridge._flax.nnx.graph import Leaf
 from hk_bridge._flax.nnx.passed import is_passed
 from hk_bridge._flax.plan import Plan
+from hk_bridge._flax.plan import Sharing
 from hk_bridge._layout import names
 
 # While traces are shared, objects are of other classes: code that asks is not shared.
@@ -41,35 +40,19 @@ _OF_STRUCTURE: tuple[Any, ...] = (
 _ASKING = frozenset(["type", "__class__", *map(full_name, _OF_STRUCTURE)])
 
 
-class _Asked(NamedTuple):
-    """What is to be shared, and by whom.
-
-    Attributes:
-      share: runs a call.
-      refuse: notes why nothing in a module is shared: its name, its class, the reason.
-      name: of the module that they are in, for the report.
-      alone: has a function fail that asks for what is not given to it.
-    """
-
-    share: Callable[[Any], Any]
-    refuse: Callable[[str, str, str], None]
-    name: str
-    alone: Callable[[Any], Any]
-
-
 class _Next(threading.local):
     """What the run that comes next in this thread is to share."""
 
-    asked: _Asked | None = None
+    asked: Sharing | None = None
 
 
 _next = _Next()
 
 
 @contextlib.contextmanager
-def sharing(*asked: Any) -> Iterator[None]:
-    """Has the run that comes next share the calls of submodules; see `_Asked`."""
-    before, _next.asked = _next.asked, _Asked(*asked)
+def sharing(asked: Sharing) -> Iterator[None]:
+    """Has the run that comes next share the calls of submodules."""
+    before, _next.asked = _next.asked, asked
     try:
         yield
     finally:
@@ -109,7 +92,7 @@ def _may_be_told(plan: Plan, args: Any) -> bool:
 class _Calls:
     """Runs the methods of submodules."""
 
-    def __init__(self, asked: _Asked, module: Any, keep_rngs: bool, keys: Any):
+    def __init__(self, asked: Sharing, module: Any, keep_rngs: bool, keys: Any):
         self.asked, self.keep_rngs, self.keys = asked, keep_rngs, keys
         self._running = [module]
         self.paths: dict[int, names.Path] = {}
@@ -159,9 +142,8 @@ class Inner:
         self._calls, self._part, self._method = calls, part, method
         self._run, self._args, self._kwargs = run, args, kwargs
         self._known: Graph | None = None
-        pending = [lazy.pending(leaf.value) for leaf in self._graph.leaves]
-        # The leaves that are keys, not drawn yet, and their streams.
-        self._pending = {i: s for i, s in enumerate(pending) if s is not None}
+        self._pending: dict[int, str] = {}  # the streams of leaves: keys, not drawn yet
+        self._copy: Any = None
 
     @property
     def _graph(self) -> Graph:
@@ -187,9 +169,12 @@ class Inner:
         return self._args, self._kwargs
 
     def inputs(self) -> Any:
+        leaves = self._graph.leaves
+        pending = [lazy.pending(leaf.value) for leaf in leaves]
+        self._pending = {i: s for i, s in enumerate(pending) if s is not None}
         values = [
             None if i in self._pending else _value(leaf)
-            for i, leaf in enumerate(self._graph.leaves)
+            for i, leaf in enumerate(leaves)
         ]
         return values, self._args, self._kwargs
 
@@ -229,14 +214,17 @@ class Inner:
             elif isinstance(held[i], bytes):
                 held[i] = leaf.value.get_raw_value()
         variables = [
-            # `sow` writes into the dict that a Variable has.
-            type(leaf.value).from_metadata(_copy(held[i]), leaf.value.get_metadata())
+            # Code may write into a list or dict that a Variable has, as `sow` does.
+            type(leaf.value).from_metadata(
+                jax.tree.map(lambda x: x, held[i]), leaf.value.get_metadata()
+            )
             for i, leaf in enumerate(self._graph.leaves)
         ]
         copy = self._graph.bind(variables, list(held.values())).module
-        method = getattr(told.original(type(self._part)), self._method)
+        self._copy = copy  # which shows to whom the lists of the output belong
+        method = told.untold(copy, self._method)
         with self._calls.running_for(self._part, copy):
-            output = self._calls.asked.alone(method)(copy, *args, **kwargs)
+            output = self._calls.asked.alone(method)(*args, **kwargs)
         if _has_objects(output):
             raise TypeError("It returns a module, or a Variable.")
         after = _graph_of(copy, self._calls.keep_rngs)
@@ -278,10 +266,6 @@ def _value(leaf: Leaf) -> Any:
     if leaf.kind is Kind.COUNT and not isinstance(value, jax.core.Tracer):
         return np.asarray(value).tobytes()
     return value
-
-
-def _copy(value: Any) -> Any:
-    return jax.tree.map(lambda x: x, value) if isinstance(value, dict) else value
 
 
 def _has_objects(tree: Any) -> bool:

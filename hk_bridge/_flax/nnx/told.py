@@ -75,6 +75,12 @@ def original(cls: type) -> type:
     return cls.__mro__[2] if issubclass(cls, _Telling) else cls
 
 
+def untold(part: Any, name: str) -> Callable[..., Any]:
+    """The method of an object that tells, as its class has it now."""
+    method: Callable[..., Any] = getattr(super(type(part), part), name)
+    return method
+
+
 _classes: weakref.WeakKeyDictionary[type, dict[names.Path, type]]
 _classes = weakref.WeakKeyDictionary()
 
@@ -131,13 +137,9 @@ def _methods(cls: type) -> dict[str, Any]:
 def _telling(path: names.Path, name: str, method: Callable[..., Any]) -> Any:
     @functools.wraps(method)
     def told(self: Any, *args: Any, **kwargs: Any) -> Any:
+        run = untold(self, name)
         if _watching.now is None:
-            return method(self, *args, **kwargs)
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            now = getattr(original(type(self)), name)  # as a user may have changed it
-            return now(self, *args, **kwargs)
-
+            return run(*args, **kwargs)
         return _watching.now(path, self, name, run, args, kwargs)
 
     return told
