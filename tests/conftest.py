@@ -6,6 +6,8 @@ import pathlib
 import jax
 import pytest
 
+from hk_bridge._core import traces
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -35,6 +37,13 @@ def pytest_collection_modifyitems(config, items):
         (kept if asked else left_out).append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept
+
+
+@pytest.fixture
+def eager():
+    """`share_traces` asks each call for its key, worth a trace or not."""
+    with traces.eagerly():
+        yield
 
 
 MOST_MAPS = 20_000

@@ -22,6 +22,7 @@ import pytest
 import hk_bridge
 from hk_bridge import _abstract
 from hk_bridge import testing
+from hk_bridge._core.traces import eagerly
 from hk_bridge._proof import program as _program
 
 NAME = "net"
@@ -454,7 +455,7 @@ def sharing_does_not_matter(case: Case, around: Any = Six) -> None:
         return outputs, outer(*case.args, **case.train)
 
     def shared(rngs: Any) -> Any:
-        with hk_bridge.share_traces():
+        with eagerly(), hk_bridge.share_traces():
             return forward(rngs)
 
     rngs, key = case.rngs(1), jax.random.key(2)

@@ -364,7 +364,7 @@ def test_layers_stay_known_to_be_values(name):
 
 
 @pytest.mark.parametrize("w", [I.TruncatedNormal(), HAIKUS["array"]], ids=named)
-def test_traces_are_shared(w):
+def test_traces_are_shared(w, eager):
     def forward(x):
         with hk_bridge.share_traces():
             for _ in range(4):

@@ -32,6 +32,7 @@ from hk_bridge import _flax
 from hk_bridge._flax import private
 from hk_bridge._proof import program as _program
 
+pytestmark = pytest.mark.usefixtures("eager")
 KEY = jax.random.key(0)
 X = array(2, 4)
 

@@ -21,6 +21,8 @@ from hk_bridge import _abstract
 from hk_bridge._proof import program as _program
 from hk_bridge.testing import assert_identical
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 class Stack(nn.Module):
     """`n` modules, one after the other."""
@@ -145,15 +147,6 @@ class Outer(nn.Module):
 def test_nested():
     report = assert_same(Stack(lambda i: Outer()), array(8, 4))
     assert report.shared["Outer"] == 6
-
-
-def test_layers_that_call_no_other_are_shared_from_the_fifth_on():
-    report = assert_same(Stack(lambda i: nn.Dense(4)), X)
-    assert report.shared == {"Dense": 3}
-    first, *few, traced = [row.why for row in report.rows[1:6]]
-    assert first.startswith("the first")
-    assert all("fifth" in why for why in few)
-    assert traced.startswith("traced")
 
 
 # Modules that look at what is not in the key: right, whether shared or not.

@@ -36,9 +36,11 @@ def share_traces() -> Iterator[Report]:
     Use it inside a transformed function. It ends with the block, and is of this
     thread alone.
 
-    The first of several equal modules is run as ever, the second to be traced, the rest
-    not at all, so the code of a module must not do anything but compute. (Of modules
-    that call no other, four run as ever: to trace them takes longer than to run them.)
+    The first of several equal modules is run as ever, another to be traced, the rest
+    not at all, so the code of a module must not do anything but compute. (The other is
+    the second if three or more are called alike but for a number, else the third. Of
+    submodules and Haiku modules that call no other, more run as ever: to trace them
+    takes longer than to run them.)
     Sharing steps aside by itself: at init and outside of `jax.jit`; for a configuration
     that holds arrays, or anything not known to be a value; for code whose global names
     stand for lists, dicts or objects, which may change between two calls; for outputs
@@ -72,7 +74,7 @@ def share_traces() -> Iterator[Report]:
 
     With Haiku's own modules, around `apply`:
 
-    >>> f = hk.transform(lambda x: hk.nets.MLP([4] * 8)(x))
+    >>> f = hk.transform(lambda x: hk.nets.MLP([4] * 24)(x))
     >>> params = f.init(jax.random.key(0), x)
     >>> with hk_bridge.share_traces() as report:
     ...     y = jax.jit(f.apply)(params, None, x)
@@ -106,6 +108,14 @@ class _Bridged:
     @property
     def title(self) -> str:
         return _flax.title(self._call[0].module)
+
+    @property
+    def kind(self) -> Any:
+        return type(self), type(self._call[0].module)
+
+    @property
+    def others(self) -> bool:
+        return bool(_haiku.is_of_many(self.name))
 
     def refusal(self) -> str | None:
         side = self._call[2]

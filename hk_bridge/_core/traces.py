@@ -5,7 +5,9 @@ here nothing is known of either library.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 from typing import Any
 from typing import Protocol
@@ -21,16 +23,36 @@ from hk_bridge._core.report import Report
 _INLINE: Any = getattr(getattr(jax, "Inline", None), "JAX_EARLY", True)
 
 
+_eager = False
+
+
+@contextlib.contextmanager
+def eagerly() -> Iterator[None]:
+    """Each call is asked for its key, worth a trace or not: few calls do for tests."""
+    global _eager
+    before, _eager = _eager, True
+    try:
+        yield
+    finally:
+        _eager = before
+
+
 class Call(Protocol):
     """One call, of which an equal one may have done all that it will do.
 
     Attributes:
       watched: names that code has no key with, if it mentions one.
-      patience: how many equal calls of a module that calls no other run as ever.
+      patience: how many calls of its kind are not even asked for their keys, after one
+        that ran as ever and called no other.
     """
 
     watched: frozenset[str]
     patience: int
+
+    @property
+    def kind(self) -> Any:
+        """Its class and method. It is told at once, and differs for unequal calls of
+        most kinds."""
 
     @property
     def name(self) -> str:
@@ -39,6 +61,12 @@ class Call(Protocol):
     @property
     def title(self) -> str:
         """Of its class."""
+
+    @property
+    def others(self) -> bool:
+        """Whether others that are worth a trace are likely to come, by their names.
+
+        If not, the first of its kind is not asked for its key."""
 
     def refusal(self) -> str | None:
         """Why this call is not shared, as far as that can be told at once."""
@@ -101,17 +129,13 @@ class _Entry:
     object that changed is equal to what others were before.
 
     Attributes:
-      inside: the trace in which equal calls ran as ever.
-      patience: how many do after the first, in each trace.
-      left: how many more of them will.
+      inside: the trace in which the first of equal calls ran as ever.
       refused: why no other call can have this trace.
       now: the equal call whose code runs if JAX wants to trace (again), and its form.
     """
 
     drawn: Any
     inside: int
-    patience: int
-    left: int
     refused: str | None = None
     function: Callable[..., _Results] | None = None
     now: "tuple[Call, forms.Form] | None" = None
@@ -123,12 +147,15 @@ class Traces:
     def __init__(self, report: Report):
         self._report = report
         self._entries: dict[Any, _Entry] = {}
-        self._count = 0  # of calls that ran as ever
+        self._count = 0  # of calls
         self._inside = 0  # which trace is being made, by its number
+        # How many more calls of a kind, in a trace, run as ever, whatever they are.
+        self._left: dict[Any, int] = {}
 
     def call(self, call: Call) -> Any:
         """What `call.as_ever()` gives, by a trace that is there, if there is one."""
-        refusal = call.refusal()
+        self._count += 1
+        refusal = self._unworthy(call) or call.refusal()
         if refusal is not None:
             return self._as_ever(call, refusal)
         arrays, form = forms.split(call.inputs())
@@ -151,27 +178,38 @@ class Traces:
             return self._as_ever(call, entry.refused or _errors.IN_ITSELF)
         if entry.function is None and entry.inside != self._inside:
             # The trace that is being made may be all in which there are others.
-            entry.inside, entry.left = self._inside, entry.patience
+            entry.inside = self._inside
             return self._as_ever(call, _errors.FIRST_INSIDE)
-        if entry.left:
-            entry.left -= 1
-            return self._as_ever(call, _errors.TOO_SMALL)
         return self._shared(call, entry, arrays, form)
 
     def refuse(self, name: str, title: str, why: str) -> None:
         """Notes why a module, or nothing in it, is shared."""
         self._report.add(name, title, why)
 
+    def _unworthy(self, call: Call) -> str | None:
+        """Why it is not even asked for its key, which takes time, if that is so."""
+        kind = self._inside, call.kind
+        left = self._left.get(kind)
+        if _eager or left == 0:
+            return None
+        if left is None:
+            return None if call.others else _errors.FIRST
+        self._left[kind] = left - 1
+        return _errors.TOO_SMALL
+
     def _as_ever(self, call: Call, why: str) -> Any:
-        self._count += 1
         self.refuse(call.name, call.title, why)
-        return call.as_ever()
+        before = self._count
+        result = call.as_ever()
+        if why is not _errors.TOO_SMALL:
+            is_small = self._count == before
+            self._left[self._inside, call.kind] = call.patience if is_small else 0
+        return result
 
     def _first(self, call: Call, key: Any, held: Any) -> Any:
-        before, given = self._count + 1, forms.as_it_is(call.arguments())
+        given = forms.as_it_is(call.arguments())
         result = self._as_ever(call, _errors.FIRST)
-        patience = 0 if self._count > before else call.patience
-        entry = _Entry(call.drawn(), self._inside, patience, patience)
+        entry = _Entry(call.drawn(), self._inside)
         if entry.drawn is None:
             entry.refused = _errors.KEYS_INSIDE
         elif _flax.key_of(call.held(), watched=call.watched) != held:
@@ -192,7 +230,7 @@ class Traces:
         if entry.function is None:
             entry.function = _function(entry)
         entry.now = call, form
-        outside, self._inside = self._inside, self._count + 1
+        outside, self._inside = self._inside, self._count
         try:
             results = entry.function(arrays, keys)
         except Exception as error:

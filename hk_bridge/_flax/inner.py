@@ -33,7 +33,9 @@ from hk_bridge._flax.lifted import Watch
 from hk_bridge._flax.modules import title
 from hk_bridge._flax.plan import Sharing
 from hk_bridge._flax.scope import Scope
+from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
+from hk_bridge._layout import names
 
 Counts = tuple[tuple[tuple[str, ...], int], ...]  # by path and stream
 
@@ -101,7 +103,7 @@ class Inner:
     """A call of a method of a submodule."""
 
     watched = _PLACE
-    patience = 3
+    patience = 6
 
     def __init__(self, calls: _Calls, run: Any, args: Any, kwargs: Any, context: Any):
         self._module: nn.Module = context.module
@@ -110,7 +112,7 @@ class Inner:
         self._original = context.orig_method
         self._run, self._args, self._kwargs = run, args, kwargs
         self._calls = calls
-        self.title = title(self._module)
+        self._is_first = self._scope.running.is_first_call(self._module)
         self._before: Counts = ()
         self._first = 0
 
@@ -118,9 +120,24 @@ class Inner:
     def name(self) -> str:
         return "/".join([self._calls.asked.name, *self._scope.path])
 
+    @property
+    def title(self) -> str:
+        return title(self._module)
+
+    @property
+    def kind(self) -> Any:
+        return type(self), type(self._module), self._method
+
+    @property
+    def others(self) -> bool:
+        variables = self._scope.root._variables
+        path = self._scope.path[len(self._scope.root._root_path) :]
+        beside = _below(variables.get(PARAMS, {}), path[:-1])
+        own = beside.get(path[-1], {}).values()
+        return any(map(_layout.is_level, own)) and names.is_of_many(path[-1], beside)
+
     def refusal(self) -> str | None:
         module, scope = self._module, self._scope
-        is_first = scope.running.is_first_call(module)
         if is_intercepted():
             return _errors.INTERCEPTED
         if scope.name != module.name or scope is getattr(module.parent, "scope", None):
@@ -130,7 +147,7 @@ class Inner:
         if getattr(function, "__wrapped__", function) is not original:
             return _errors.NO_METHOD
         if type(module).setup is not nn.Module.setup:
-            return None if is_first else _errors.CALLED_BEFORE
+            return None if self._is_first else _errors.CALLED_BEFORE
         extra = vars(module).keys() - _OF_EACH - _names(type(module))
         return _errors.ATTRIBUTES if extra else None
 

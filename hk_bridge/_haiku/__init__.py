@@ -34,6 +34,7 @@ from hk_bridge._haiku.initializers import is_of_haiku as is_of_haiku
 from hk_bridge._haiku.initializers import shapes_alone as shapes_alone
 from hk_bridge._haiku.inner import sharing as sharing
 from hk_bridge._haiku.ledger import Ledger as Ledger
+from hk_bridge._haiku.names import is_of_many as is_of_many
 from hk_bridge._haiku.seen import announce as announce
 from hk_bridge._haiku.seen import haiku_inside as haiku_inside
 from hk_bridge._haiku.seen import is_observed as is_observed

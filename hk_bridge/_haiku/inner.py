@@ -33,6 +33,7 @@ from hk_bridge._haiku.drawing import Drawn
 from hk_bridge._haiku.drawing import restore
 from hk_bridge._haiku.drawing import state_of
 from hk_bridge._haiku.names import below
+from hk_bridge._haiku.names import is_of_many
 
 # Code that mentions one of these may look at its name, or at all of the transform.
 _PLACE = frozenset([
@@ -62,7 +63,7 @@ class Native:
     """A call of a method of a module of Haiku's own kind."""
 
     watched = _PLACE
-    patience = 3
+    patience = 6
 
     def __init__(self, run: Any, args: Any, kwargs: Any, context: Any):
         self._module: Any = context.module
@@ -79,6 +80,15 @@ class Native:
     @property
     def title(self) -> str:
         return type(self._module).__name__
+
+    @property
+    def kind(self) -> Any:
+        return type(self), self._context.orig_class, self._context.method_name
+
+    @property
+    def others(self) -> bool:
+        own = below(self.name, self._frame.params, "params")
+        return any(n != self.name for n in own) and is_of_many(self.name)
 
     def refusal(self) -> str | None:
         if seen.is_intercepted():

@@ -11,6 +11,7 @@ import jax
 from jax._src import util
 
 import hk_bridge
+from hk_bridge._core.traces import eagerly
 from hk_bridge._flax import lifted
 
 from .cases import KEY
@@ -39,7 +40,7 @@ def same_shared(case: Case, variants: Any, train: bool = True) -> None:
 
             if not sharing:
                 return all_of(x)
-            with hk_bridge.share_traces():
+            with eagerly(), hk_bridge.share_traces():
                 return all_of(x)
 
         f = hk.transform_with_state(forward)

@@ -9,6 +9,7 @@ import haiku as hk
 import jax
 
 import hk_bridge
+from hk_bridge._core.traces import eagerly
 from hk_bridge._proof.graph import Graph
 
 from .cases import KEY
@@ -75,11 +76,11 @@ def nnx_apply(case: Case, train: bool = True, how: str = "instance") -> None:
         return output
 
     def ours(variables: Any, rngs: Any) -> Any:
-        sharing = contextlib.nullcontext()
-        if how == "shared":
-            sharing = hk_bridge.share_traces()
         params, state = hk_bridge.to_haiku(variables, name="net", collections=variables)
-        with sharing:
+        with contextlib.ExitStack() as sharing:
+            if how == "shared":
+                sharing.enter_context(eagerly())
+                sharing.enter_context(hk_bridge.share_traces())
             f = hk.transform_with_state(forward)
             output, state = f.apply(params, state, None, rngs)
         return output, kept(params, state)

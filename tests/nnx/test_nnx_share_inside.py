@@ -13,6 +13,7 @@ from test_share_inside import sides
 
 from hk_bridge import _abstract
 
+pytestmark = pytest.mark.usefixtures("eager")
 X = array(8, 4)
 
 
@@ -138,7 +139,7 @@ of_one = nnx.Rngs(noise=7)
         # Before `nnx.capture` there was, a module that sows has another Variable after.
         (Sowing, {"Sowing": 4 if hasattr(nnx, "capture") else None}),
         (Listed, {"Listed": 4}),
-        (lambda rngs: nnx.Linear(4, 4, rngs=rngs), {"Linear": 1}),
+        (lambda rngs: nnx.Linear(4, 4, rngs=rngs), {"Linear": 4}),
     ],
     ids=[
         *("block", "no_rate", "outer", "self_calling", "of_one_stream", "rematted"),

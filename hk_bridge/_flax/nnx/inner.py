@@ -101,6 +101,13 @@ class _Calls:
         """For the report. A part inside of a transform of NNX has no path."""
         return "/".join([self.asked.name, *map(str, self.paths.get(id(part), ("?",)))])
 
+    def is_of_many(self, part: Any) -> bool:
+        """Whether `part` has others in it, and several are called alike."""
+        texts = {"/".join(map(str, path)) for path in self.paths.values()}
+        own = "/".join(map(str, self.paths.get(id(part), ("?",))))
+        has_some = any(text.startswith(f"{own}/") for text in texts)
+        return has_some and names.is_of_many(own, texts)
+
     def __call__(
         self, path: Any, part: Any, method: str, run: Any, args: Any, kwargs: Any
     ) -> Any:
@@ -134,7 +141,7 @@ class Inner:
     """A call of a method of a submodule."""
 
     watched: frozenset[str] = frozenset()
-    patience = 3
+    patience = 6
 
     def __init__(
         self, calls: _Calls, part: Any, method: str, run: Any, args: Any, kwargs: Any
@@ -159,6 +166,14 @@ class Inner:
     @property
     def title(self) -> str:
         return type(self._part).__name__
+
+    @property
+    def kind(self) -> Any:
+        return type(self), told.original(type(self._part)), self._method
+
+    @property
+    def others(self) -> bool:
+        return self._calls.is_of_many(self._part)
 
     def refusal(self) -> str | None:
         if is_intercepted():
