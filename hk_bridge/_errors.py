@@ -908,7 +908,7 @@ def note_key(initializing: bool) -> str:
 FIRST = "the first of its kind, runs as ever"
 FIRST_INSIDE = "the first of its kind in a trace for others, runs as ever"
 TRACED = "traced for the others"
-TOO_SMALL = "calls no other module: worth it if there are many"
+FEW = "few of its kind had come, runs as ever"
 SEEN = "a hook of Haiku is in force, or mutable= or capture_intermediates= is given"
 INTERCEPTED = "interceptors are in force"
 NOT_STAGED = "an input is a constant, or nothing is being traced"

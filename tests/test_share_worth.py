@@ -103,7 +103,7 @@ def test_what_has_a_number_among_many_is_traced_at_the_second(stack, big, small)
 def test_what_calls_no_other_is_traced_if_there_are_many(stack, big, small):
     (title,) = report_of(stack(small, 24)).shared
     found = whys(report_of(stack(small, 24)), title)
-    few = [_errors.FIRST, *[_errors.TOO_SMALL] * 6]
+    few = [_errors.FIRST, *[_errors.FEW] * 6]
     assert found == [*few, *few, _errors.TRACED, *[None] * 9]
 
 
@@ -118,14 +118,15 @@ def test_what_is_alone_is_not_asked_for_its_key(monkeypatch, stack, big, small):
     assert not asked
 
 
-def test_one_that_is_called_again_and_again_is_traced_at_the_third():
+def test_one_that_is_called_again_and_again_is_traced_at_the_fourth():
     def forward(x):
         net = FlaxModule(Two(), name="net")
-        for _ in range(5):
+        for _ in range(6):
             x = net(x)
         return x
 
-    expected = [_errors.FIRST, _errors.FIRST, _errors.TRACED, None, None]
+    first = _errors.FIRST
+    expected = [first, _errors.FEW, first, _errors.TRACED, None, None]
     assert whys(report_of(forward), "Two") == expected
 
 
@@ -138,7 +139,7 @@ def test_what_cannot_be_shared_and_calls_no_other_is_seldom_asked():
             return x * self.param("w", nn.initializers.ones, ()) * self.by
 
     report = report_of(linens(lambda: Scaled(jnp.ones([])), 16))
-    few = [_errors.TOO_SMALL] * 6
+    few = [_errors.FEW] * 6
     no = _errors.NO_VALUE
     assert whys(report, "Scaled") == [_errors.FIRST, *few, no, *few, no, few[0]]
 

@@ -37,10 +37,10 @@ def share_traces() -> Iterator[Report]:
     thread alone.
 
     The first of several equal modules is run as ever, another to be traced, the rest
-    not at all, so the code of a module must not do anything but compute. (The other is
-    the second if three or more are called alike but for a number, else the third. Of
-    submodules and Haiku modules that call no other, more run as ever: to trace them
-    takes longer than to run them.)
+    not at all, so the code of a module must not do anything but compute. (That is the
+    second if three or more are called alike but for a number, else the fourth. Of
+    submodules and Haiku modules that call no other, 14 run as ever: to trace one takes
+    longer than to run it.)
     Sharing steps aside by itself: at init and outside of `jax.jit`; for a configuration
     that holds arrays, or anything not known to be a value; for code whose global names
     stand for lists, dicts or objects, which may change between two calls; for outputs
@@ -79,7 +79,7 @@ def share_traces() -> Iterator[Report]:
     >>> with hk_bridge.share_traces() as report:
     ...     y = jax.jit(f.apply)(params, None, x)
     >>> report.shared
-    {'Linear': 3}
+    {'Linear': 9}
     """
     before, report = _now.traces, Report()
     _now.traces = traces = Traces(report)

@@ -188,22 +188,22 @@ class Traces:
 
     def _unworthy(self, call: Call) -> str | None:
         """Why it is not even asked for its key, which takes time, if that is so."""
+        if _eager:
+            return None
         kind = self._inside, call.kind
         left = self._left.get(kind)
-        if _eager or left == 0:
-            return None
         if left is None:
-            return None if call.others else _errors.FIRST
-        self._left[kind] = left - 1
-        return _errors.TOO_SMALL
+            self._left[kind] = left = 0 if call.others else 1
+            return _errors.FIRST if left else None
+        self._left[kind] = max(left - 1, 0)
+        return _errors.FEW if left else None
 
     def _as_ever(self, call: Call, why: str) -> Any:
         self.refuse(call.name, call.title, why)
         before = self._count
         result = call.as_ever()
-        if why is not _errors.TOO_SMALL:
-            is_small = self._count == before
-            self._left[self._inside, call.kind] = call.patience if is_small else 0
+        if self._count == before and why is not _errors.FEW:
+            self._left[self._inside, call.kind] = call.patience
         return result
 
     def _first(self, call: Call, key: Any, held: Any) -> Any:

@@ -3,9 +3,6 @@
 A submodule runs as `module.apply` would run it, on its own part of the variables, and
 with keys that were folded outside, where its path is known. So an equal one elsewhere
 may take its trace.
-
-Private in Flax: `flax.core.scope.child_rng_token`, by which a Scope files what its
-children count.
 """
 
 from collections.abc import Iterator
@@ -21,6 +18,7 @@ import jax
 
 from hk_bridge import _errors
 from hk_bridge import _layout
+from hk_bridge._flax import counts
 from hk_bridge._flax import private
 from hk_bridge._flax.bind import bind
 from hk_bridge._flax.bind import fields
@@ -36,8 +34,6 @@ from hk_bridge._flax.scope import Scope
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
 from hk_bridge._layout import names
-
-Counts = tuple[tuple[tuple[str, ...], int], ...]  # by path and stream
 
 # Code that mentions one of these may look at where its module is, or at the module
 # that has it.
@@ -113,7 +109,7 @@ class Inner:
         self._run, self._args, self._kwargs = run, args, kwargs
         self._calls = calls
         self._is_first = self._scope.running.is_first_call(self._module)
-        self._before: Counts = ()
+        self._before: counts.Counts = ()
         self._first = 0
 
     @property
@@ -166,7 +162,7 @@ class Inner:
 
     def parts(self) -> Any:
         scope = self._scope
-        self._before = _counts(scope.rng_counters)
+        self._before = counts.read(scope.rng_counters)
         # By default there is each stream, or none but those that were given.
         default = scope._has_stream("?")
         keys = scope.running.host.streams.keys
@@ -209,7 +205,7 @@ class Inner:
         host = _Apart(FoldedKeys(given, self._scope._has_stream), outer)
         module = self._module
         root = Scope.root_of(host, self._scope.mutable, variables, type(module))
-        _set_counts(root.rng_counters, self._before)
+        counts.write(root.rng_counters, self._before)
         clone = module.clone(parent=None, name=None)
         before = dict(_layout.leaves(variables))
         with root.temporary(), root.running.watch.until_end():
@@ -223,11 +219,11 @@ class Inner:
             if where.collection not in touched and before.get(where) is not value:
                 raise TypeError("A variable was put into a box.")
         changed = {c: tree for c, tree in variables.items() if c in touched}
-        said = (record, _counts(root.rng_counters))
+        said = (record, counts.read(root.rng_counters))
         return (output, changed), said
 
     def result(self, output: Any, said: Any) -> Any:
-        (value, changed), (record, counts), scope = output, said, self._scope
+        (value, changed), (record, drawn), scope = output, said, self._scope
         for collection, tree in changed.items():
             _overwrite(scope._mutable_collection(collection), tree)
         prefix, into = scope.path, scope.record
@@ -235,7 +231,7 @@ class Inner:
             there.update(Where(w.collection, (*prefix, *w.path)) for w in here)
         for collection, path in record.sown.items():
             into.sown.setdefault(collection, (*prefix, *path))
-        _set_counts(scope.rng_counters, counts)
+        counts.write(scope.rng_counters, drawn)
         return value
 
 
@@ -286,22 +282,3 @@ def _overwrite(level: Any, tree: Mapping[str, Any]) -> None:
             _overwrite(old, value)
         elif old is not value:
             level[name] = value
-
-
-def _counts(counters: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Counts:
-    """How many keys were drawn, of those streams that one was drawn of."""
-    found: list[Any] = []
-    for name, count in counters.items():
-        if isinstance(count, dict):
-            found.extend(_counts(count, (*path, name[1])))
-        elif count:
-            found.append(((*path, name), count))
-    return tuple(sorted(found))
-
-
-def _set_counts(counters: Any, counts: Counts) -> None:
-    for (*path, stream), count in counts:
-        level = counters
-        for name in path:
-            level = level.setdefault((core_scope.child_rng_token, name), {})
-        level[stream] = count
