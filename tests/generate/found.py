@@ -111,6 +111,10 @@ MENDED: dict[str, Program] = {
         hook="own_leaf",
     ),
     "caught exception": program("like_haiku", part("counter"), use="caught"),
+    "what jitted code asked Haiku for before": program(
+        "same_shared",
+        part("parts_by_name", part("jit", part("haiku_state"))),
+    ),
     "jitted anew": program("traced_once", part("builtin")),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"
