@@ -115,6 +115,13 @@ MENDED: dict[str, Program] = {
         "same_shared",
         part("parts_by_name", part("jit", part("haiku_state"))),
     ),
+    "key used up by a law": program(
+        "shown",
+        part("param", init="nn.initializers.normal(), (4,)"),
+        part("jit", part("looks_around")),
+        tool="model_info",
+        around="jax.debug_key_reuse(True)",
+    ),
     "jitted anew": program("traced_once", part("builtin")),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"
