@@ -122,6 +122,12 @@ MENDED: dict[str, Program] = {
         tool="model_info",
         around="jax.debug_key_reuse(True)",
     ),
+    "another type in a loop": program(
+        "like_haiku",
+        part("noise_if_any"),
+        use="in_layer_stack",
+        around="jax.enable_x64()",
+    ),
     "jitted anew": program("traced_once", part("builtin")),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"
