@@ -111,6 +111,23 @@ MENDED: dict[str, Program] = {
         hook="own_leaf",
     ),
     "caught exception": program("like_haiku", part("counter"), use="caught"),
+    "what jitted code asked Haiku for before": program(
+        "same_shared",
+        part("parts_by_name", part("jit", part("haiku_state"))),
+    ),
+    "key used up by a law": program(
+        "shown",
+        part("param", init="nn.initializers.normal(), (4,)"),
+        part("jit", part("looks_around")),
+        tool="model_info",
+        around="jax.debug_key_reuse(True)",
+    ),
+    "another type in a loop": program(
+        "like_haiku",
+        part("noise_if_any"),
+        use="in_layer_stack",
+        around="jax.enable_x64()",
+    ),
     "jitted anew": program("traced_once", part("builtin")),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"

@@ -30,6 +30,7 @@ from .twin import changes
 from .twin import outer
 from .twin import twin
 from .uses import CALLS
+from .uses import LOOPED
 from .uses import OPAQUE
 
 Asked = dict[str, list[Any]]
@@ -67,6 +68,8 @@ def like_haiku(case: Case, use: Any, hook: Any, train: bool = True) -> None:
     if natively.error is not None:
         return
     if hook.__name__ == "policy" and not runs_cast(case, train):
+        return
+    if use.__name__ in LOOPED and natively.outputs["[0]"][1:] != (X.shape, X.dtype):
         return
     how = changes(case, natively)
     if use.__name__ == "under_renaming" and how:

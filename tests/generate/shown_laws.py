@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import haiku as hk
+import jax
 
 from .cases import KEY
 from .cases import Case
@@ -49,8 +50,9 @@ def table(f: Any) -> Any:
 
 def model_info(f: Any) -> Any:
     """The parameters and the state of the network in the tree of its program."""
-    params, state = f.init(KEY, X)
-    run = lambda *args: total(f.apply(*args))
+    params, state = jax.eval_shape(f.init, KEY, X)  # else the key is used up
+    # Haiku runs it twice with the same arguments, at init and at apply.
+    run = lambda p, s, key, x: total(f.apply(p, s, jax.random.clone(key), x))
     info = hk.experimental.jaxpr_info.make_model_info(run, name="model")(
         params, state, KEY, X
     )
