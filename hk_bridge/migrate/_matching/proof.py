@@ -19,10 +19,13 @@ from hk_bridge.migrate._matching.arithmetic import run_all
 from hk_bridge.migrate._matching.distances import distance
 from hk_bridge.migrate._matching.distances import largest
 from hk_bridge.migrate._matching.leaf_table import LeafTable
+from hk_bridge.migrate._matching.prints import are_close
+from hk_bridge.migrate._matching.prints import factor_of
 from hk_bridge.migrate._matching.prints import row_of
 from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.side import generic
 from hk_bridge.migrate._matching.side import moved_inputs
+from hk_bridge.migrate._matching.sites import Unit
 from hk_bridge.migrate._matching.slopes import Rules
 from hk_bridge.migrate._matching.slopes import slopes
 from hk_bridge.migrate._matching.solve import Solved
@@ -88,13 +91,14 @@ class Claims(NamedTuple):
     Attributes:
       sides: of Haiku and of Flax.
       found: which element of Flax each element of Haiku's weights is.
-      inner: values of Haiku and of Flax that have to be the same, by their numbers.
+      inner: values of Haiku and of Flax that have to be the same, by their numbers, if
+        the second is multiplied by the third.
       ends: outputs that have to be the same, by their places.
     """
 
     sides: tuple[Side, Side]
     found: np.ndarray
-    inner: list[tuple[int, int]]
+    inner: list[tuple[int, int, float]]
     ends: list[tuple[int, int]]
 
 
@@ -103,7 +107,7 @@ def claims(solved: Solved) -> Claims:
     sides = solved.haiku, solved.flax.side
     one, two = (Side(side.flat, side.names, side.outputs) for side in sides)
     inner = [
-        (unit.site.out, other.site.out)
+        (unit.site.out, other.site.out, _factor(sides, unit, other))
         for option in solved.search.held.options
         for unit, other in option
         if _are_whole(unit, other)
@@ -126,7 +130,10 @@ def prove(
     arrays = [x for x in operands if _abstract.is_array(x)]
     weights = [_haikus(haiku, *found), list(flax.leaves.values())]
     form, outputs, exact = _native(claimed.sides, weights, arrays)
-    theirs = [narrowed(value) for value in generic(flax.leaves, seed=3)]
+    made = generic(flax.leaves, seed=3)
+    theirs = [
+        _moved(name, narrowed(v)) for name, v in zip(flax.leaves, made, strict=True)
+    ]
     wheres = [_layout.Where(*where_of(name)) for name in flax.leaves]
     variables = _layout.insert({}, dict(zip(wheres, theirs, strict=True)))
     weights = [_haikus(haiku, *table.to_haiku(variables)), theirs]
@@ -149,6 +156,12 @@ def _haikus(haiku: Network, params: Any, state: Any) -> list[Any]:
         held.get(name, np.zeros(spec.shape, spec.dtype))
         for name, spec in haiku.leaves.items()
     ]
+
+
+def _moved(name: str, value: np.ndarray) -> np.ndarray:
+    """Other numbers for counters: of 0 nothing tells what it is multiplied by."""
+    is_count = not name.startswith(PARAMS) and value.dtype.kind in "iu"
+    return value + value.dtype.type(2 + len(name) % 3) if is_count else value
 
 
 def narrowed(value: np.ndarray) -> np.ndarray:
@@ -234,24 +247,35 @@ def _outputs(claimed: Claims, runs: Sequence[_Run]) -> float:
 def _inner(claimed: Claims, runs: Sequence[_Run]) -> tuple[float, str, int]:
     """The largest distance of results of layers, at which layer, of how many."""
     one, two = (run.inner for run in runs)
-    found = [
-        (distance(one[a], two[b], largest(two[b])), a)
-        for a, b in claimed.inner
-        if a in one and b in two
-    ]
+    found = []
+    for a, b, factor in claimed.inner:
+        if a in one and b in two:
+            scaled = np.sort(factor * two[b])
+            found.append((distance(one[a], scaled, largest(scaled)), a))
     worst = max(found, default=(0.0, None))
     makers = claimed.sides[0].flat.makers
     step = None if worst[1] is None else makers[worst[1]]
     return worst[0], step.scope if step is not None else "", len(found)
 
 
-def _are_whole(unit: Any, other: Any) -> bool:
+def _are_whole(unit: Unit, other: Unit) -> bool:
     """Whether the results of two sites are the same, and not merely their weights."""
     if unit.rows is not None or other.rows is not None:
         return False
     if unit.columns is not None or other.columns is not None:
         return False
     return unit.site.role in ("linear", "gather")
+
+
+def _factor(sides: tuple[Side, Side], unit: Unit, other: Unit) -> float:
+    """By what a result is larger in Haiku, if a number is put before another layer."""
+    made = (
+        s.prints.of.get(u.site.out) for s, u in zip(sides, (unit, other), strict=True)
+    )
+    one, two = made
+    if one is None or two is None or are_close(one, two):
+        return 1.0
+    return factor_of(one, two) or 1.0
 
 
 def _gradients(claimed: Claims, runs: Sequence[_Run]) -> tuple[float, str]:

@@ -16,7 +16,6 @@ import jax
 import numpy as np
 
 from hk_bridge.migrate._matching.candidates import Finder
-from hk_bridge.migrate._matching.candidates import Flax
 from hk_bridge.migrate._matching.checks import is_right
 from hk_bridge.migrate._matching.choices import Choice
 from hk_bridge.migrate._matching.choices import Fault
@@ -26,6 +25,7 @@ from hk_bridge.migrate._matching.flat import DATA
 from hk_bridge.migrate._matching.flat import Step
 from hk_bridge.migrate._matching.holdings import Holdings
 from hk_bridge.migrate._matching.holdings import Option
+from hk_bridge.migrate._matching.known import Flax
 from hk_bridge.migrate._matching.prints import print_of
 from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.sites import Site
@@ -147,7 +147,7 @@ class Search:
         mask = 0
         for option in options:
             for _, other in option:
-                mask |= 1 << self.flax.place(other.site)
+                mask |= self.flax.bit(other)
         return mask
 
     # Choices.

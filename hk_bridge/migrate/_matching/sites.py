@@ -25,6 +25,7 @@ from hk_bridge.migrate._matching.movement import ELEMENTWISE
 from hk_bridge.migrate._matching.movement import NEUTRAL
 from hk_bridge.migrate._matching.movement import TURNS
 from hk_bridge.migrate._matching.movement import moved
+from hk_bridge.migrate._matching.terms import SCALED
 from hk_bridge.migrate._matching.terms import Term
 from hk_bridge.migrate._matching.terms import Terms
 
@@ -32,6 +33,9 @@ _ROLES = {"dot_general": "linear", "conv_general_dilated": "linear"}
 _ROLES |= {"add": "sum", "sub": "sum", "add_any": "sum", "mul": "product"}
 _ROLES |= {"div": "product", "gather": "gather"}
 
+# What a scaled weight, or scaled data, makes scaled, and no more.
+HOMOGENEOUS = {"linear", "product"}
+_SCALES = {*HOMOGENEOUS, "gather"}
 _DEEP = 12  # how many steps on the parts of a result are followed
 
 
@@ -88,6 +92,7 @@ class Sites:
         self.flat, self.terms = flat, Terms(flat)
         self._canonical: dict[Any, list[tuple[Term, np.ndarray]]] = {}
         self._parts: dict[int, list[Unit]] = {}
+        self._columns: dict[int, list[Unit]] = {}
 
     def at(self, step: Step) -> Iterator[Site]:
         """The sites at a step, one for each operand made of weights."""
@@ -114,6 +119,8 @@ class Sites:
                 if step.name == "sub" and place == 1:
                     done = ("neg", *done)
                 plus = term.plus + self._after(site) if not done else term.plus
+                while role in _SCALES and done[:1] in ((SCALED,), ("neg",)):
+                    done = done[1:]
                 site.units.append(Unit(site, ids, done, plus))
             yield site
 
@@ -149,6 +156,18 @@ class Sites:
             value = step.outs[0]
         return 0.0
 
+    def columns(self, unit: Unit) -> list[Unit]:
+        """The parts of a unit that are cut out of what it makes, all of its inputs."""
+        if id(unit) not in self._columns:
+            parts = self.parts(unit)
+            if parts and parts[0].rows is not None:
+                parts = [
+                    self._part(unit, slice(None), None, chosen, cut)
+                    for chosen, cut in self.cuts(unit)
+                ]
+            self._columns[id(unit)] = parts
+        return self._columns[id(unit)]
+
     def parts(self, unit: Unit) -> list[Unit]:
         """A unit taken apart, as its data are joined and its outputs cut."""
         if id(unit) not in self._parts:
@@ -169,14 +188,24 @@ class Sites:
                 lead = self.flat.size(site.data) // unit.ids.shape[0]
                 inputs = slice(start, start + size // lead)
                 start += size // lead
+            which = row if len(rows) > 1 else None
             for chosen, cut in columns or [(whole, ())]:
-                plus = unit.plus
-                if cut and site.role == "sum" and not unit.done:
-                    plus += self._added(cut[0])
-                ids = unit.ids[inputs][:, chosen]
-                which = row if len(rows) > 1 else None
-                some = chosen if len(columns) > 1 else None
-                yield Unit(site, ids, unit.done, plus, which, some, cut)
+                yield self._part(unit, inputs, which, chosen, cut)
+
+    def _part(
+        self,
+        unit: Unit,
+        inputs: slice,
+        row: int | None,
+        chosen: np.ndarray,
+        cut: tuple[int, ...],
+    ) -> Unit:
+        plus = unit.plus
+        if cut and unit.site.role == "sum" and not unit.done:
+            plus += self._added(cut[0])
+        ids = unit.ids[inputs][:, chosen]
+        some = chosen if ids.shape[1] < unit.ids.shape[1] else None
+        return Unit(unit.site, ids, unit.done, plus, row, some, cut)
 
     def pieces(self, site: Site) -> list[int]:
         """The values of which the data of a site is joined, along what is summed."""

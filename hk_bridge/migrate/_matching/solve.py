@@ -9,13 +9,15 @@ import numpy as np
 
 from hk_bridge.migrate._averages import LATE
 from hk_bridge.migrate._averages import averages
-from hk_bridge.migrate._matching.candidates import Flax
-from hk_bridge.migrate._matching.candidates import wanted
 from hk_bridge.migrate._matching.choices import Fault
 from hk_bridge.migrate._matching.choices import Stuck
+from hk_bridge.migrate._matching.ends import give_kept
+from hk_bridge.migrate._matching.ends import give_returned
 from hk_bridge.migrate._matching.flat import Flat
 from hk_bridge.migrate._matching.holdings import UNKNOWN
 from hk_bridge.migrate._matching.holdings import Holdings
+from hk_bridge.migrate._matching.known import Flax
+from hk_bridge.migrate._matching.known import wanted
 from hk_bridge.migrate._matching.prints import are_close
 from hk_bridge.migrate._matching.search import Search
 from hk_bridge.migrate._matching.side import Side
@@ -74,6 +76,8 @@ def solve(
 def _finish(search: Search, flax: Flax, haiku: Side) -> None:
     """Compares the outputs, and the state that both leave."""
     _pair_averages(search, haiku)
+    give_kept(search)
+    give_returned(search, output_pairs(search, flax.side, haiku))
     for place, other in output_pairs(search, flax.side, haiku):
         value, theirs = haiku.flat.outputs[place], flax.side.flat.outputs[other]
         if not haiku.flat.is_data(value) or not flax.side.flat.is_data(theirs):

@@ -24,6 +24,7 @@ from hk_bridge.migrate._matching.quick import quick
 _POWERS = {"rsqrt": "power -1/2", "sqrt": "power 1/2"}
 # What makes numbers of numbers.
 _NUMBERS = {"add", "sub", "mul", "div", "pow", "integer_pow", "sqrt", "rsqrt", "neg"}
+SCALED = "scaled"  # by one number
 _JOINED = {"mul", "add", "add_any", "sub", "div"}
 
 
@@ -128,8 +129,9 @@ class Terms:
             if number is not None and (name != "sub" or place == 0):
                 sign = -1 if name == "sub" else 1
                 return term._replace(plus=term.plus + sign * number)
-        if others and name == "mul":
-            return term._replace(done=("times", *term.done))
+        if others and (name == "mul" or (name == "div" and place == 0)):
+            word = "times" if self.scalar(others[0]) is None else SCALED
+            return term._replace(done=(word, *term.done))
         return term._replace(done=(f"{name} {place}" if others else name, *term.done))
 
     def scalar(self, value: int) -> float | None:
