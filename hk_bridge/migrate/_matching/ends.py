@@ -10,7 +10,6 @@ from hk_bridge.migrate._matching.flat import WEIGHT
 from hk_bridge.migrate._matching.flat import Step
 from hk_bridge.migrate._matching.holdings import UNKNOWN
 from hk_bridge.migrate._matching.holdings import Option
-from hk_bridge.migrate._matching.known import Flax
 from hk_bridge.migrate._matching.prints import are_close
 from hk_bridge.migrate._matching.prints import print_of
 from hk_bridge.migrate._matching.search import Search

@@ -59,7 +59,7 @@ class Flax:
         return self.places[id(site)]
 
     def bit(self, unit: Unit) -> int:
-        """The place of a unit as a bit: that of its site, or its own if it is cut out."""
+        """A unit as a bit: that of its site, or its own if it is cut out."""
         if not unit.cut:
             return 1 << self.place(unit.site)
         place = self._bits.setdefault(id(unit), len(self.places) + len(self._bits))

@@ -146,7 +146,7 @@ class Prints:
         return self._found(int(one[0]), one, ordered)
 
     def find_scaled(self, one: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """The values that are a multiple of it, and what it is as a multiple of them."""
+        """The values of which it is a multiple, and its print without the factor."""
         found = []
         for number in self._ids.get(int(one[0]), ()):
             factor = factor_of(one, self.of[number])

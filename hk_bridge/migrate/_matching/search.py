@@ -41,6 +41,7 @@ class Search:
     Attributes:
       held: the weights of Haiku.
       faults: where the programs part, in order.
+      sure: how many options were held before; None if they do not part.
       tied: options that would have done as well as those that were taken.
       tried: how many options were tried.
     """
@@ -56,6 +57,7 @@ class Search:
         self.flax, self.haiku, self.held, self.tick = flax, haiku, held, tick
         self.finder = Finder(flax, haiku, held)
         self.faults: list[Fault] = []
+        self.sure: int | None = None
         self.tied: list[tuple[Option, Option]] = []
         self.tried = 0
         self.compared: set[int] = set()
@@ -288,6 +290,7 @@ class Search:
                 for side, some in sides
             )
             fault.known, fault.position = (one, two), self.position
+            self.sure = len(self.held.options)
         self.faults.append(fault)
 
     def replace(self, value: int, other: int) -> None:

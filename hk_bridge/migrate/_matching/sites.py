@@ -51,6 +51,7 @@ class Unit:
       rows: which part of a joined input they read; None for all of it.
       columns: which of the outputs they make, in order; None for all.
       cut: the values that these outputs become, if they are cut out.
+      mixed: whether elements of the weights met each other before.
     """
 
     site: "Site"
@@ -60,6 +61,7 @@ class Unit:
     rows: int | None = None
     columns: np.ndarray | None = None
     cut: tuple[int, ...] = ()
+    mixed: bool = False
 
 
 @dataclasses.dataclass(eq=False)
@@ -121,7 +123,7 @@ class Sites:
                 plus = term.plus + self._after(site) if not done else term.plus
                 while role in _SCALES and done[:1] in ((SCALED,), ("neg",)):
                     done = done[1:]
-                site.units.append(Unit(site, ids, done, plus))
+                site.units.append(Unit(site, ids, done, plus, mixed=term.mixed))
             yield site
 
     def _units(self, site: Site, place: int) -> list[tuple[Term, np.ndarray]]:
@@ -133,7 +135,10 @@ class Sites:
         if key not in self._canonical:
             terms = self.terms.of(site.weight)
             self._canonical[key] = [
-                (t, canonical(site.step, site.role, place, t.ids)) for t in terms
+                (t, t.ids.reshape(1, -1))
+                if t.mixed
+                else (t, canonical(site.step, site.role, place, t.ids))
+                for t in terms
             ]
         return self._canonical[key]
 
@@ -232,11 +237,11 @@ class Sites:
         n = unit.ids.shape[1]
         if site.step.name == "dot_general":
             place = site.step.ins.index(site.weight)
-            own = free(site.step, place, flat.shape(site.weight))
-            sizes = [flat.shape(site.weight)[axis] for axis in own]
-            after = len(shape) - len(sizes) if place == 1 else batched(site.step)
-            form = [1] * len(shape)
-            form[after : after + len(sizes)] = sizes
+            held, shared = flat.shape(site.weight), batched(site.step)
+            own = [held[axis] for axis in free(site.step, place, held)]
+            after = len(shape) - len(own) if place == 1 else shared
+            form = [*shape[:shared], *[1] * (len(shape) - shared)]
+            form[after : after + len(own)] = own
             return np.broadcast_to(np.arange(n).reshape(form), shape)
         if site.step.name == "conv_general_dilated":
             channel = site.step.params["dimension_numbers"].out_spec[1]
@@ -251,7 +256,7 @@ class Sites:
 
     def cuts(self, unit: Unit) -> list[tuple[np.ndarray, tuple[int, ...]]]:
         """The outputs of a unit that are cut out together, and what they become."""
-        if unit.site.role not in ("linear", "sum", "product"):
+        if unit.mixed or unit.site.role not in ("linear", "sum", "product"):
             return []
         n = unit.ids.shape[1]
         member = np.zeros(n, np.int64)
@@ -284,7 +289,7 @@ class Sites:
         """The results of a step whose elements still have the labels of its operand."""
         shape = self.flat.shape(step.outs[0])
         if step.name in CUTS | TURNS and step.ins[0] == value:
-            known = [self.flat.constants.get(x) for x in step.ins[1:]]
+            known = [self.terms.known(x) for x in step.ins[1:]]
             if not any(x is None for x in known):
                 yield from zip(step.outs, moved(step, [labels], known), strict=True)
         elif step.name in ELEMENTWISE and shape == labels.shape:

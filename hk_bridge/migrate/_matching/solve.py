@@ -53,13 +53,15 @@ def solve(
     haiku: Network,
     inputs: Sequence[Any],
     tick: Callable[[int, int], None],
+    *,
+    small: bool = False,
 ) -> Solved:
-    """Finds the weights of `haiku` among those of `flax`."""
+    """Finds the weights of `haiku` among those of `flax`, maybe where all is small."""
     one, two = side_of(flax), side_of(haiku)
-    inputs = moved_inputs(inputs)
+    inputs = moved_inputs(inputs, small=small)
     row = np.zeros(one.terms.total)
     weights = one.cut(row)
-    for place, value in enumerate(generic(flax.leaves)):
+    for place, value in enumerate(generic(flax.leaves, small=small)):
         weights[place][...] = value.real
         if value.dtype != row.dtype:
             weights[place] = value
