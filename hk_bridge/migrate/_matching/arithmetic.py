@@ -19,6 +19,7 @@ from hk_bridge.migrate._matching.flat import Step
 from hk_bridge.migrate._matching.flat import programs_of
 from hk_bridge.migrate._matching.quick import quick
 
+LOOPS = {"while", "cond"}
 # What reads or makes the bits of floats: only right in the width it was written for.
 _OF_BITS = {"bitcast_convert_type", "nextafter", "reduce_precision"}
 _TO_64: dict[Any, Any] = {
@@ -65,7 +66,7 @@ def run(
     if known is not None:
         some = known if isinstance(known, tuple) else (np.asarray(known),)
         return [widened(result) if wide else result for result in some]
-    if wide and step.name in ("while", "cond"):
+    if wide and step.name in LOOPS:
         return _loop(step, values)
     bind, given, params = step.eqn.primitive.bind, values, step.params
     if wide and step.name not in _OF_BITS and not any(programs_of(params)):

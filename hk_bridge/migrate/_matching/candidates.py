@@ -1,103 +1,29 @@
 """Which units of Flax may be a unit of Haiku: those that meet the same data."""
 
-import collections
 from collections.abc import Callable
 from collections.abc import Iterator
+import dataclasses
 import itertools
 from typing import Any
 
 import numpy as np
 
-from hk_bridge.migrate._matching.contexts import later
 from hk_bridge.migrate._matching.contexts import within
 from hk_bridge.migrate._matching.flat import CONSTANT
 from hk_bridge.migrate._matching.holdings import Holdings
 from hk_bridge.migrate._matching.holdings import Option
+from hk_bridge.migrate._matching.known import Flax
+from hk_bridge.migrate._matching.orders import WAYS
+from hk_bridge.migrate._matching.orders import joint
+from hk_bridge.migrate._matching.orders import order_of_columns
+from hk_bridge.migrate._matching.orders import reordered
 from hk_bridge.migrate._matching.prints import are_close
 from hk_bridge.migrate._matching.prints import print_of
 from hk_bridge.migrate._matching.side import DEEP
 from hk_bridge.migrate._matching.side import Side
+from hk_bridge.migrate._matching.sites import HOMOGENEOUS
 from hk_bridge.migrate._matching.sites import Site
 from hk_bridge.migrate._matching.sites import Unit
-
-_WAYS = 64  # how many ways to give several units their counterparts are tried
-_PLAIN = ((), ("neg",))
-
-
-class Flax:
-    """The side of Flax after its run.
-
-    Attributes:
-      side: of Flax.
-      kept: values of what its sites read and give.
-      by_data: the sites that have a value as their data, how far it is from them, and
-        which part of it they read.
-    """
-
-    def __init__(self, side: Side, kept: dict[int, Any], weights: np.ndarray):
-        self.side, self.kept = side, kept
-        self.by_data: dict[int, list[tuple[Site, int, int | None, Unit | None]]]
-        self.by_data = collections.defaultdict(list)
-        self._masks: dict[int, int] = {}
-        flat = self.side.flat
-        self.places: dict[int, int] = {}
-        for place, site in enumerate(self.side.sites.all):
-            self.places[id(site)] = place
-            for value, far in within(flat, site):
-                self.by_data[value].append((site, far, None, None))
-            for row, piece in enumerate(self.side.sites.pieces(site)):
-                self.by_data[piece].append((site, 0, row, None))
-            for unit in _additions(self.side, site):
-                for value, far in later(flat, unit):
-                    self._without(value, far, unit, weights)
-
-    def _without(self, value: int, far: int, unit: Unit, weights: np.ndarray) -> None:
-        """Adds what a sum is without a unit in it."""
-        if unit.cut:
-            added: Any = weights[unit.ids[0]]
-        else:
-            added = self.kept[unit.site.weight]
-        rest = self.kept[value] - (-added if unit.done == ("neg",) else added)
-        number = -1 - len(self.by_data)
-        self.side.prints.put(number, print_of(rest))
-        self.by_data[number].append((unit.site, far, None, unit))
-
-    def place(self, site: Site) -> int:
-        """The place of a site among all."""
-        return self.places[id(site)]
-
-    def mask(self, value: int) -> int:
-        """Which sites a value depends on, a bit for each."""
-        if not self._masks:
-            own: dict[int, int] = collections.defaultdict(int)
-            for site in self.side.sites.all:
-                own[site.out] |= 1 << self.place(site)
-            for step in self.side.flat.steps:
-                mask = 0
-                for operand in step.ins:
-                    mask |= self._masks.get(operand, 0)
-                for out in step.outs:
-                    self._masks[out] = mask | own.get(out, 0)
-        return self._masks.get(value, 0)
-
-
-def _additions(side: Side, site: Site) -> list[Unit]:
-    """The units of a site that are added to something, and their parts."""
-    if site.role != "sum" or len(site.units) != 1 or site.units[0].done not in _PLAIN:
-        return []
-    (unit,) = site.units
-    return [unit, *side.sites.parts(unit)] if (unit.ids >= 0).all() else [unit]
-
-
-def wanted(side: Side) -> set[int]:
-    """The values of a program that are to be kept: what sites read and give."""
-    numbers = set(side.flat.outputs)
-    for site in side.sites.all:
-        numbers |= {site.data, site.out, *side.sites.pieces(site)}
-        for unit in _additions(side, site):
-            numbers |= {site.weight, *(value for value, _ in later(side.flat, unit))}
-    return numbers
-
 
 Value = Callable[[int], Any]  # of Haiku, by its number
 
@@ -111,14 +37,14 @@ class Finder:
     def options(self, sites: list[Site], value: Value) -> list[Option]:
         """Ways to give all units of some sites of one step their counterparts."""
         parts = [list(self._site(site, value)) for site in sites]
-        whole = itertools.islice(itertools.product(*parts), _WAYS)
+        whole = itertools.islice(itertools.product(*parts), WAYS)
         return [tuple(itertools.chain(*option)) for option in whole]
 
     def _site(self, site: Site, value: Value) -> Iterator[Option]:
         units = [unit for unit in site.units if self.held.is_open(unit)]
         found = [self.candidates(unit, value) for unit in units]
         if all(found):
-            yield from _joint(units, found)
+            yield from self._orders(list(joint(units, found)))
             return
         for pieces in self._taken_apart(units, found):
             pieces = [
@@ -128,8 +54,18 @@ class Finder:
             ]
             found = [self.candidates(unit, value) for unit in pieces]
             if all(found):
-                yield from _joint(pieces, found)
+                yield from joint(pieces, found)
                 return
+
+    def _orders(self, options: list[Option]) -> Iterator[Option]:
+        """Options, and those in which what is cut out has another order."""
+        sides = self.haiku.sites, self.flax.side.sites
+        ways = [
+            [option] if len(option) > 1 else reordered(option[0], sides, self.alike)
+            for option in options
+        ]
+        yield from (some[0] for some in ways)
+        yield from (option for some in ways for option in some[1:])
 
     def _is_blind(self, unit: Unit, value: Value) -> bool:
         """Whether a part of a unit meets zeros, as a state does at first.
@@ -167,9 +103,13 @@ class Finder:
         for find in (prints.find, prints.find_repeated):
             for one, far in self._data(unit, value):
                 for same in find(one):
-                    self._look(unit, one, far, same, best)
+                    self._look(unit, one, far, same, best, value)
             if best or unit.site.role not in ("sum", "product"):
                 break
+        if not best and unit.site.role in HOMOGENEOUS:
+            for one, far in self._data(unit, value):
+                for same, scaled in prints.find_scaled(one):
+                    self._look(unit, scaled, far, same, best, value)
         return sorted(best.values(), key=lambda pair: pair[0])
 
     def _look(
@@ -179,6 +119,7 @@ class Finder:
         far: int,
         same: int,
         best: dict[int, tuple[Any, Unit]],
+        value: Value,
     ) -> None:
         """Adds the units of Flax that meet one of the values that a unit meets."""
         ordered = are_close(one, self.flax.side.prints.of[same], ordered=True)
@@ -186,9 +127,25 @@ class Finder:
             if site.role != unit.site.role:
                 continue
             for other in self._units(site, row, part, unit):
+                if not ordered and part is None and far == further == 0:
+                    other = self._in_order(unit, other, value)
                 cost = self._cost(unit, other, far + further, ordered)
                 if id(other) not in best or cost < best[id(other)][0]:
                     best[id(other)] = cost, other
+
+    def _in_order(self, unit: Unit, other: Unit, value: Value) -> Unit:
+        """A unit with its elements in the order in which another has the data."""
+        roles = unit.site.role in ("sum", "product")
+        parts = unit.rows, unit.columns, other.rows, other.columns
+        if not roles or any(part is not None for part in parts):
+            return other
+        sites = self.haiku.sites, self.flax.side.sites
+        data = value(unit.site.data), self.flax.kept[other.site.data]
+        labels = sites[0].labels(unit), sites[1].labels(other)
+        order = order_of_columns(data, labels, unit.ids.shape[1])
+        if order is None or bool((order == np.arange(order.size)).all()):
+            return other
+        return dataclasses.replace(other, ids=other.ids[:, order])
 
     def _data(self, unit: Unit, value: Value) -> Iterator[tuple[Any, int]]:
         site, flat = unit.site, self.haiku.flat
@@ -282,19 +239,3 @@ class Finder:
             if fits and bool(self.held.free[theirs.ids.flat[0]]):
                 return theirs
         return None
-
-
-def _joint(units: list[Unit], found: list[list[tuple[Any, Unit]]]) -> Iterator[Option]:
-    """Ways to give each unit one of its candidates, none of them twice."""
-
-    def ways(place: int, used: frozenset[int]) -> Iterator[Option]:
-        if place == len(units):
-            yield ()
-            return
-        for _, other in found[place]:
-            first = int(other.ids.flat[0])
-            if first not in used:
-                for rest in ways(place + 1, used | {first}):
-                    yield ((units[place], other), *rest)
-
-    yield from itertools.islice(ways(0, frozenset()), _WAYS)

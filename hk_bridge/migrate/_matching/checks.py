@@ -1,12 +1,14 @@
 """Whether a step with the weights of its counterpart gives what that gives."""
 
-from hk_bridge.migrate._matching.candidates import Flax
 from hk_bridge.migrate._matching.flat import Step
 from hk_bridge.migrate._matching.holdings import FOLDED
 from hk_bridge.migrate._matching.holdings import Option
 from hk_bridge.migrate._matching.holdings import Pair
+from hk_bridge.migrate._matching.known import Flax
 from hk_bridge.migrate._matching.prints import are_close
+from hk_bridge.migrate._matching.prints import factor_of
 from hk_bridge.migrate._matching.side import Side
+from hk_bridge.migrate._matching.sites import HOMOGENEOUS
 
 
 def is_right(flax: Flax, haiku: Side, step: Step, option: Option) -> bool:
@@ -26,7 +28,10 @@ def is_right(flax: Flax, haiku: Side, step: Step, option: Option) -> bool:
         or not are_close(made[site.data], prints[other.data])
     ):
         return True
-    return are_close(made[step.outs[0]], prints[other.out])
+    here, there = made[step.outs[0]], prints[other.out]
+    if site.role in HOMOGENEOUS:
+        return factor_of(here, there) is not None or are_close(here, there)
+    return are_close(here, there)
 
 
 def _is_whole(pair: Pair) -> bool:

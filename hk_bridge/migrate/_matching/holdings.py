@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from hk_bridge.migrate._matching.sites import Unit
@@ -79,7 +80,7 @@ class Holdings:
             self.found[ids[::-1]] = theirs[::-1]  # the first of several stays
             some = _once(ids)
             gap = other.plus - unit.plus
-            plus = gap if abs(gap) >= FOLDED else 0.0
+            plus = gap if abs(gap) >= FOLDED and self._is_float(unit) else 0.0
             if plus:
                 self.plus[some] = plus
             taken = _once(theirs[self.free[theirs]])
@@ -87,6 +88,12 @@ class Holdings:
             self._log.append((some, taken))
             self._count(some, -1)
         self.options.append(option)
+
+    def _is_float(self, unit: Unit) -> bool:
+        """Whether a constant may be part of a weight: of an index it is none."""
+        flat = self.terms.flat
+        place = self.terms.whose(int(unit.ids.max(initial=0)))
+        return bool(jnp.issubdtype(flat.avals[flat.weights[place]].dtype, jnp.inexact))
 
     def undo(self, length: int) -> list[Option]:
         """Takes back what was assigned since there were `length` options."""

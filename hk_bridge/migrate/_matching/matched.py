@@ -10,14 +10,10 @@ import jax
 from hk_bridge import _abstract
 from hk_bridge import _errors
 from hk_bridge.migrate._matching.bar import bar
-from hk_bridge.migrate._matching.leaf_table import UNKNOWN_MARK
 from hk_bridge.migrate._matching.leaf_table import LeafTable
+from hk_bridge.migrate._matching.outcome import outcome
 from hk_bridge.migrate._matching.parting import Parting
-from hk_bridge.migrate._matching.parting import parting
 from hk_bridge.migrate._matching.proof import Proof
-from hk_bridge.migrate._matching.proof import claims
-from hk_bridge.migrate._matching.proof import prove
-from hk_bridge.migrate._matching.rows import rows_of
 from hk_bridge.migrate._matching.solve import Solved
 from hk_bridge.migrate._matching.solve import solve
 from hk_bridge.migrate._matching.trace import Given
@@ -215,70 +211,26 @@ def match(
     with _noted("Haiku"):
         haiku = haiku_network(transformed, given)
     inputs = [x for x in jax.tree.leaves((args, kwargs)) if _abstract.is_array(x)]
-    with bar(progress) as tick:
-        solved = solve(flax, haiku, inputs, tick)
-    table = LeafTable(
-        tuple(rows_of(solved.haiku, solved.flax.side, solved.search.held))
-    )
-    lacking = {row.haiku for row in table.rows if row.flax == UNKNOWN_MARK}
-    read = _read(solved)
-    faults, tried = solved.search.faults, solved.search.tried
-    where = parting(solved, faults[0]) if faults else None
-    ambiguous = _ambiguous(solved)
-    claimed = claims(solved)
-    del solved  # a few times the size of the weights
-    params, state = table.to_haiku(variables)
-    proof = None
-    if not faults and not lacking & read:
-        proof = prove(flax, haiku, claimed, table, given, (params, state))
-    used = {row.flax for row in table.rows}
+
+    def search(small: bool) -> Solved:
+        with bar(progress) as tick:
+            return solve(flax, haiku, inputs, tick, small=small)
+
+    made = outcome(search, flax, haiku, given, variables)
+    used = {row.flax for row in made.table.rows}
     return Match(
-        ok=proof is not None and proof.holds and not lacking,
-        params=params,
-        state=state,
-        parting=where,
-        proof=proof,
-        missing=tuple(sorted(lacking)),
+        ok=made.proof is not None and made.proof.holds and not made.missing,
+        params=made.params,
+        state=made.state,
+        parting=made.parting,
+        proof=made.proof,
+        missing=made.missing,
         unused=tuple(name for name in flax.leaves if name not in used),
-        ambiguous=ambiguous,
-        tried=tried,
-        _table=table,
+        ambiguous=made.ambiguous,
+        tried=made.tried,
+        _table=made.table,
         _variables=variables,
     )
-
-
-def _read(solved: Solved) -> set[str]:
-    """The leaves of Haiku on which what it returns depends."""
-    flat = solved.haiku.flat
-    ends = [
-        value
-        for value, path in zip(flat.outputs, solved.haiku.outputs, strict=True)
-        if path.startswith("['output']")
-    ]
-    seen, todo = set(ends), list(ends)
-    while todo:
-        step = flat.makers[todo.pop()]
-        new = [x for x in (step.ins if step is not None else ()) if x not in seen]
-        seen |= set(new)
-        todo += new
-    names = zip(solved.haiku.names, flat.weights, strict=True)
-    return {name for name, number in names if number in seen}
-
-
-def _ambiguous(solved: Solved) -> tuple[tuple[str, ...], ...]:
-    """The leaves of Flax that would have done as well, in groups."""
-    terms, names = solved.flax.side.terms, solved.flax.side.names
-    groups: dict[frozenset[str], None] = {}
-    for option, other in solved.search.tied:
-        group = set()
-        for some in (option, other):
-            for _, unit in some:
-                ids = unit.ids[unit.ids >= 0]
-                group |= {
-                    names[terms.whose(int(number))] for number in (ids[0], ids[-1])
-                }
-        groups[frozenset(group)] = None
-    return tuple(tuple(sorted(group)) for group in groups if len(group) > 1)
 
 
 @contextlib.contextmanager

@@ -86,6 +86,31 @@ def _close(one: np.ndarray, many: np.ndarray, ordered: bool) -> np.ndarray:
     return same
 
 
+def scaled(one: np.ndarray, factor: float) -> np.ndarray:
+    """The print of a value that is multiplied by a number."""
+    moments = factor ** np.array([1, 2, 3, 1])
+    sizes = abs(factor) ** np.array([1, 2, 3, 1])
+    return np.concatenate(
+        [one[:1], one[1 : 1 + _WIDTH] * moments, one[1 + _WIDTH :] * sizes]
+    )
+
+
+def factor_of(one: np.ndarray, other: np.ndarray) -> float | None:
+    """What the second is multiplied by to be the first; None if it is nothing.
+
+    >>> value = np.arange(6.0)
+    >>> round(factor_of(print_of(-2 * value), print_of(value)), 6)
+    -2.0
+    """
+    if one[0] != other[0] or not one[-1] or not other[-1]:
+        return None
+    size = float(one[-1] / other[-1])
+    for factor in (size, -size):
+        if are_close(one, scaled(other, factor)):
+            return factor
+    return None
+
+
 class Prints:
     """The prints of the values of a program, to be searched."""
 
@@ -119,6 +144,15 @@ class Prints:
     def find(self, one: np.ndarray, *, ordered: bool = False) -> list[int]:
         """The values with the same elements, by their numbers."""
         return self._found(int(one[0]), one, ordered)
+
+    def find_scaled(self, one: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """The values of which it is a multiple, and its print without the factor."""
+        found = []
+        for number in self._ids.get(int(one[0]), ()):
+            factor = factor_of(one, self.of[number])
+            if factor is not None:
+                found.append((number, scaled(one, 1 / factor)))
+        return found
 
     def find_repeated(self, one: np.ndarray) -> list[int]:
         """The values that have each of the elements more often, or less."""

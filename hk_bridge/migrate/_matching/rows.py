@@ -18,6 +18,7 @@ from hk_bridge.migrate._matching.leaf_table import Row
 from hk_bridge.migrate._matching.side import Side
 
 Shape = tuple[int, ...]
+_MOST = 64  # in how many pieces a leaf is cut
 
 
 class Box(NamedTuple):
@@ -55,9 +56,8 @@ def rows_of(haiku: Side, flax: Side, held: Holdings) -> Iterator[Row]:
                 chosen = np.flatnonzero((starts == other) & (plus == added))
                 theirs = found[chosen] - flax.terms.starts[other]
                 shape = flax.flat.shape(flax.flat.weights[other])
-                yield _row(
-                    name, ids.shape, chosen, flax.names[other], shape, theirs, added
-                )
+                ends = (name, ids.shape), (flax.names[other], shape)
+                yield from _rows(*ends, chosen, theirs, added)
 
 
 def _in_order(numbers: np.ndarray) -> list[Any]:
@@ -81,28 +81,64 @@ def _extended(found: np.ndarray, shape: Shape, flax: Side) -> np.ndarray:
     return found
 
 
+Leaf = tuple[str, Shape]
+
+
+def _rows(
+    one: Leaf, two: Leaf, ours: np.ndarray, theirs: np.ndarray, plus: float
+) -> list[Row]:
+    """The rows of what a leaf of Haiku has of a leaf of Flax: one, if one tells it."""
+    row = _row(one, two, ours, theirs, plus)
+    if row is not None:
+        return [row]
+    for pieces in _blocks(ours, theirs, one[1]):
+        rows = [_row(one, two, *piece, plus) for piece in pieces]
+        if all(row is not None for row in rows):
+            return [row for row in rows if row is not None]
+    return [Row(*one, UNKNOWN_MARK, (), "")]
+
+
+def _blocks(
+    ours: np.ndarray, theirs: np.ndarray, shape: Shape
+) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+    """Ways to cut elements in pieces along an axis: in a row, or each so many."""
+    box = box_of(ours, shape)
+    for axis, size in enumerate(box.shape if box is not None else ()):
+        assert box is not None, "There are axes of a box."
+        both = [np.moveaxis(x.reshape(box.shape), axis, 0) for x in (ours, theirs)]
+        gaps = np.diff(both[1], axis=0).reshape(max(size - 1, 0), -1)
+        cuts = [
+            np.split(np.arange(size), np.flatnonzero((gaps != gap).any(1)) + 1)
+            for gap in np.unique(gaps, axis=0)[:_MOST]
+        ]
+        periods = (n for n in range(2, _MOST) if size % n == 0)
+        cuts += [[np.arange(i, size, n) for i in range(n)] for n in periods]
+        for places in cuts:
+            if 1 < len(places) <= _MOST:
+                yield [_sorted(*(x[some].ravel() for x in both)) for some in places]
+
+
+def _sorted(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(ours)
+    return ours[order], theirs[order]
+
+
 def _row(
-    name: str,
-    shape: Shape,
-    ours: np.ndarray,
-    other: str,
-    their_shape: Shape,
-    theirs: np.ndarray,
-    plus: float,
-) -> Row:
+    first: Leaf, second: Leaf, ours: np.ndarray, theirs: np.ndarray, plus: float
+) -> Row | None:
+    (name, shape), (other, their_shape) = first, second
     one, two = box_of(ours, shape), box_of(theirs, their_shape)
-    how = None
-    if one is not None and two is not None:
-        order = np.argsort(theirs, kind="stable")
-        places = np.empty(order.size, np.int64)
-        places[order] = np.arange(order.size)
-        how = turn(places, two.shape, one.shape)
-    if one is None or two is None or how is None:
-        return Row(name, shape, UNKNOWN_MARK, (), "")
+    if one is None or two is None:
+        return None
+    order = np.argsort(theirs, kind="stable")
+    places = np.empty(order.size, np.int64)
+    places[order] = np.arange(order.size)
+    how = turn(places, two.shape, one.shape)
+    if how is None:
+        return None
     added = f" {'+' if plus > 0 else '-'} {abs(plus)!r}" if plus else ""
-    return Row(
-        name, shape, other, their_shape, (how + added).strip(), one.text, two.text
-    )
+    how = (how + added).strip()
+    return Row(name, shape, other, their_shape, how, one.text, two.text)
 
 
 def box_of(numbers: np.ndarray, shape: Shape) -> Box | None:

@@ -16,7 +16,6 @@ import jax
 import numpy as np
 
 from hk_bridge.migrate._matching.candidates import Finder
-from hk_bridge.migrate._matching.candidates import Flax
 from hk_bridge.migrate._matching.checks import is_right
 from hk_bridge.migrate._matching.choices import Choice
 from hk_bridge.migrate._matching.choices import Fault
@@ -26,6 +25,7 @@ from hk_bridge.migrate._matching.flat import DATA
 from hk_bridge.migrate._matching.flat import Step
 from hk_bridge.migrate._matching.holdings import Holdings
 from hk_bridge.migrate._matching.holdings import Option
+from hk_bridge.migrate._matching.known import Flax
 from hk_bridge.migrate._matching.prints import print_of
 from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.sites import Site
@@ -41,6 +41,7 @@ class Search:
     Attributes:
       held: the weights of Haiku.
       faults: where the programs part, in order.
+      sure: how many options were held before; None if they do not part.
       tied: options that would have done as well as those that were taken.
       tried: how many options were tried.
     """
@@ -56,6 +57,7 @@ class Search:
         self.flax, self.haiku, self.held, self.tick = flax, haiku, held, tick
         self.finder = Finder(flax, haiku, held)
         self.faults: list[Fault] = []
+        self.sure: int | None = None
         self.tied: list[tuple[Option, Option]] = []
         self.tried = 0
         self.compared: set[int] = set()
@@ -147,7 +149,7 @@ class Search:
         mask = 0
         for option in options:
             for _, other in option:
-                mask |= 1 << self.flax.place(other.site)
+                mask |= self.flax.bit(other)
         return mask
 
     # Choices.
@@ -288,6 +290,7 @@ class Search:
                 for side, some in sides
             )
             fault.known, fault.position = (one, two), self.position
+            self.sure = len(self.held.options)
         self.faults.append(fault)
 
     def replace(self, value: int, other: int) -> None:

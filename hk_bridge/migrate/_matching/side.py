@@ -22,6 +22,7 @@ from hk_bridge.migrate._matching.sites import Sites
 _SKIPPED = {*TURNS, "add", "add_any", "slice", "split", "squeeze", "scan_slice"}
 
 
+_SMALL = 0.1  # of the size of weights, and the size of inputs, where all is small
 _HOPS = 8  # how many turns and sums in a row are passed over
 DEEP = 5  # how many steps after a value are looked at, to tell it by them
 
@@ -117,11 +118,13 @@ def order_of(sites: Sequence[Site]) -> dict[int, int]:
     return {site.step.position: place for place, site in enumerate(sites)}
 
 
-def generic(leaves: Mapping[str, Any], seed: int = 0) -> Iterator[np.ndarray]:
+def generic(
+    leaves: Mapping[str, Any], seed: int = 0, *, small: bool = False
+) -> Iterator[np.ndarray]:
     """Weights much like these, none of which is the same as another, in float64.
 
     What starts as zeros or ones would hide which is which. What is never negative
-    (a variance) stays so.
+    (a variance) stays so. `small` is so that an epsilon counts beside a variance.
     """
     rng = np.random.default_rng(seed)
     for leaf in leaves.values():
@@ -135,10 +138,12 @@ def generic(leaves: Mapping[str, Any], seed: int = 0) -> Iterator[np.ndarray]:
         new = finite * rng.uniform(0.7, 1.3, value.shape) + noise
         if (finite >= 0).all() and finite.any():
             new = np.abs(new) + 0.05 * size
-        yield new
+        yield _SMALL * new if small else new
 
 
-def moved_inputs(inputs: Sequence[Any], seed: int = 1) -> list[Any]:
+def moved_inputs(
+    inputs: Sequence[Any], seed: int = 1, *, small: bool = False
+) -> list[Any]:
     """Inputs much like these, so that constant ones do not hide what differs.
 
     Whole numbers, and arrays of zeros and ones, which may be masks, stay as they are.
@@ -155,7 +160,8 @@ def moved_inputs(inputs: Sequence[Any], seed: int = 1) -> list[Any]:
             continue
         array = np.asarray(wide)
         size = float(array.std()) or 1.0
-        made.append(array + 0.2 * size * rng.standard_normal(array.shape))
+        moved = array + 0.2 * size * rng.standard_normal(array.shape)
+        made.append(_SMALL / size * moved if small else moved)
     return made
 
 

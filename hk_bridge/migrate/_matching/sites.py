@@ -25,6 +25,7 @@ from hk_bridge.migrate._matching.movement import ELEMENTWISE
 from hk_bridge.migrate._matching.movement import NEUTRAL
 from hk_bridge.migrate._matching.movement import TURNS
 from hk_bridge.migrate._matching.movement import moved
+from hk_bridge.migrate._matching.terms import SCALED
 from hk_bridge.migrate._matching.terms import Term
 from hk_bridge.migrate._matching.terms import Terms
 
@@ -32,6 +33,9 @@ _ROLES = {"dot_general": "linear", "conv_general_dilated": "linear"}
 _ROLES |= {"add": "sum", "sub": "sum", "add_any": "sum", "mul": "product"}
 _ROLES |= {"div": "product", "gather": "gather"}
 
+# What a scaled weight, or scaled data, makes scaled, and no more.
+HOMOGENEOUS = {"linear", "product"}
+_SCALES = {*HOMOGENEOUS, "gather"}
 _DEEP = 12  # how many steps on the parts of a result are followed
 
 
@@ -47,6 +51,7 @@ class Unit:
       rows: which part of a joined input they read; None for all of it.
       columns: which of the outputs they make, in order; None for all.
       cut: the values that these outputs become, if they are cut out.
+      mixed: whether elements of the weights met each other before.
     """
 
     site: "Site"
@@ -56,6 +61,7 @@ class Unit:
     rows: int | None = None
     columns: np.ndarray | None = None
     cut: tuple[int, ...] = ()
+    mixed: bool = False
 
 
 @dataclasses.dataclass(eq=False)
@@ -88,6 +94,7 @@ class Sites:
         self.flat, self.terms = flat, Terms(flat)
         self._canonical: dict[Any, list[tuple[Term, np.ndarray]]] = {}
         self._parts: dict[int, list[Unit]] = {}
+        self._columns: dict[int, list[Unit]] = {}
 
     def at(self, step: Step) -> Iterator[Site]:
         """The sites at a step, one for each operand made of weights."""
@@ -114,7 +121,9 @@ class Sites:
                 if step.name == "sub" and place == 1:
                     done = ("neg", *done)
                 plus = term.plus + self._after(site) if not done else term.plus
-                site.units.append(Unit(site, ids, done, plus))
+                while role in _SCALES and done[:1] in ((SCALED,), ("neg",)):
+                    done = done[1:]
+                site.units.append(Unit(site, ids, done, plus, mixed=term.mixed))
             yield site
 
     def _units(self, site: Site, place: int) -> list[tuple[Term, np.ndarray]]:
@@ -126,7 +135,10 @@ class Sites:
         if key not in self._canonical:
             terms = self.terms.of(site.weight)
             self._canonical[key] = [
-                (t, canonical(site.step, site.role, place, t.ids)) for t in terms
+                (t, t.ids.reshape(1, -1))
+                if t.mixed
+                else (t, canonical(site.step, site.role, place, t.ids))
+                for t in terms
             ]
         return self._canonical[key]
 
@@ -149,6 +161,18 @@ class Sites:
             value = step.outs[0]
         return 0.0
 
+    def columns(self, unit: Unit) -> list[Unit]:
+        """The parts of a unit that are cut out of what it makes, all of its inputs."""
+        if id(unit) not in self._columns:
+            parts = self.parts(unit)
+            if parts and parts[0].rows is not None:
+                parts = [
+                    self._part(unit, slice(None), None, chosen, cut)
+                    for chosen, cut in self.cuts(unit)
+                ]
+            self._columns[id(unit)] = parts
+        return self._columns[id(unit)]
+
     def parts(self, unit: Unit) -> list[Unit]:
         """A unit taken apart, as its data are joined and its outputs cut."""
         if id(unit) not in self._parts:
@@ -169,14 +193,24 @@ class Sites:
                 lead = self.flat.size(site.data) // unit.ids.shape[0]
                 inputs = slice(start, start + size // lead)
                 start += size // lead
+            which = row if len(rows) > 1 else None
             for chosen, cut in columns or [(whole, ())]:
-                plus = unit.plus
-                if cut and site.role == "sum" and not unit.done:
-                    plus += self._added(cut[0])
-                ids = unit.ids[inputs][:, chosen]
-                which = row if len(rows) > 1 else None
-                some = chosen if len(columns) > 1 else None
-                yield Unit(site, ids, unit.done, plus, which, some, cut)
+                yield self._part(unit, inputs, which, chosen, cut)
+
+    def _part(
+        self,
+        unit: Unit,
+        inputs: slice,
+        row: int | None,
+        chosen: np.ndarray,
+        cut: tuple[int, ...],
+    ) -> Unit:
+        plus = unit.plus
+        if cut and unit.site.role == "sum" and not unit.done:
+            plus += self._added(cut[0])
+        ids = unit.ids[inputs][:, chosen]
+        some = chosen if ids.shape[1] < unit.ids.shape[1] else None
+        return Unit(unit.site, ids, unit.done, plus, row, some, cut)
 
     def pieces(self, site: Site) -> list[int]:
         """The values of which the data of a site is joined, along what is summed."""
@@ -203,11 +237,11 @@ class Sites:
         n = unit.ids.shape[1]
         if site.step.name == "dot_general":
             place = site.step.ins.index(site.weight)
-            own = free(site.step, place, flat.shape(site.weight))
-            sizes = [flat.shape(site.weight)[axis] for axis in own]
-            after = len(shape) - len(sizes) if place == 1 else batched(site.step)
-            form = [1] * len(shape)
-            form[after : after + len(sizes)] = sizes
+            held, shared = flat.shape(site.weight), batched(site.step)
+            own = [held[axis] for axis in free(site.step, place, held)]
+            after = len(shape) - len(own) if place == 1 else shared
+            form = [*shape[:shared], *[1] * (len(shape) - shared)]
+            form[after : after + len(own)] = own
             return np.broadcast_to(np.arange(n).reshape(form), shape)
         if site.step.name == "conv_general_dilated":
             channel = site.step.params["dimension_numbers"].out_spec[1]
@@ -222,7 +256,7 @@ class Sites:
 
     def cuts(self, unit: Unit) -> list[tuple[np.ndarray, tuple[int, ...]]]:
         """The outputs of a unit that are cut out together, and what they become."""
-        if unit.site.role not in ("linear", "sum", "product"):
+        if unit.mixed or unit.site.role not in ("linear", "sum", "product"):
             return []
         n = unit.ids.shape[1]
         member = np.zeros(n, np.int64)
@@ -255,7 +289,7 @@ class Sites:
         """The results of a step whose elements still have the labels of its operand."""
         shape = self.flat.shape(step.outs[0])
         if step.name in CUTS | TURNS and step.ins[0] == value:
-            known = [self.flat.constants.get(x) for x in step.ins[1:]]
+            known = [self.terms.known(x) for x in step.ins[1:]]
             if not any(x is None for x in known):
                 yield from zip(step.outs, moved(step, [labels], known), strict=True)
         elif step.name in ELEMENTWISE and shape == labels.shape:

@@ -9,13 +9,15 @@ import numpy as np
 
 from hk_bridge.migrate._averages import LATE
 from hk_bridge.migrate._averages import averages
-from hk_bridge.migrate._matching.candidates import Flax
-from hk_bridge.migrate._matching.candidates import wanted
 from hk_bridge.migrate._matching.choices import Fault
 from hk_bridge.migrate._matching.choices import Stuck
+from hk_bridge.migrate._matching.ends import give_kept
+from hk_bridge.migrate._matching.ends import give_returned
 from hk_bridge.migrate._matching.flat import Flat
 from hk_bridge.migrate._matching.holdings import UNKNOWN
 from hk_bridge.migrate._matching.holdings import Holdings
+from hk_bridge.migrate._matching.known import Flax
+from hk_bridge.migrate._matching.known import wanted
 from hk_bridge.migrate._matching.prints import are_close
 from hk_bridge.migrate._matching.search import Search
 from hk_bridge.migrate._matching.side import Side
@@ -51,13 +53,15 @@ def solve(
     haiku: Network,
     inputs: Sequence[Any],
     tick: Callable[[int, int], None],
+    *,
+    small: bool = False,
 ) -> Solved:
-    """Finds the weights of `haiku` among those of `flax`."""
+    """Finds the weights of `haiku` among those of `flax`, maybe where all is small."""
     one, two = side_of(flax), side_of(haiku)
-    inputs = moved_inputs(inputs)
+    inputs = moved_inputs(inputs, small=small)
     row = np.zeros(one.terms.total)
     weights = one.cut(row)
-    for place, value in enumerate(generic(flax.leaves)):
+    for place, value in enumerate(generic(flax.leaves, small=small)):
         weights[place][...] = value.real
         if value.dtype != row.dtype:
             weights[place] = value
@@ -74,6 +78,8 @@ def solve(
 def _finish(search: Search, flax: Flax, haiku: Side) -> None:
     """Compares the outputs, and the state that both leave."""
     _pair_averages(search, haiku)
+    give_kept(search)
+    give_returned(search, output_pairs(search, flax.side, haiku))
     for place, other in output_pairs(search, flax.side, haiku):
         value, theirs = haiku.flat.outputs[place], flax.side.flat.outputs[other]
         if not haiku.flat.is_data(value) or not flax.side.flat.is_data(theirs):

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hk_bridge.migrate._matching.arithmetic import LOOPS
+from hk_bridge.migrate._matching.arithmetic import run
 from hk_bridge.migrate._matching.flat import CONSTANT
 from hk_bridge.migrate._matching.flat import WEIGHT
 from hk_bridge.migrate._matching.flat import Flat
@@ -24,6 +26,7 @@ from hk_bridge.migrate._matching.quick import quick
 _POWERS = {"rsqrt": "power -1/2", "sqrt": "power 1/2"}
 # What makes numbers of numbers.
 _NUMBERS = {"add", "sub", "mul", "div", "pow", "integer_pow", "sqrt", "rsqrt", "neg"}
+SCALED = "scaled"  # by one number
 _JOINED = {"mul", "add", "add_any", "sub", "div"}
 
 
@@ -34,12 +37,14 @@ class Term(NamedTuple):
       ids: the number of each element, in the shape of the value; -1 is no weight.
       done: what was done to them elementwise, the last first.
       plus: what was added to them, before anything else was done.
-      weights: which they are, if not their elements but all of them count.
+      mixed: whether elements of a weight met each other: then the numbers are those of
+        all the weight, in its own shape.
     """
 
     ids: np.ndarray
     done: tuple[str, ...] = ()
     plus: float = 0.0
+    mixed: bool = False
 
 
 class Terms:
@@ -60,6 +65,7 @@ class Terms:
         self.dtype: Any = np.int32 if self.total < 2**31 else np.int64
         self._places = {weight: i for i, weight in enumerate(flat.weights)}
         self._known: dict[int, list[Term]] = {}
+        self._constants: dict[int, Any] = {}
 
     def ids(self, place: int) -> np.ndarray:
         """The numbers of the elements of a weight, in its shape."""
@@ -107,7 +113,8 @@ class Terms:
         terms = []
         for place, operand in enumerate(step.ins):
             for term in self.of(operand):
-                term = term._replace(ids=np.broadcast_to(term.ids, shape))
+                if not term.mixed:
+                    term = term._replace(ids=np.broadcast_to(term.ids, shape))
                 terms.append(self._done(step, place, term, len(operands) > 1))
         return terms
 
@@ -128,8 +135,9 @@ class Terms:
             if number is not None and (name != "sub" or place == 0):
                 sign = -1 if name == "sub" else 1
                 return term._replace(plus=term.plus + sign * number)
-        if others and name == "mul":
-            return term._replace(done=("times", *term.done))
+        if others and (name == "mul" or (name == "div" and place == 0)):
+            word = "times" if self.scalar(others[0]) is None else SCALED
+            return term._replace(done=(word, *term.done))
         return term._replace(done=(f"{name} {place}" if others else name, *term.done))
 
     def scalar(self, value: int) -> float | None:
@@ -155,10 +163,24 @@ class Terms:
             )
         return None if made is None else float(made)
 
+    def known(self, value: int) -> Any:
+        """A value that depends on no weight and no input; None if it is none."""
+        step = self.flat.makers[value]
+        if value in self.flat.constants or self.flat.kinds[value] != CONSTANT:
+            return self.flat.constants.get(value)
+        if value not in self._constants and step is not None:
+            operands = [self.known(operand) for operand in step.ins]
+            avals = [self.flat.avals[operand] for operand in step.ins]
+            if step.name in LOOPS or any(x is None for x in operands):
+                return None
+            made = run(step, operands, avals, wide=False)
+            self._constants.update(zip(step.outs, made, strict=True))
+        return self._constants.get(value)
+
     def _whole(self, step: Step, value: int) -> list[Term]:
         """Terms of a value in which elements of weights meet: by the weight alone."""
         return [
-            Term(self.ids(place), (f"in {step.name}",))
+            Term(self.ids(place), (f"in {step.name}",), mixed=True)
             for place in sorted(self.places(value))
         ]
 
@@ -166,12 +188,14 @@ class Terms:
         weights = [x for x in step.ins if self.flat.kinds[x] == WEIGHT]
         if step.name in JOINS and len(step.ins) > 1:
             return self._joined(step)
-        known = [self.flat.constants.get(x) for x in step.ins[1:]]
+        known = [self.known(x) for x in step.ins[1:]]
         plain = step.ins[0] in weights and len(weights) == 1
         if not plain or any(x is None for x in known):
             return self._whole(step, step.outs[out])
         return [
-            term._replace(ids=moved(step, [term.ids], known)[out])
+            term
+            if term.mixed
+            else term._replace(ids=moved(step, [term.ids], known)[out])
             for term in self.of(step.ins[0])
         ]
 
@@ -181,7 +205,7 @@ class Terms:
             terms = self.of(value) or [Term(np.full(self.flat.shape(value), -1))]
             parts.append(terms)
         first = parts[0][0]
-        if any(len(terms) != 1 for terms in parts):
+        if any(len(terms) != 1 or terms[0].mixed for terms in parts):
             return self._whole(step, step.outs[0])
         ids = moved(step, [terms[0].ids for terms in parts], [None])[0]
         return [Term(ids, first.done, first.plus)]

@@ -1,0 +1,102 @@
+"""What is known of Flax after its run: which sites read which values."""
+
+import collections
+from typing import Any
+
+import numpy as np
+
+from hk_bridge.migrate._matching.contexts import later
+from hk_bridge.migrate._matching.contexts import within
+from hk_bridge.migrate._matching.prints import print_of
+from hk_bridge.migrate._matching.side import Side
+from hk_bridge.migrate._matching.sites import Site
+from hk_bridge.migrate._matching.sites import Unit
+
+_PLAIN = ((), ("neg",))
+
+
+class Flax:
+    """The side of Flax after its run.
+
+    Attributes:
+      side: of Flax.
+      kept: values of what its sites read and give.
+      by_data: the sites that have a value as their data, how far it is from them, and
+        which part of it they read.
+    """
+
+    def __init__(self, side: Side, kept: dict[int, Any], weights: np.ndarray):
+        self.side, self.kept = side, kept
+        self.by_data: dict[int, list[tuple[Site, int, int | None, Unit | None]]]
+        self.by_data = collections.defaultdict(list)
+        self._masks: dict[int, int] = {}
+        self._bits: dict[int, int] = {}
+        flat = self.side.flat
+        self.places: dict[int, int] = {}
+        for place, site in enumerate(self.side.sites.all):
+            self.places[id(site)] = place
+            for value, far in within(flat, site):
+                self.by_data[value].append((site, far, None, None))
+            for row, piece in enumerate(self.side.sites.pieces(site)):
+                self.by_data[piece].append((site, 0, row, None))
+            for unit in _additions(self.side, site):
+                for value, far in later(flat, unit):
+                    self._without(value, far, unit, weights)
+
+    def _without(self, value: int, far: int, unit: Unit, weights: np.ndarray) -> None:
+        """Adds what a sum is without a unit in it."""
+        if unit.cut:
+            added: Any = weights[unit.ids[0]]
+        else:
+            added = self.kept[unit.site.weight]
+        rest = self.kept[value] - (-added if unit.done == ("neg",) else added)
+        number = -1 - len(self.by_data)
+        self.side.prints.put(number, print_of(rest))
+        self.by_data[number].append((unit.site, far, None, unit))
+
+    def place(self, site: Site) -> int:
+        """The place of a site among all."""
+        return self.places[id(site)]
+
+    def bit(self, unit: Unit) -> int:
+        """A unit as a bit: that of its site, or its own if it is cut out."""
+        if not unit.cut:
+            return 1 << self.place(unit.site)
+        place = self._bits.setdefault(id(unit), len(self.places) + len(self._bits))
+        return 1 << place
+
+    def mask(self, value: int) -> int:
+        """Which sites a value depends on, a bit for each."""
+        if not self._masks:
+            own: dict[int, int] = collections.defaultdict(int)
+            sites = self.side.sites
+            for site in sites.all:
+                own[site.out] |= 1 << self.place(site)
+                for part in (p for u in site.units for p in sites.columns(u)):
+                    for value in part.cut:
+                        own[value] |= self.bit(part)
+            for step in self.side.flat.steps:
+                mask = 0
+                for operand in step.ins:
+                    mask |= self._masks.get(operand, 0)
+                for out in step.outs:
+                    self._masks[out] = mask | own.get(out, 0)
+        return self._masks.get(value, 0)
+
+
+def _additions(side: Side, site: Site) -> list[Unit]:
+    """The units of a site that are added to something, and their parts."""
+    if site.role != "sum" or len(site.units) != 1 or site.units[0].done not in _PLAIN:
+        return []
+    (unit,) = site.units
+    return [unit, *side.sites.parts(unit)] if (unit.ids >= 0).all() else [unit]
+
+
+def wanted(side: Side) -> set[int]:
+    """The values of a program that are to be kept: what sites read and give."""
+    numbers = set(side.flat.outputs)
+    for site in side.sites.all:
+        numbers |= {site.data, site.out, *side.sites.pieces(site)}
+        for unit in _additions(side, site):
+            numbers |= {site.weight, *(value for value, _ in later(side.flat, unit))}
+    return numbers

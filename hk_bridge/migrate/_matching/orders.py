@@ -1,0 +1,103 @@
+"""The outputs of one layer in two orders: what is cut out first in one network may be
+cut out last in the other."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import itertools
+from typing import Any
+
+import numpy as np
+
+from hk_bridge.migrate._matching.holdings import Option
+from hk_bridge.migrate._matching.sites import Sites
+from hk_bridge.migrate._matching.sites import Unit
+
+WAYS = 64  # how many ways to give several units their counterparts are tried
+_EQUAL = 1e-6
+
+Found = list[tuple[Any, Unit]]  # candidates for a unit, with their costs, best first
+Alike = Callable[[Unit, Unit], int]
+
+
+def joint(units: list[Unit], found: list[Found]) -> Iterator[Option]:
+    """Ways to give each unit one of its candidates, none of them to two weights."""
+
+    def ways(place: int, whose: dict[int, int]) -> Iterator[Option]:
+        if place == len(units):
+            yield ()
+            return
+        own = int(units[place].ids.flat[0])
+        for _, other in found[place]:
+            first = int(other.ids.flat[0])
+            if whose.get(first, own) == own:
+                for rest in ways(place + 1, {**whose, first: own}):
+                    yield ((units[place], other), *rest)
+
+    yield from itertools.islice(ways(0, {}), WAYS)
+
+
+def reordered(
+    pair: tuple[Unit, Unit], sides: tuple[Sites, Sites], alike: Alike
+) -> list[Option]:
+    """Ways to give the parts that are cut out of a unit those of its counterpart.
+
+    The first is the likeliest, as far as what follows the parts tells; the two as they
+    are count as one of them."""
+    whole = all(u.rows is None and u.columns is None for u in pair)
+    if pair[0].site.role != "linear" or not whole:
+        return [(pair,)]
+    one, two = (s.columns(unit) for s, unit in zip(sides, pair, strict=True))
+    sizes = [sorted(part.ids.shape[1] for part in parts) for parts in (one, two)]
+    if not one or sizes[0] != sizes[1]:
+        return [(pair,)]
+    found: list[Found] = []
+    for ours in one:
+        some = [part for part in two if part.ids.shape == ours.ids.shape]
+        found.append([(None, p) for p in sorted(some, key=lambda p: -alike(ours, p))])
+    options = [(-_likeness(option, alike), option) for option in joint(one, found)]
+    same = [np.array_equal(a.columns, b.columns) for a, b in zip(one, two, strict=True)]
+    if all(same):
+        plain = tuple(zip(one, two, strict=True))
+        options = [(cost, o) for cost, o in options if not _are_same(o)]
+        options.insert(0, (-_likeness(plain, alike), (pair,)))
+    return [option for _, option in sorted(options, key=lambda way: way[0])]
+
+
+def _likeness(option: Option, alike: Alike) -> int:
+    return sum(alike(one, two) for one, two in option)
+
+
+def _are_same(option: Option) -> bool:
+    return all(np.array_equal(a.columns, b.columns) for a, b in option)
+
+
+def order_of_columns(
+    data: tuple[Any, Any], labels: tuple[np.ndarray, np.ndarray], n: int
+) -> np.ndarray | None:
+    """Which column of the second is each of the first, by what stands in them.
+
+    Args:
+      data: of both sides.
+      labels: which column each of their elements is of.
+      n: how many columns there are.
+
+    Returns:
+      None if the columns are not the same.
+    """
+    marks = []
+    for values, own in zip(data, labels, strict=True):
+        values = np.broadcast_to(values, own.shape)
+        if own.size % n or values.dtype.kind != "f" or not np.isfinite(values).all():
+            return None
+        turned = np.argsort(own.ravel(), kind="stable")
+        if not (np.bincount(own.ravel(), minlength=n) == own.size // n).all():
+            return None
+        rows = values.ravel()[turned].reshape(n, -1)
+        marks.append((rows + 0.7 * rows**2 + 0.4 * rows**3).mean(1))
+    orders = [np.argsort(mark, kind="stable") for mark in marks]
+    one, two = (m[order] for m, order in zip(marks, orders, strict=True))
+    if np.abs(one - two).max() > _EQUAL * max(np.abs(one).max(), 1e-30):
+        return None
+    found = np.empty(n, np.int64)
+    found[orders[0]] = orders[1]
+    return found
