@@ -31,6 +31,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.weekly  # it builds them all
 def test_every_layer_is_in_a_case():
     held = {
         cls.__name__

@@ -48,7 +48,9 @@ LIMITS = {".safetensors": 0.05, ".npz": 0.10, ".msgpack": 1.10}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells of memory")
-@pytest.mark.parametrize("side", ["flax", "haiku"])
+@pytest.mark.parametrize(
+    "side", ["flax", pytest.param("haiku", marks=pytest.mark.weekly)]
+)
 @pytest.mark.parametrize("suffix", LIMITS)
 def test_memory_above_the_files_own_size(suffix, side, tmp_path):
     rng = np.random.default_rng(0)

@@ -48,9 +48,10 @@ def test_runs(path, tmp_path):
 
 
 def printed(notebook):
-    """What its cells printed."""
-    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
-    return ["".join(o.text) for o in outputs if o.output_type == "stream"]
+    """What each cell printed, which comes in one piece or in several."""
+    outputs = [cell.get("outputs", []) for cell in notebook.cells]
+    streams = [[o for o in some if o.output_type == "stream"] for some in outputs]
+    return ["".join(o.text for o in some) for some in streams if some]
 
 
 def ours(text):

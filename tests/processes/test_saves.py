@@ -134,10 +134,11 @@ else:
 """
 
 
-weekly = [pytest.param(n, marks=pytest.mark.weekly) for n in ("net.npz", "net.msgpack")]
+OTHERS = ("net", "net.npz", "net.msgpack")
+weekly = [pytest.param(name, marks=pytest.mark.weekly) for name in OTHERS]
 
 
-@pytest.mark.parametrize("name", ["net", "net.safetensors", *weekly])
+@pytest.mark.parametrize("name", ["net.safetensors", *weekly])
 def test_saves_to_one_path_do_not_mix(name, tmp_path):
     for number in range(3):
         folder = tmp_path / str(number)

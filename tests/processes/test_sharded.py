@@ -255,7 +255,7 @@ print("done", flush=True)
 )
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.weekly), 2])
 def test_a_sharded_save_is_killed_and_the_run_goes_on(processes, tmp_path):
     def run(folder, lose="none"):
         if processes == 1:
