@@ -7,6 +7,7 @@ import collections
 import subprocess
 import sys
 
+import flax.linen as nn
 from generate import found
 from generate import known
 from generate import render
@@ -16,6 +17,7 @@ from generate.search import search
 from generate.spec import part
 from generate.spec import program
 import haiku as hk
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -47,6 +49,27 @@ def test_known_faults_are_there(fault):
 @pytest.mark.parametrize("fault", found.MENDED)
 def test_mended_faults_are_gone(fault):
     assert failure(found.MENDED[fault]) is None
+
+
+def test_jitted_code_of_flax_keeps_what_it_asked_haiku_for():
+    """The known fault of that name, without the bridge."""
+
+    class Asks(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x + hk.get_params()["~"]["w"]
+
+    jitted = nn.jit(Asks)()
+
+    def forward(x):
+        hk.get_parameter("w", [], init=jnp.zeros)
+        return jitted.apply({}, x)
+
+    f = hk.transform(forward)
+    x = jnp.ones([])
+    params = jax.eval_shape(f.init, None, x)
+    (kept,) = jax.make_jaxpr(f.apply)(params, None, x).consts
+    assert isinstance(kept, jax.core.Tracer)  # of init, which is over
 
 
 def test_each_program_has_its_fault():

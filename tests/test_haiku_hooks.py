@@ -1570,3 +1570,41 @@ def test_sequential_of_both():
     params, *_, y, _ = run(forward, X)
     assert list(params) == ["linear", "dense", "group_norm"]
     assert y.shape == (2, 4)
+
+
+def test_getters_of_state_are_told_what_was_asked_for():
+    """Whatever was written since, as of Haiku's own modules."""
+
+    class Cast(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            r = self.variable("stats", "r", jnp.ones, [4])
+            if not self.is_initializing():
+                r.value = r.value.astype(jnp.bfloat16)[:2]
+            return x
+
+    class Own(hk.Module):
+        def __call__(self, x):
+            r = hk.get_state("r", [4], init=jnp.ones)
+            if not hk.running_init():
+                hk.set_state("r", r.astype(jnp.bfloat16)[:2])
+            return x
+
+    def told(build):
+        found = []
+
+        def getter(next_getter, value, context):
+            found.append((tuple(context.original_shape), context.original_dtype))
+            return next_getter(value)
+
+        def forward(x):
+            with hk.custom_getter(getter, params=False, state=True):
+                net = build()
+                return net(net(x))
+
+        f = hk.transform_with_state(forward)
+        f.apply(*f.init(None, X), None, X)
+        return found
+
+    ours = told(lambda: FlaxModule(Cast(), name="net"))
+    assert ours == told(lambda: Own(name="net"))

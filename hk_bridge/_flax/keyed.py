@@ -39,6 +39,10 @@ class Keyed(core.Scope):
     _outer: "weakref.ref[Any] | None" = None
     _pack: pack.Pack | None = None  # the last lifted transform that took this Scope's
     _passing: "frozenset[tuple[str, str]]" = NOTHING
+    # Whether that is a map of variables, or one is right inside it; and by their ids
+    # the leaves that come out of it, with what went in.
+    _maps = False
+    _same: "dict[int, tuple[Any, Any]]"
     _root_path: Path
     _rngs: dict[str, Any]
     # At a root: what was put into boxes after the Scope was made.
@@ -60,6 +64,7 @@ class Keyed(core.Scope):
         filters: tuple[Any, ...] = (True,)
         if asking is not None:
             self._pack, self._passing = asking, NOTHING
+            self._maps, self._same = False, {}
             filters = asking.rng_filters
             self.running.watch.pack(self, asking)
         named = {name for f in filters for name in _names_in(f)}
@@ -81,6 +86,10 @@ class Keyed(core.Scope):
     @property
     def packed_by_jit(self) -> bool:
         return self._pack is not None and self._pack.jitted
+
+    @property
+    def packed_by_map(self) -> bool:
+        return self._pack is not None and self._pack.maps
 
     def _has_stream(self, stream: str) -> bool:
         """Whether there is a key of `stream`, or one can be drawn."""

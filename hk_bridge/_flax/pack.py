@@ -11,6 +11,8 @@ import sys
 from typing import Any
 from typing import NamedTuple
 
+MAP = "map_variables"  # so does `nn.add_metadata_axis`
+
 
 class Pack(NamedTuple):
     """A lifted transform: its filters for streams, and its name, if it has one."""
@@ -22,6 +24,11 @@ class Pack(NamedTuple):
     def jitted(self) -> bool:
         """Whether it is `nn.jit`, which runs nothing on a hit of its cache."""
         return self.name == "jit"
+
+    @property
+    def maps(self) -> bool:
+        """Whether it writes all that it maps, by itself."""
+        return self.name == MAP
 
     def inside(self, debug_path: tuple[str, ...]) -> tuple[str, ...]:
         """The `debug_path` that it gives to the Scope that it makes of one's."""

@@ -191,23 +191,43 @@ class Recording(Keyed):
         if told is not None:
             self.record.update(lifted.moved(told, self.path))
 
-    @property
-    def _maps(self) -> bool:
-        """Whether the last lifted transform writes all that it maps, by itself."""
-        return self._pack is not None and self._pack.name == "map_variables"
-
     def _mapped(self, where: Where, value: Any) -> set[Where]:
-        """Which leaves of `value`, that comes out of a map, are not as they were."""
+        """Which leaves of `value`, that comes out of a map, are not as they were.
+
+        A trace between the two makes others of all of them."""
         old = {where.path[-1]: self._own_level(where.collection).get(where.path[-1])}
         new = {where.path[-1]: value}
         return {
             Where(where.collection, (*self.path, *below.path))
             for below in _layout.below(Where(where.collection, ()), new)
-            if not _holds_the_same(
+            if not self._holds_the_same(
                 _layout.find({where.collection: old}, below),
                 _layout.find({where.collection: new}, below),
             )
         }
+
+    def _holds_the_same(self, one: Any, two: Any) -> bool:
+        """Whether two leaves are one, or one is rebuilt of what the other holds."""
+        before: Any = jax.tree.structure(one)
+        after: Any = jax.tree.structure(two)
+        pairs = zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=False)
+        return bool(before == after) and all(a is self._went_in(b) for a, b in pairs)
+
+    def _went_in(self, leaf: Any) -> Any:
+        """What came out of the last lifted transform as `leaf`, if nobody wrote it."""
+        return self._same.get(id(leaf), (leaf, leaf))[1]
+
+    def came_out(self, inside: "Recording", began: Mapping[Where, Any]) -> None:
+        """Notes what `inside`, that began with these leaves, gives back unwritten.
+
+        A transform in it gives back other arrays, though it only read."""
+        for where, start in began.items():
+            place = Where(where.collection, (*inside.path, *where.path))
+            if place not in inside.record.wrote | inside.record.made:
+                end = _layout.find(inside._variables, where)
+                pairs = zip(jax.tree.leaves(end), jax.tree.leaves(start), strict=False)
+                for new, old in pairs:  # a map may run its inside twice
+                    self._same[id(new)] = new, self._went_in(old)
 
     def _explain(
         self, error: Exception, col: str, name: str, init_fn: Any = None
@@ -225,11 +245,3 @@ def _put(where: Where, value: Any, old: Any) -> Iterator[Where]:
             yield from _put(below, part, old.get(key))
     else:
         yield from _layout.below(where, value)
-
-
-def _holds_the_same(one: Any, two: Any) -> bool:
-    """Whether two leaves are one, or one is rebuilt of what the other holds."""
-    before: Any = jax.tree.structure(one)
-    after: Any = jax.tree.structure(two)
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=False)
-    return bool(before == after) and all(a is b for a, b in pairs)

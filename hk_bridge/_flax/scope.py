@@ -7,6 +7,8 @@ with keys drawn on demand must write anew: `Scope._variables`, `_root`, `_invali
 """
 
 import collections
+from collections.abc import Mapping
+import types
 from typing import Any
 import weakref
 
@@ -16,6 +18,7 @@ from flax.core import tracers
 
 from hk_bridge import _layout
 from hk_bridge._flax import lifted
+from hk_bridge._flax import pack
 from hk_bridge._flax.host import Host
 from hk_bridge._flax.host import Record
 from hk_bridge._flax.keyed import NOTHING
@@ -24,12 +27,14 @@ from hk_bridge._flax.keys import LazyRng
 from hk_bridge._flax.recording import Recording
 from hk_bridge._flax.running import FLAG
 from hk_bridge._flax.running import Running
+from hk_bridge._layout import Where
 
 
 class Scope(Recording):
     """A Scope of ours, and how it comes to be: new, adopted, a child or rewound."""
 
     _tells = False  # by what comes out of `nn.jit`
+    _began: Mapping[Where, Any] = types.MappingProxyType({})  # in a map, its leaves
 
     def __init__(
         self,
@@ -99,6 +104,9 @@ class Scope(Recording):
         if outer is not None:
             scope._outer = weakref.ref(outer)
             scope._tells = outer.packed_by_jit and not between
+            if outer.packed_by_map or pack.MAP in between:
+                outer._maps = True
+                scope._began = dict(_layout.leaves(plain._variables))
             scope.record = Record() if scope._tells else outer.record
             if between and (outer.packed_by_jit or "jit" in between):
                 lifted.untold.add(scope.running.cls)
@@ -149,7 +157,7 @@ class Scope(Recording):
         )
         if parent is None:
             scope._root_path, scope._outer = self._root_path, self._outer
-            scope._tells = self._tells
+            scope._tells, scope._began = self._tells, self._began
         scope._rngs = self._rngs
         scope.rng_counters = (
             dict.fromkeys(self._rngs, 0) if rewind_rngs else self.rng_counters
@@ -165,6 +173,8 @@ class Scope(Recording):
         outer = None if self._outer is None else self._outer()
         if outer is None:
             return
+        if self._began and outer.trace_level == self.trace_level:
+            outer.came_out(self, self._began)
         mutable = [c for c in self._variables if self.is_mutable_collection(c)]
         outer._passing = frozenset(
             (col, name) for col in mutable for name in self._variables[col]

@@ -71,7 +71,7 @@ class Ledger:
                 self.values[where] = _layout.bare(value)
         for where, pair in self._stored(frame.state, "state"):
             if made is None or where in made:
-                self.values[where] = self._read_state(where, _layout.bare(pair.current))
+                self.values[where] = self._read_state(where, pair)
         hooks.check_usage(self.values or self._late)
         self._drop_others()
 
@@ -177,11 +177,13 @@ class Ledger:
         self.values[where] = self._hooks.param(where, like, _no_initializer, False)
         return self.values[where]
 
-    def _read_state(self, where: Where, value: Any) -> Any:
-        """What Haiku and its hooks give for a leaf of state."""
+    def _read_state(self, where: Where, pair: Any) -> Any:
+        """What Haiku and its hooks give for a leaf of state.
+
+        Getters are told what was asked for first, whatever was written since."""
         if not base.state_getter_stack:
-            return value
-        return self._hooks.state(where, value, _no_initializer)
+            return _layout.bare(pair.current)
+        return self._hooks.state(where, _layout.bare(pair.initial), _no_initializer)
 
     def _drop_others(self) -> None:
         if not self._hooks.others:
@@ -251,7 +253,7 @@ class Ledger:
     def read_state(self, where: Where) -> Any:
         """One leaf of state, as it is now."""
         bundle, name = self._bundle(where)
-        self.values[where] = self._read_state(where, _layout.bare(bundle[name].current))
+        self.values[where] = self._read_state(where, bundle[name])
         return self.values[where]
 
     def set_state(self, where: Where, value: Any) -> None:

@@ -51,8 +51,6 @@ def same_shared(case: Case, variants: Any, train: bool = True) -> None:
         natively = run(False)
     except Exception as error:
         raise FailsNatively from error
-    if case.asks_haiku:  # a trace of `nn.jit` keeps, for good, what it asked Haiku for
-        jax.clear_caches()
     ours = run(True)
     set_shift(0.5)
     ours.saw = natively.saw  # what is shared runs less often

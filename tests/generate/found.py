@@ -14,13 +14,9 @@ FOUND: dict[str, Program] = {
     "shape inside lifted code": program(
         "like_haiku", part("switch", part("param")), hook="stacking"
     ),
-    "state lifted inside a map": program(
-        "like_haiku",
-        part(
-            "add_metadata_axis",
-            part("remat", part("reader"), how="make_$B(self.train, cls=nn.remat($B))"),
-        ),
-        hook="looking",
+    "Haiku asked in jitted code": program(
+        "same_shared",
+        part("parts_by_name", part("jit", part("haiku_state"))),
     ),
     "leaf of a getter to come": program(
         "like_haiku", part("scan", part("param")), use="then_own_leaf"
@@ -84,6 +80,11 @@ MENDED: dict[str, Program] = {
         part("param_of_any_kind", leaf="Chex(left=jnp.zeros([]), right=jnp.ones([4]))"),
     ),
     "equal values written": program("like_haiku", part("same")),
+    "equal values written below": program(
+        "like_haiku",
+        part("same", leaf="{'a': jnp.zeros([4]), 'b': {'c': jnp.ones([])}}"),
+        hook="halving_state_getter",
+    ),
     "parameter that is None": program(
         "like_haiku", part("param_of_any_kind", leaf="None")
     ),
@@ -111,10 +112,6 @@ MENDED: dict[str, Program] = {
         hook="own_leaf",
     ),
     "caught exception": program("like_haiku", part("counter"), use="caught"),
-    "what jitted code asked Haiku for before": program(
-        "same_shared",
-        part("parts_by_name", part("jit", part("haiku_state"))),
-    ),
     "key used up by a law": program(
         "shown",
         part("param", init="nn.initializers.normal(), (4,)"),
@@ -127,6 +124,14 @@ MENDED: dict[str, Program] = {
         part("noise_if_any"),
         use="in_layer_stack",
         around="jax.enable_x64()",
+    ),
+    "state lifted inside a map": program(
+        "like_haiku",
+        part(
+            "add_metadata_axis",
+            part("remat", part("reader"), how="make_$B(self.train, cls=nn.remat($B))"),
+        ),
+        hook="looking",
     ),
     "jitted anew": program("traced_once", part("builtin")),
     "numbers given": program(

@@ -10,6 +10,7 @@ from typing import Any
 from .laws import LAWS
 from .lifted import LIFTED
 from .nnx_pieces import NNX
+from .spec import ALL
 from .spec import Program
 
 
@@ -67,13 +68,25 @@ def has(explains: Callable[[Program, str], bool], *kinds: str) -> Any:
     return narrower
 
 
+def asks_inside(
+    explains: Callable[[Program, str], bool], kind: str
+) -> Callable[[Program, str], bool]:
+    """The same, of programs with a piece of `kind` that has Haiku asked inside."""
+
+    def narrower(program: Program, text: str) -> bool:
+        inside = [p.inside for p in program.block.walk() if p.kind == kind and p.inside]
+        asks = any(ALL[part.kind].asks_haiku for b in inside for part in b.walk())
+        return asks and explains(program, text)
+
+    return narrower
+
+
 def either(*several: Callable[[Program, str], bool]) -> Callable[[Program, str], bool]:
     """What one of `several` explains."""
     return lambda program, text: any(one(program, text) for one in several)
 
 
 LIFTED_KINDS = (*LIFTED, "nn.remat", "nn.vmap", "nn.RNN")
-MAPS = ("map_variables", "add_metadata_axis")
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "streams inside lifted code",
@@ -86,12 +99,9 @@ FAULTS: tuple[Fault, ...] = (
         has(of("like_haiku", "hooks were asked", hook="stacking"), *LIFTED),
     ),
     Fault(
-        "state lifted inside a map",
-        "what a map's inside lifts comes out as another array, and counts as written",
-        has(
-            has(of("like_haiku", "ends otherwise|at apply hooks were asked"), *MAPS),
-            *(kind for kind in LIFTED_KINDS if kind not in MAPS),
-        ),
+        "Haiku asked in jitted code",
+        "a trace of Flax's `nn.jit` keeps what it asked Haiku for, natively as well",
+        asks_inside(of("same_shared|own_leaves"), "jit"),
     ),
     Fault(
         "leaf of a getter to come",

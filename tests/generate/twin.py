@@ -77,7 +77,9 @@ class Level(hk.Module):
             if is_level(spec):
                 x = Level(name, spec, self.written, path)(x)
             else:
-                x = x + use_state(str(name), spec, path in self.written)
+                written = path in self.written
+                change = (same_value if is_same(path) else bump) if written else None
+                x = x + use_state(str(name), spec, change)
         return x
 
 
@@ -91,12 +93,21 @@ def use_params(tree: Any, x: Any) -> Any:
     return x
 
 
-def use_state(name: str, spec: Any, written: bool) -> Any:
+def is_same(path: Any) -> bool:
+    """Whether a leaf is of a variable that is written with what it holds."""
+    return any(str(part).startswith("same") for part in path)
+
+
+def same_value(value: Any) -> Any:
+    return value
+
+
+def use_state(name: str, spec: Any, change: Any) -> Any:
     init = lambda *_: jax.tree.map(zeros, spec)
     shape, dtype = getattr(spec, "shape", ()), getattr(spec, "dtype", jnp.float32)
     value = hk.get_state(name, shape, dtype, init)
-    if written and not hk.running_init():
-        hk.set_state(name, value if name.startswith("same") else bump(value))
+    if change is same_value or (change is not None and not hk.running_init()):
+        hk.set_state(name, change(value))
     return total(value)
 
 
@@ -147,6 +158,6 @@ def change(run: Run, higher: Run, path: Any) -> str:
 
     after = [number for number, *_ in of(run.outputs, "[1]")]
     if after == of(run.inputs, "[0]"):
-        return "same" if str(path[-1]).startswith("same") else "read"
+        return "same" if is_same(path) else "read"
     bumped = [number for number, *_ in of(higher.outputs, "[1]")]
     return "bump" if after == bumped else "written"
