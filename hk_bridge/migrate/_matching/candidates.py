@@ -150,12 +150,12 @@ class Finder:
             ]
             order = order_of(data, labels, unit.ids.shape[1])
             return other if order is None else _with(other, other.ids[:, order])
-        labels = [inputs_of(side.flat, s) for side, s in (
-            (self.haiku, site), (self.flax.side, theirs))]  # fmt: skip
-        if any(some is None for some in labels):
+        ours = inputs_of(self.haiku.flat, site)
+        there = inputs_of(self.flax.side.flat, theirs)
+        if ours is None or there is None:
             return other
         guesses = list(flattened(self.flax.side.flat, theirs, unit.ids.shape[0]))
-        order = order_of(data, labels, unit.ids.shape[0], guesses)
+        order = order_of(data, (ours, there), unit.ids.shape[0], guesses)
         return other if order is None else _with(other, other.ids[order])
 
     def _data(self, unit: Unit, value: Value) -> Iterator[tuple[Any, int]]:

@@ -35,9 +35,8 @@ def labels_of(flat: Flat, terms: Terms, unit: Unit) -> np.ndarray:
         return np.broadcast_to(np.arange(n).reshape(form), shape)
     if site.step.name == "conv_general_dilated":
         channel = site.step.params["dimension_numbers"].out_spec[1]
-        form = [1] * len(shape)
-        form[channel] = n
-        return np.broadcast_to(np.arange(n).reshape(form), shape)
+        channels = [n if axis == channel else 1 for axis in range(len(shape))]
+        return np.broadcast_to(np.arange(n).reshape(channels), shape)
     ids = terms.of(site.weight)[site.units.index(unit)].ids
     held = unit.ids.ravel()
     order = np.argsort(held)

@@ -60,7 +60,7 @@ def reordered(
         some = [part for part in two if part.ids.shape == ours.ids.shape]
         found.append([(None, p) for p in sorted(some, key=lambda p: -alike(ours, p))])
     options = [(-_likeness(option, alike), option) for option in joint(one, found)]
-    same = [np.array_equal(a.columns, b.columns) for a, b in zip(one, two, strict=True)]
+    same = [np.array_equal(a.chosen, b.chosen) for a, b in zip(one, two, strict=True)]
     if all(same):
         plain = tuple(zip(one, two, strict=True))
         options = [(cost, o) for cost, o in options if not _are_same(o)]
@@ -73,7 +73,7 @@ def _likeness(option: Option, alike: Alike) -> int:
 
 
 def _are_same(option: Option) -> bool:
-    return all(np.array_equal(a.columns, b.columns) for a, b in option)
+    return all(np.array_equal(a.chosen, b.chosen) for a, b in option)
 
 
 def order_of(

@@ -117,8 +117,10 @@ def _blocks(
     box = box_of(ours, shape)
     for axis, size in enumerate(box.shape if box is not None else ()):
         assert box is not None, "There are axes of a box."
+        if size < 2:
+            continue
         both = [np.moveaxis(x.reshape(box.shape), axis, 0) for x in (ours, theirs)]
-        gaps = np.diff(both[1], axis=0).reshape(max(size - 1, 0), -1)
+        gaps = np.diff(both[1], axis=0).reshape(size - 1, -1)
         cuts = [
             np.split(np.arange(size), np.flatnonzero((gaps != gap).any(1)) + 1)
             for gap in np.unique(gaps, axis=0)[:_MOST]

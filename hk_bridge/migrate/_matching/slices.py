@@ -27,7 +27,7 @@ def slices_of(
             for part in sites.slices(unit):
                 labels = labels_of(sites.flat, sites.terms, unit)
                 whole = np.broadcast_to(data, labels.shape)
-                yield part, whole[np.isin(labels, part.columns)]
+                yield part, whole[np.isin(labels, part.chosen)]
         elif site.step.name == "dot_general" and not unit.mixed:
             yield from _of_batch(sites, unit, data)
             yield from _of_inputs(sites, unit, data)
@@ -49,7 +49,9 @@ def _of_inputs(sites: Sites, unit: Unit, data: Any) -> Iterator[tuple[Unit, Any]
     inputs = inputs_of(sites.flat, unit.site)
     step, place = unit.site.step, unit.site.step.ins.index(unit.site.data)
     axes = step.params["dimension_numbers"][0][place]
-    for axis in axes if inputs is not None and len(axes) > 1 else ():
+    if inputs is None or len(axes) < 2:
+        return
+    for axis in axes:
         for i in range(data.shape[axis] if data.shape[axis] <= 64 else 0):
             rows = np.unique(inputs.take(i, axis))
             if 0 < rows.size < unit.ids.shape[0]:

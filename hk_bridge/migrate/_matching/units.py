@@ -35,6 +35,13 @@ class Unit:
     cut: tuple[int, ...] = ()
     mixed: bool = False
 
+    @property
+    def chosen(self) -> np.ndarray:
+        """Which of the outputs they make, in order."""
+        if self.columns is None:
+            return np.arange(self.ids.shape[1])
+        return self.columns
+
 
 @dataclasses.dataclass(eq=False)
 class Site:
