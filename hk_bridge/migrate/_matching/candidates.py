@@ -13,17 +13,20 @@ from hk_bridge.migrate._matching.flat import CONSTANT
 from hk_bridge.migrate._matching.holdings import Holdings
 from hk_bridge.migrate._matching.holdings import Option
 from hk_bridge.migrate._matching.known import Flax
+from hk_bridge.migrate._matching.labels import inputs_of
+from hk_bridge.migrate._matching.labels import labels_of
 from hk_bridge.migrate._matching.orders import WAYS
+from hk_bridge.migrate._matching.orders import flattened
 from hk_bridge.migrate._matching.orders import joint
-from hk_bridge.migrate._matching.orders import order_of_columns
+from hk_bridge.migrate._matching.orders import order_of
 from hk_bridge.migrate._matching.orders import reordered
 from hk_bridge.migrate._matching.prints import are_close
 from hk_bridge.migrate._matching.prints import print_of
 from hk_bridge.migrate._matching.side import DEEP
 from hk_bridge.migrate._matching.side import Side
-from hk_bridge.migrate._matching.sites import HOMOGENEOUS
-from hk_bridge.migrate._matching.sites import Site
-from hk_bridge.migrate._matching.sites import Unit
+from hk_bridge.migrate._matching.units import HOMOGENEOUS
+from hk_bridge.migrate._matching.units import Site
+from hk_bridge.migrate._matching.units import Unit
 
 Value = Callable[[int], Any]  # of Haiku, by its number
 
@@ -135,17 +138,25 @@ class Finder:
 
     def _in_order(self, unit: Unit, other: Unit, value: Value) -> Unit:
         """A unit with its elements in the order in which another has the data."""
-        roles = unit.site.role in ("sum", "product")
+        site, theirs, sites = unit.site, other.site, self.flax.side.sites
         parts = unit.rows, unit.columns, other.rows, other.columns
-        if not roles or any(part is not None for part in parts):
+        if any(part is not None for part in parts) or unit.mixed or other.mixed:
             return other
-        sites = self.haiku.sites, self.flax.side.sites
-        data = value(unit.site.data), self.flax.kept[other.site.data]
-        labels = sites[0].labels(unit), sites[1].labels(other)
-        order = order_of_columns(data, labels, unit.ids.shape[1])
-        if order is None or bool((order == np.arange(order.size)).all()):
+        data = value(site.data), self.flax.kept[theirs.data]
+        if site.role in ("sum", "product"):
+            labels = [
+                labels_of(s.flat, s.terms, u)
+                for s, u in ((self.haiku.sites, unit), (sites, other))
+            ]
+            order = order_of(data, labels, unit.ids.shape[1])
+            return other if order is None else _with(other, other.ids[:, order])
+        ours = inputs_of(self.haiku.flat, site)
+        there = inputs_of(self.flax.side.flat, theirs)
+        if ours is None or there is None:
             return other
-        return dataclasses.replace(other, ids=other.ids[:, order])
+        guesses = list(flattened(self.flax.side.flat, theirs, unit.ids.shape[0]))
+        order = order_of(data, (ours, there), unit.ids.shape[0], guesses)
+        return other if order is None else _with(other, other.ids[order])
 
     def _data(self, unit: Unit, value: Value) -> Iterator[tuple[Any, int]]:
         site, flat = unit.site, self.haiku.flat
@@ -159,7 +170,9 @@ class Finder:
                     yield self.haiku.prints.of[number], far
         else:
             whole = next(u for u in site.units if u.done == unit.done)
-            chosen = np.isin(self.haiku.sites.labels(whole), unit.columns)
+            chosen = np.isin(
+                labels_of(self.haiku.flat, self.haiku.terms, whole), unit.columns
+            )
             data = np.broadcast_to(value(site.data), chosen.shape)
             yield print_of(data[chosen]), 0
 
@@ -177,17 +190,20 @@ class Finder:
             if row is None and other.ids.shape == unit.ids.shape:
                 yield other
             elif row is not None or other.ids.shape[1] > unit.ids.shape[1]:
-                parts = self.flax.side.sites.parts(other)
+                sites = self.flax.side.sites
+                parts = [*sites.parts(other), *sites.slices(other)]
                 own = (part for part in parts if part.rows == row)
                 yield from (p for p in own if p.ids.shape == unit.ids.shape)
 
     def _cost(self, unit: Unit, other: Unit, far: int, ordered: bool) -> Any:
         taken = not bool(self.held.free[other.ids.flat[0]])
+        whole = other.site.units[0].ids if other.columns is not None else other.ids
         return (
             taken,
             far,
             not ordered,
             -self.alike(unit, other),
+            not bool(self.held.free[whole].all()),  # one head of each, then the next
             self.flax.place(other.site),
             0 if other.columns is None else int(other.columns[0]),
         )
@@ -239,3 +255,7 @@ class Finder:
             if fits and bool(self.held.free[theirs.ids.flat[0]]):
                 return theirs
         return None
+
+
+def _with(unit: Unit, ids: np.ndarray) -> Unit:
+    return dataclasses.replace(unit, ids=ids)

@@ -8,7 +8,7 @@ from hk_bridge.migrate._matching.known import Flax
 from hk_bridge.migrate._matching.prints import are_close
 from hk_bridge.migrate._matching.prints import factor_of
 from hk_bridge.migrate._matching.side import Side
-from hk_bridge.migrate._matching.sites import HOMOGENEOUS
+from hk_bridge.migrate._matching.units import HOMOGENEOUS
 
 
 def is_right(flax: Flax, haiku: Side, step: Step, option: Option) -> bool:

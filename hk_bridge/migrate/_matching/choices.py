@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any
 
 from hk_bridge.migrate._matching.holdings import Option
-from hk_bridge.migrate._matching.sites import Site
+from hk_bridge.migrate._matching.units import Site
 
 Taint = frozenset[int]
 

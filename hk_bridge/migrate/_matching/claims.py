@@ -7,9 +7,9 @@ import numpy as np
 from hk_bridge.migrate._matching.prints import are_close
 from hk_bridge.migrate._matching.prints import factor_of
 from hk_bridge.migrate._matching.side import Side
-from hk_bridge.migrate._matching.sites import Unit
 from hk_bridge.migrate._matching.solve import Solved
 from hk_bridge.migrate._matching.solve import output_pairs
+from hk_bridge.migrate._matching.units import Unit
 
 
 class Claims(NamedTuple):

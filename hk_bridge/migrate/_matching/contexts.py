@@ -9,8 +9,8 @@ from hk_bridge.migrate._matching.flat import CONSTANT
 from hk_bridge.migrate._matching.flat import WEIGHT
 from hk_bridge.migrate._matching.flat import Flat
 from hk_bridge.migrate._matching.movement import TURNS
-from hk_bridge.migrate._matching.sites import Site
-from hk_bridge.migrate._matching.sites import Unit
+from hk_bridge.migrate._matching.units import Site
+from hk_bridge.migrate._matching.units import Unit
 
 _KINDS = {"sum": {"add", "sub", "add_any"}, "product": {"mul", "div"}}
 _FAR = 3  # how many levels are looked at

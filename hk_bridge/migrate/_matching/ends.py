@@ -14,9 +14,9 @@ from hk_bridge.migrate._matching.prints import are_close
 from hk_bridge.migrate._matching.prints import print_of
 from hk_bridge.migrate._matching.search import Search
 from hk_bridge.migrate._matching.side import Side
-from hk_bridge.migrate._matching.sites import Site
-from hk_bridge.migrate._matching.sites import Unit
 from hk_bridge.migrate._matching.trees import PARAMS
+from hk_bridge.migrate._matching.units import Site
+from hk_bridge.migrate._matching.units import Unit
 
 AFTER, OUTPUT = "['after']", "['output']"
 

@@ -35,8 +35,21 @@ def canonical(step: Step, role: str, place: int, ids: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(turned).reshape(-1, ids.shape[out])
     if role in ("linear", "gather"):
         return np.ascontiguousarray(ids).reshape(1, -1)
-    for axis, size in enumerate(ids.shape):  # what is repeated along an axis
+    return np.ascontiguousarray(_once(ids)).reshape(1, -1)
+
+
+def _once(ids: np.ndarray) -> np.ndarray:
+    """Numbers without what is repeated along an axis."""
+    for axis, size in enumerate(ids.shape):
         first = ids.take([0], axis) if size > 1 else ids
         if size > 1 and (ids.strides[axis] == 0 or bool((ids == first).all())):
             ids = first
-    return np.ascontiguousarray(ids).reshape(1, -1)
+    return ids
+
+
+def sizes(step: Step, role: str, place: int, ids: np.ndarray) -> list[int]:
+    """The sizes of the axes that outputs in canonical order have in the program."""
+    if step.name == "dot_general":
+        batch = step.params["dimension_numbers"][1][place]
+        return [ids.shape[axis] for axis in (*batch, *free(step, place, ids.shape))]
+    return [] if role in ("linear", "gather") else [*_once(ids).shape]

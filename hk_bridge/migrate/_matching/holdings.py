@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from hk_bridge.migrate._matching.sites import Unit
 from hk_bridge.migrate._matching.terms import Terms
+from hk_bridge.migrate._matching.units import Unit
 
 Pair = tuple[Unit, Unit]  # of Haiku and of Flax
 Option = tuple[Pair, ...]

@@ -9,8 +9,9 @@ from hk_bridge.migrate._matching.contexts import later
 from hk_bridge.migrate._matching.contexts import within
 from hk_bridge.migrate._matching.prints import print_of
 from hk_bridge.migrate._matching.side import Side
-from hk_bridge.migrate._matching.sites import Site
-from hk_bridge.migrate._matching.sites import Unit
+from hk_bridge.migrate._matching.slices import slices_of
+from hk_bridge.migrate._matching.units import Site
+from hk_bridge.migrate._matching.units import Unit
 
 _PLAIN = ((), ("neg",))
 
@@ -42,6 +43,8 @@ class Flax:
             for unit in _additions(self.side, site):
                 for value, far in later(flat, unit):
                     self._without(value, far, unit, weights)
+            for part, data in slices_of(self.side.sites, site, self.kept):
+                self._add(print_of(data), part, 0)
 
     def _without(self, value: int, far: int, unit: Unit, weights: np.ndarray) -> None:
         """Adds what a sum is without a unit in it."""
@@ -50,8 +53,12 @@ class Flax:
         else:
             added = self.kept[unit.site.weight]
         rest = self.kept[value] - (-added if unit.done == ("neg",) else added)
+        self._add(print_of(rest), unit, far)
+
+    def _add(self, made: np.ndarray, unit: Unit, far: int) -> None:
+        """Adds data that a unit would meet, and that are no value of the program."""
         number = -1 - len(self.by_data)
-        self.side.prints.put(number, print_of(rest))
+        self.side.prints.put(number, made)
         self.by_data[number].append((unit.site, far, None, unit))
 
     def place(self, site: Site) -> int:
@@ -59,11 +66,18 @@ class Flax:
         return self.places[id(site)]
 
     def bit(self, unit: Unit) -> int:
-        """A unit as a bit: that of its site, or its own if it is cut out."""
-        if not unit.cut:
+        """A unit as a bit: that of its site, or its own if it is cut out.
+
+        The parts along an axis have one for all, which counts after the next layer: up
+        to there each part stays by itself, and all of them look alike."""
+        is_slice = unit.columns is not None or (unit.rows or 0) < 0
+        if not unit.cut and not is_slice:
             return 1 << self.place(unit.site)
-        place = self._bits.setdefault(id(unit), len(self.places) + len(self._bits))
-        return 1 << place
+        key = id(unit) if unit.cut else -1 - self.place(unit.site)
+        if key not in self._bits:
+            self._bits[key] = len(self.places) + len(self._bits)
+            self._masks = {}
+        return 1 << self._bits[key]
 
     def mask(self, value: int) -> int:
         """Which sites a value depends on, a bit for each."""
@@ -75,10 +89,15 @@ class Flax:
                 for part in (p for u in site.units for p in sites.columns(u)):
                     for value in part.cut:
                         own[value] |= self.bit(part)
+            linear = {site.out for site in sites.all if site.role == "linear"}
+            slices = {-1 - key: bit for key, bit in self._bits.items() if key < 0}
             for step in self.side.flat.steps:
                 mask = 0
                 for operand in step.ins:
                     mask |= self._masks.get(operand, 0)
+                if not linear.isdisjoint(step.outs):
+                    for place, bit in slices.items():
+                        mask |= (mask >> place & 1) << bit
                 for out in step.outs:
                     self._masks[out] = mask | own.get(out, 0)
         return self._masks.get(value, 0)

@@ -46,7 +46,8 @@ class Row(NamedTuple):
         known, `=3` if it is the number 3 whatever the checkpoint.
       flax_shape: of that leaf, whole.
       how: what is done to what is taken of it: `.T`, `.transpose((1, 0, 2))`,
-        `.reshape((4, 8))`, one after the other, then ` + 1.0` or ` - 1.0`.
+        `.reshape((4, 8))`, `.flip((0, 1))`, one after the other, then ` + 1.0` or
+        ` - 1.0`.
       haiku_part: which part of Haiku's leaf this is: `[0:4]`, maybe after a
         `.reshape`; nothing for all of it.
       flax_part: which part of Flax's leaf it is.

@@ -19,6 +19,7 @@ NEUTRAL = {
 NEUTRAL |= {"sharding_constraint", "optimization_barrier", "name", "mesh_cast"}
 # What turns or repeats what it is given.
 TURNS = {"reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "rev"}
+TURNS |= {"tile"}
 TURNS |= NEUTRAL
 # What takes a part of it.
 CUTS = {"slice", "split", "scan_slice", "dynamic_slice", "gather", "dynamic_index"}

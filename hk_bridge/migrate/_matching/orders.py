@@ -3,17 +3,22 @@ cut out last in the other."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import itertools
 from typing import Any
 
 import numpy as np
 
+from hk_bridge.migrate._matching.flat import Flat
 from hk_bridge.migrate._matching.holdings import Option
+from hk_bridge.migrate._matching.movement import NEUTRAL
 from hk_bridge.migrate._matching.sites import Sites
-from hk_bridge.migrate._matching.sites import Unit
+from hk_bridge.migrate._matching.units import Site
+from hk_bridge.migrate._matching.units import Unit
 
 WAYS = 64  # how many ways to give several units their counterparts are tried
 _EQUAL = 1e-6
+_AXES = 4  # how many axes may have been turned
 
 Found = list[tuple[Any, Unit]]  # candidates for a unit, with their costs, best first
 Alike = Callable[[Unit, Unit], int]
@@ -55,7 +60,7 @@ def reordered(
         some = [part for part in two if part.ids.shape == ours.ids.shape]
         found.append([(None, p) for p in sorted(some, key=lambda p: -alike(ours, p))])
     options = [(-_likeness(option, alike), option) for option in joint(one, found)]
-    same = [np.array_equal(a.columns, b.columns) for a, b in zip(one, two, strict=True)]
+    same = [np.array_equal(a.chosen, b.chosen) for a, b in zip(one, two, strict=True)]
     if all(same):
         plain = tuple(zip(one, two, strict=True))
         options = [(cost, o) for cost, o in options if not _are_same(o)]
@@ -68,11 +73,14 @@ def _likeness(option: Option, alike: Alike) -> int:
 
 
 def _are_same(option: Option) -> bool:
-    return all(np.array_equal(a.columns, b.columns) for a, b in option)
+    return all(np.array_equal(a.chosen, b.chosen) for a, b in option)
 
 
-def order_of_columns(
-    data: tuple[Any, Any], labels: tuple[np.ndarray, np.ndarray], n: int
+def order_of(
+    data: tuple[Any, Any],
+    labels: Sequence[np.ndarray],
+    n: int,
+    guesses: Sequence[np.ndarray] = (),
 ) -> np.ndarray | None:
     """Which column of the second is each of the first, by what stands in them.
 
@@ -80,9 +88,10 @@ def order_of_columns(
       data: of both sides.
       labels: which column each of their elements is of.
       n: how many columns there are.
+      guesses: orders to be looked at first. Columns of zeros alone, say, tell nothing.
 
     Returns:
-      None if the columns are not the same.
+      None if the order is the same, or if the columns are not.
     """
     marks = []
     for values, own in zip(data, labels, strict=True):
@@ -94,10 +103,25 @@ def order_of_columns(
             return None
         rows = values.ravel()[turned].reshape(n, -1)
         marks.append((rows + 0.7 * rows**2 + 0.4 * rows**3).mean(1))
-    orders = [np.argsort(mark, kind="stable") for mark in marks]
-    one, two = (m[order] for m, order in zip(marks, orders, strict=True))
-    if np.abs(one - two).max() > _EQUAL * max(np.abs(one).max(), 1e-30):
+    one, two = marks
+    most = _EQUAL * max(float(np.abs(one).max()), 1e-30)
+    if np.abs(one - two).max() <= most:
         return None
+    orders = [np.argsort(mark, kind="stable") for mark in marks]
     found = np.empty(n, np.int64)
     found[orders[0]] = orders[1]
-    return found
+    for guess in (*guesses, found):
+        if np.abs(one - two[guess]).max() <= most:
+            return guess
+    return None
+
+
+def flattened(flat: Flat, site: Site, n: int) -> Iterator[np.ndarray]:
+    """Orders that inputs have, if axes were turned before they were flattened."""
+    step = flat.makers[flat.back(site.data, NEUTRAL)]
+    shape = flat.shape(step.ins[0]) if step is not None and step.ins else ()
+    for first in range(max(len(shape) - _AXES, 0), len(shape)):
+        sizes = shape[first:]
+        if int(np.prod(sizes)) == n:
+            for axes in itertools.permutations(range(len(sizes))):
+                yield np.arange(n).reshape(sizes).transpose(axes).ravel()

@@ -110,9 +110,10 @@ def prove(
     weights = _new_weights(flax, haiku, table, SEED)
     rules: Rules = {}
     inputs = moved_inputs(arrays, seed=SEED)
+    asked = {a for a, _, _ in claimed.inner}, {b for _, b, _ in claimed.inner}
     runs = [
-        _run(side, weights.pop(0), inputs, {pair[i] for pair in claimed.inner}, rules)
-        for i, side in enumerate(claimed.sides)
+        _run(side, weights.pop(0), inputs, some, rules)
+        for side, some in zip(claimed.sides, asked, strict=True)
     ]
     outputs_64 = _outputs(claimed, [run.ends for run in runs])
     inner, where, compared = _inner(claimed, runs)

@@ -5,6 +5,7 @@ The elements that a leaf of Haiku has of one leaf of Flax are a box in both, suc
 """
 
 from collections.abc import Iterator
+import itertools
 from typing import Any
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from hk_bridge.migrate._matching.leaf_table import Row
 from hk_bridge.migrate._matching.side import Side
 
 Shape = tuple[int, ...]
+_AXES = 4  # how many axes may be flipped
 _MOST = 64  # in how many pieces a leaf is cut
 
 
@@ -46,7 +48,9 @@ def rows_of(haiku: Side, flax: Side, held: Holdings) -> Iterator[Row]:
             continue
         found = _extended(found, ids.shape, flax)
         known = found >= 0
-        if not known.all() or not ids.size:
+        if not ids.size:
+            yield Row(name, ids.shape, *_empty(ids.shape, flax), "")
+        if not known.all():
             yield Row(name, ids.shape, UNKNOWN_MARK, (), "")
         starts = np.searchsorted(flax.terms.starts, found, "right") - 1
         starts[~known] = -1
@@ -58,6 +62,14 @@ def rows_of(haiku: Side, flax: Side, held: Holdings) -> Iterator[Row]:
                 shape = flax.flat.shape(flax.flat.weights[other])
                 ends = (name, ids.shape), (flax.names[other], shape)
                 yield from _rows(*ends, chosen, theirs, added)
+
+
+def _empty(shape: Shape, flax: Side) -> tuple[str, Shape]:
+    """A leaf of Flax that has no elements, of a shape; or the number zero."""
+    for name, number in zip(flax.names, flax.flat.weights, strict=True):
+        if flax.flat.shape(number) == shape:
+            return name, shape
+    return f"{FIXED_MARK}0.0", ()
 
 
 def _in_order(numbers: np.ndarray) -> list[Any]:
@@ -105,8 +117,10 @@ def _blocks(
     box = box_of(ours, shape)
     for axis, size in enumerate(box.shape if box is not None else ()):
         assert box is not None, "There are axes of a box."
+        if size < 2:
+            continue
         both = [np.moveaxis(x.reshape(box.shape), axis, 0) for x in (ours, theirs)]
-        gaps = np.diff(both[1], axis=0).reshape(max(size - 1, 0), -1)
+        gaps = np.diff(both[1], axis=0).reshape(size - 1, -1)
         cuts = [
             np.split(np.arange(size), np.flatnonzero((gaps != gap).any(1)) + 1)
             for gap in np.unique(gaps, axis=0)[:_MOST]
@@ -135,10 +149,24 @@ def _row(
     places[order] = np.arange(order.size)
     how = turn(places, two.shape, one.shape)
     if how is None:
+        how = _flipped(places, two.shape, one.shape)
+    if how is None:
         return None
     added = f" {'+' if plus > 0 else '-'} {abs(plus)!r}" if plus else ""
     how = (how + added).strip()
     return Row(name, shape, other, their_shape, how, one.text, two.text)
+
+
+def _flipped(places: np.ndarray, old: Shape, new: Shape) -> str | None:
+    """How an array is turned after it is flipped along some axes."""
+    long = [axis for axis, size in enumerate(old) if size > 1][:_AXES]
+    for count in range(1, len(long) + 1):
+        for axes in itertools.combinations(long, count):
+            numbers = np.flip(np.arange(places.size).reshape(old), axes).ravel()
+            how = turn(numbers[places], old, new)  # a flip is its own inverse
+            if how is not None:
+                return f".flip({axes})" + how
+    return None
 
 
 def box_of(numbers: np.ndarray, shape: Shape) -> Box | None:

@@ -28,7 +28,7 @@ from hk_bridge.migrate._matching.holdings import Option
 from hk_bridge.migrate._matching.known import Flax
 from hk_bridge.migrate._matching.prints import print_of
 from hk_bridge.migrate._matching.side import Side
-from hk_bridge.migrate._matching.sites import Site
+from hk_bridge.migrate._matching.units import Site
 from hk_bridge.migrate._matching.values import Values
 
 # How often the search goes back to open choices for one value that is none of Flax's.

@@ -16,8 +16,8 @@ from hk_bridge.migrate._matching.flat import Step
 from hk_bridge.migrate._matching.movement import NEUTRAL
 from hk_bridge.migrate._matching.movement import TURNS
 from hk_bridge.migrate._matching.prints import Prints
-from hk_bridge.migrate._matching.sites import Site
 from hk_bridge.migrate._matching.sites import Sites
+from hk_bridge.migrate._matching.units import Site
 
 _SKIPPED = {*TURNS, "add", "add_any", "slice", "split", "squeeze", "scan_slice"}
 
@@ -88,7 +88,7 @@ class Side:
         if key not in self._colours:
             seen: list[int] = []
             for step in self.flat.readers[value] if hops else ():
-                if step.name in _SKIPPED:
+                if step.name in _SKIPPED or self._is_scale(step, value):
                     for out in step.outs:
                         seen += self._after(out, deep, hops - 1)
                     continue
@@ -99,9 +99,21 @@ class Side:
             self._colours[key] = tuple(seen)
         return self._colours[key]
 
+    def _is_scale(self, step: Step, value: int) -> bool:
+        """Whether a value is multiplied by a number, which may stand elsewhere."""
+        others = [x for x in step.ins if x != value]
+        return (
+            step.name in ("mul", "div")
+            and len(others) == 1
+            and (step.name == "mul" or step.ins[0] == value)
+            and self.terms.scalar(others[0]) is not None
+        )
+
     def _beside(self, value: int, deep: int) -> str:
         """What a value comes from, in a few words."""
-        while (step := self.flat.makers[value]) is not None and step.name in NEUTRAL:
+        while (step := self.flat.makers[value]) is not None and (
+            step.name in NEUTRAL or self._is_scale(step, step.ins[0])
+        ):
             value = step.ins[0]
         kind = self.flat.kinds[value]
         if step is None or kind != 2 or not deep:

@@ -6,7 +6,6 @@ which of another program would, if these did the same to the same data.
 """
 
 from collections.abc import Iterator
-import dataclasses
 import functools
 from typing import Any
 
@@ -17,74 +16,25 @@ from hk_bridge.migrate._matching.flat import LINEAR
 from hk_bridge.migrate._matching.flat import WEIGHT
 from hk_bridge.migrate._matching.flat import Flat
 from hk_bridge.migrate._matching.flat import Step
-from hk_bridge.migrate._matching.forms import batched
 from hk_bridge.migrate._matching.forms import canonical
-from hk_bridge.migrate._matching.forms import free
-from hk_bridge.migrate._matching.movement import CUTS
-from hk_bridge.migrate._matching.movement import ELEMENTWISE
+from hk_bridge.migrate._matching.labels import axes_of
+from hk_bridge.migrate._matching.labels import cuts
 from hk_bridge.migrate._matching.movement import NEUTRAL
 from hk_bridge.migrate._matching.movement import TURNS
-from hk_bridge.migrate._matching.movement import moved
 from hk_bridge.migrate._matching.terms import SCALED
 from hk_bridge.migrate._matching.terms import Term
 from hk_bridge.migrate._matching.terms import Terms
+from hk_bridge.migrate._matching.units import HOMOGENEOUS
+from hk_bridge.migrate._matching.units import Site
+from hk_bridge.migrate._matching.units import Unit
 
 _ROLES = {"dot_general": "linear", "conv_general_dilated": "linear"}
 _ROLES |= {"add": "sum", "sub": "sum", "add_any": "sum", "mul": "product"}
 _ROLES |= {"div": "product", "gather": "gather"}
 
-# What a scaled weight, or scaled data, makes scaled, and no more.
-HOMOGENEOUS = {"linear", "product"}
+
+_MOST = 64  # how many heads or experts are told apart
 _SCALES = {*HOMOGENEOUS, "gather"}
-_DEEP = 12  # how many steps on the parts of a result are followed
-
-
-@dataclasses.dataclass(eq=False)
-class Unit:
-    """Weights of one leaf or several that do one thing at a site.
-
-    Attributes:
-      site: where.
-      ids: the numbers of the elements `[K, N]`, inputs by outputs.
-      done: what was done to them before.
-      plus: what is added to them, before or after.
-      rows: which part of a joined input they read; None for all of it.
-      columns: which of the outputs they make, in order; None for all.
-      cut: the values that these outputs become, if they are cut out.
-      mixed: whether elements of the weights met each other before.
-    """
-
-    site: "Site"
-    ids: np.ndarray
-    done: tuple[str, ...]
-    plus: float
-    rows: int | None = None
-    columns: np.ndarray | None = None
-    cut: tuple[int, ...] = ()
-    mixed: bool = False
-
-
-@dataclasses.dataclass(eq=False)
-class Site:
-    """A step that reads weights and data.
-
-    Attributes:
-      step: which.
-      role: `linear`, `sum`, `product`, `gather`, or the name of its primitive.
-      data: the operand that depends on the inputs.
-      weight: the operand that is made of weights.
-      units: what stands there: one for each term of the weights.
-    """
-
-    step: Step
-    role: str
-    data: int
-    weight: int
-    units: list[Unit] = dataclasses.field(default_factory=list)
-
-    @property
-    def out(self) -> int:
-        return self.step.outs[0]
 
 
 class Sites:
@@ -93,8 +43,10 @@ class Sites:
     def __init__(self, flat: Flat):
         self.flat, self.terms = flat, Terms(flat)
         self._canonical: dict[Any, list[tuple[Term, np.ndarray]]] = {}
-        self._parts: dict[int, list[Unit]] = {}
-        self._columns: dict[int, list[Unit]] = {}
+        # By the id of a unit, which is kept so that no other gets the same.
+        self._parts: dict[int, tuple[Unit, list[Unit]]] = {}
+        self._columns: dict[int, tuple[Unit, list[Unit]]] = {}
+        self._slices: dict[int, tuple[Unit, list[Unit]]] = {}
 
     def at(self, step: Step) -> Iterator[Site]:
         """The sites at a step, one for each operand made of weights."""
@@ -168,21 +120,36 @@ class Sites:
             if parts and parts[0].rows is not None:
                 parts = [
                     self._part(unit, slice(None), None, chosen, cut)
-                    for chosen, cut in self.cuts(unit)
+                    for chosen, cut in cuts(self.flat, self.terms, unit)
                 ]
-            self._columns[id(unit)] = parts
-        return self._columns[id(unit)]
+            self._columns[id(unit)] = unit, parts
+        return self._columns[id(unit)][1]
+
+    def slices(self, unit: Unit) -> list[Unit]:
+        """The parts of a unit along each axis that its outputs have: heads, experts."""
+        if id(unit) not in self._slices:
+            self._slices[id(unit)] = unit, list(self._sliced(unit))
+        return self._slices[id(unit)][1]
+
+    def _sliced(self, unit: Unit) -> Iterator[Unit]:
+        form = axes_of(self.flat, self.terms, unit)
+        numbers = np.arange(unit.ids.shape[1]).reshape(form or -1)
+        for axis, size in enumerate(form):
+            if 1 < size <= min(_MOST, numbers.size - 1):
+                for i in range(size):
+                    chosen = numbers.take(i, axis).ravel()
+                    yield self._part(unit, slice(None), None, chosen, ())
 
     def parts(self, unit: Unit) -> list[Unit]:
         """A unit taken apart, as its data are joined and its outputs cut."""
         if id(unit) not in self._parts:
-            self._parts[id(unit)] = list(self._apart(unit))
-        return self._parts[id(unit)]
+            self._parts[id(unit)] = unit, list(self._apart(unit))
+        return self._parts[id(unit)][1]
 
     def _apart(self, unit: Unit) -> Iterator[Unit]:
         site = unit.site
         rows = self.pieces(site) if site.role == "linear" else []
-        columns = self.cuts(unit)
+        columns = cuts(self.flat, self.terms, unit)
         if len(rows) < 2 and len(columns) < 2:
             return
         start = 0
@@ -226,74 +193,9 @@ class Sites:
 
     def data(self, unit: Unit) -> int:
         """The value that a unit meets: a part of it, if it is joined."""
-        if unit.rows is None:
+        if unit.rows is None or unit.rows < 0:
             return unit.site.data
         return self.pieces(unit.site)[unit.rows]
-
-    def labels(self, unit: Unit) -> np.ndarray:
-        """Which output of a unit each element of the result of its site is."""
-        site, flat = unit.site, self.flat
-        shape = flat.shape(site.out)
-        n = unit.ids.shape[1]
-        if site.step.name == "dot_general":
-            place = site.step.ins.index(site.weight)
-            held, shared = flat.shape(site.weight), batched(site.step)
-            own = [held[axis] for axis in free(site.step, place, held)]
-            after = len(shape) - len(own) if place == 1 else shared
-            form = [*shape[:shared], *[1] * (len(shape) - shared)]
-            form[after : after + len(own)] = own
-            return np.broadcast_to(np.arange(n).reshape(form), shape)
-        if site.step.name == "conv_general_dilated":
-            channel = site.step.params["dimension_numbers"].out_spec[1]
-            form = [1] * len(shape)
-            form[channel] = n
-            return np.broadcast_to(np.arange(n).reshape(form), shape)
-        ids = self.terms.of(site.weight)[site.units.index(unit)].ids
-        held = unit.ids.ravel()
-        order = np.argsort(held)
-        found = order[np.searchsorted(held, ids.ravel(), sorter=order)]
-        return np.broadcast_to(found.reshape(ids.shape), shape)
-
-    def cuts(self, unit: Unit) -> list[tuple[np.ndarray, tuple[int, ...]]]:
-        """The outputs of a unit that are cut out together, and what they become."""
-        if unit.mixed or unit.site.role not in ("linear", "sum", "product"):
-            return []
-        n = unit.ids.shape[1]
-        member = np.zeros(n, np.int64)
-        found: dict[int, list[int]] = {}
-        todo = [(unit.site.out, self.labels(unit), 0)]
-        seen = set()
-        while todo:
-            value, labels, deep = todo.pop(0)
-            for step in self.flat.readers[value] if deep < _DEEP else ():
-                if step.position in seen:
-                    continue
-                seen.add(step.position)
-                for out, inner in self._followed(step, value, labels):
-                    if inner.size < labels.size:
-                        mark = len(found) + 1
-                        found[mark] = [out]
-                        member[np.unique(inner)] += 1 << min(mark, 62)
-                    todo.append((out, inner, deep + 1))
-        groups = [np.flatnonzero(member == mark) for mark in dict.fromkeys(member)]
-        if len(groups) < 2:
-            return []
-        return [
-            (group, tuple(v[0] for m, v in found.items() if member[group[0]] >> m & 1))
-            for group in groups
-        ]
-
-    def _followed(
-        self, step: Step, value: int, labels: np.ndarray
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """The results of a step whose elements still have the labels of its operand."""
-        shape = self.flat.shape(step.outs[0])
-        if step.name in CUTS | TURNS and step.ins[0] == value:
-            known = [self.terms.known(x) for x in step.ins[1:]]
-            if not any(x is None for x in known):
-                yield from zip(step.outs, moved(step, [labels], known), strict=True)
-        elif step.name in ELEMENTWISE and shape == labels.shape:
-            yield step.outs[0], labels
 
     @functools.cached_property
     def all(self) -> list[Site]:

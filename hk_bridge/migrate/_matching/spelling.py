@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 PLACE = re.compile(
     r"(.*?)(?:\.reshape\((\([\d, ]+\))\))?(?:\[([\d:, ]+)\])?", re.DOTALL
 )
-_TURN = r"\.T|\.transpose\(\([\d, ]+\)\)|\.reshape\(\([\d, ]*\)\)"
+_TURN = r"\.T|\.(?:transpose|flip)\(\([\d, ]+\)\)|\.reshape\(\([\d, ]*\)\)"
 HOW = re.compile(rf"((?:{_TURN})*)\s*([+-] [\d.e+-]+)?")
 _STEP = re.compile(_TURN)
 _UNSAFE = re.compile(r"[\\\t\n\r\[]|^\s|\s$|\.reshape")
@@ -42,6 +42,10 @@ def steps_of(how: str) -> tuple[list[str], float]:
 
 def turned_once(leaf: Any, step: str) -> Any:
     name, _, numbers = step.partition("(")
+    if name == ".flip":
+        back = ast.literal_eval(numbers[:-1])
+        return leaf[tuple(slice(None, None, -1 if axis in back else None)
+                          for axis in range(leaf.ndim))]  # fmt: skip
     return (
         leaf.T
         if not numbers
