@@ -259,7 +259,7 @@ def test_a_scope_of_ours_is_made_as_flaxs(initializing):
         "_root_path",
         "_outer",
     }
-    own |= {"_tells", "_passing", "_pack"}
+    own |= {"_tells", "_passing", "_pack", "_maps", "_same", "_began"}
     for ours, theirs in pairs:
         attributes = {k: v for k, v in vars(ours).items() if k not in own}
         lazy = {k: rng.suffix for k, rng in attributes.pop("_rngs").items()}

@@ -178,9 +178,7 @@ class Ledger:
         return self.values[where]
 
     def _read_state(self, where: Where, pair: Any) -> Any:
-        """What Haiku and its hooks give for a leaf of state.
-
-        Getters are told what was asked for first, whatever was written since."""
+        """What hooks give for a leaf of state; told what was asked for first."""
         if not base.state_getter_stack:
             return _layout.bare(pair.current)
         return self._hooks.state(where, _layout.bare(pair.initial), _no_initializer)

@@ -39,7 +39,7 @@ MAPS = {
     "run twice": lambda cls: mapped(cls, init=True),
     "metadata": metadata,
     "of another collection": lambda cls: nn.map_variables(
-        cls, "params", same, same, init=True
+        cls, "params", same, same, mutable=True
     ),
     "mapped twice": lambda cls: mapped(metadata(cls)),
 }
