@@ -522,3 +522,29 @@ def test_where_nothing_tells_of_policies_nothing_is_shared(monkeypatch):
     symbol = "haiku._src.mixed_precision:_thread_local_state._cls_policy"
     monkeypatch.setattr(_private, "hidden", {symbol})
     assert not assert_same(stack(lambda i: Block()), X).shared
+
+
+class Keeps(hk.Module):
+    """Draws keys, and returns a list that it holds: it does not run apart."""
+
+    def __init__(self, name=None):
+        super().__init__(name=name)
+        self.list = [1]
+
+    def __call__(self, x):
+        noise = jax.random.normal(hk.next_rng_key(), x.shape)
+        return hk.Linear(4)(x) + noise, self.list
+
+
+class AfterRemat(hk.Module):
+    """Has a lifted transform take keys as they are, and modules after it."""
+
+    def __call__(self, x):
+        x = hk.remat(lambda x: x + jax.random.normal(hk.next_rng_key(), x.shape))(x)
+        for _ in range(4):
+            x, _ = Keeps()(x)
+        return x
+
+
+def test_keys_are_given_back_after_a_lifted_transform():
+    assert_same(stack(lambda i: AfterRemat()), array(3, 4))

@@ -536,3 +536,50 @@ def test_a_submodule_that_asks_haiku_is_not_shared(asks):
             jax.make_jaxpr(lambda *args: f.apply(*args))(params, state, KEY, X)
         )
     assert _program.difference(*programs) is None
+
+
+class DrawsOfBoth(nn.Module):
+    """Draws a key of Haiku, and after it one of a stream."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = x + jax.random.normal(hk.next_rng_key(), x.shape)
+        return nn.Dense(4)(x) + jax.random.normal(self.make_rng("noise"), x.shape)
+
+
+class HasOne(nn.Module):
+    """Asks Haiku, and so runs as ever; what it has may be shared."""
+
+    of: Any = DrawsOfBoth
+
+    @nn.compact
+    def __call__(self, x):
+        assert hk.running_init() in (True, False)
+        return self.of()(x)
+
+
+class HasSome(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return Stack(lambda i: DrawsOfBoth())(x)
+
+
+@pytest.mark.parametrize("make", [DrawsOfBoth, HasOne, HasSome])
+@pytest.mark.parametrize("counted", [False, True])
+def test_keys_of_haiku_are_drawn_in_their_order(make, counted):
+    def forward(x):
+        for _ in range(6):
+            x = FlaxModule(make())(x)
+        return x + jax.random.normal(hk.next_rng_key(), x.shape)
+
+    def function(x):
+        return hk.experimental.optimize_rng_use(forward)(x) if counted else forward(x)
+
+    def shared(x):
+        with hk_bridge.share_traces():
+            return function(x)
+
+    f, g = map(hk.transform_with_state, (function, shared))
+    start = _abstract.evaluate(hk.transform_with_state(forward).init, KEY, X)
+    one, two = (_abstract.trace(h.apply, *start, KEY, X) for h in (g, f))
+    assert _program.difference(one.program, two.program) is None

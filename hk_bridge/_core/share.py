@@ -1,5 +1,6 @@
 """`share_traces`: equal modules in one transform are traced once."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -99,6 +100,7 @@ class _Bridged:
     def __init__(self, plan: _flax.Plan, variables: Any, side: Any, args: Any, kw: Any):
         self._call = plan, variables, side, args, kw
         self._given: dict[str, Any] = {}
+        self._give_back: Callable[[], None] = _haiku.nothing
 
     @property
     def name(self) -> str:
@@ -121,6 +123,8 @@ class _Bridged:
         side = self._call[2]
         if not side.may_share():
             return _errors.SEEN
+        if _haiku.are_counted():
+            return _errors.COUNTED
         return _errors.INTERCEPTED if _flax.is_intercepted() else None
 
     def arguments(self) -> Any:
@@ -146,11 +150,14 @@ class _Bridged:
         return tuple(s for s in self._call[2].streams.keys if s not in self._given)
 
     def draw(self, drawn: Sequence[str]) -> list[Any]:
+        self._give_back = _haiku.mark(_haiku.sequence())
         keys: list[Any] = self._call[2].streams.ahead(drawn)
         return keys
 
     def undraw(self) -> None:
-        """A key that was drawn is that of its stream, once it is asked for."""
+        """Code that asks Haiku for a key before that of a stream gets the first."""
+        self._call[2].streams.give_back()
+        self._give_back()
 
     def apart(self, inputs: Any, drawn: Any, keys: Any) -> tuple[Any, Any]:
         plan, _, side, _, _ = self._call
@@ -180,7 +187,8 @@ def run(
     if traces is None or side.initializing:
         return call.as_ever()
     with contextlib.ExitStack() as inside:
-        if side.may_share_inside() and not _flax.is_intercepted():
+        others = _flax.is_intercepted() or _haiku.are_counted()
+        if side.may_share_inside() and not others:
             asked = (traces.call, traces.refuse, side.ledger.name, _haiku.apart)
             inside.enter_context(_flax.sharing(plan.module, _flax.Sharing(*asked)))
         outcome: _flax.Outcome = traces.call(call)

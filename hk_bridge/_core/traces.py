@@ -91,8 +91,10 @@ class Call(Protocol):
 
         None if another call cannot."""
 
-    def draw(self, drawn: Any) -> "list[Any]":
-        """The keys of this call, in place of those `drawn` by another."""
+    def draw(self, drawn: Any) -> "list[Any] | None":
+        """The keys of this call, in place of those `drawn` by another.
+
+        None if Haiku would have to draw one, and could not take it back."""
 
     def undraw(self) -> None:
         """Takes back what `draw` drew, since the code runs after all."""
@@ -223,6 +225,8 @@ class Traces:
         self, call: Call, entry: _Entry, arrays: list[Any], form: forms.Form
     ) -> Any:
         keys = call.draw(entry.drawn)
+        if keys is None:
+            return self._as_ever(call, _errors.KEYS_TO_COME)
         if not (arrays or keys) or not _flax.are_staged_here(keys):
             call.undraw()
             return self._as_ever(call, _errors.NOT_STAGED)

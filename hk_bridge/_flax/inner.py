@@ -186,9 +186,11 @@ class Inner:
             found.append((stream, suffix[len(prefix) :]))
         return tuple(found)
 
-    def draw(self, drawn: Any) -> list[Any]:
+    def draw(self, drawn: Any) -> list[Any] | None:
         keys = []
         streams = self._scope.running.host.streams
+        if not all(streams.has(stream) for stream, _ in drawn):
+            return None
         for stream, suffix in drawn:
             lazy = self._scope._stream(stream)
             whole = (*lazy.suffix, *suffix)
@@ -196,7 +198,7 @@ class Inner:
         return keys
 
     def undraw(self) -> None:
-        """A key that was drawn is kept for its stream."""
+        """None was: they are folded from such as are there."""
 
     def apart(self, inputs: Any, drawn: Any, keys: Sequence[Any]) -> tuple[Any, Any]:
         variables, args, kwargs = inputs

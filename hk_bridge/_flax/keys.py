@@ -73,6 +73,10 @@ class Streams:
             del self._ahead[stream]
         return self.keys[stream]
 
+    def has(self, stream: str) -> bool:
+        """Whether the key of `stream` is there, so that to take it draws none."""
+        return stream in self.keys or stream in self._ahead
+
     def ahead(self, names: Sequence[str]) -> list[Key]:
         """The keys of these streams, in `keys` not before they are asked for."""
         for stream in names:
@@ -80,6 +84,10 @@ class Streams:
                 assert self._draw is not None
                 self._ahead[stream] = self._draw()
         return [self._ahead[stream] for stream in names]
+
+    def give_back(self) -> None:
+        """Forgets the keys that nobody has asked for yet."""
+        self._ahead.clear()
 
     def fold(self, stream: str, rng: Key, suffix: tuple[str | int, ...]) -> Key:
         """The key that code gets: that of `stream`, with `suffix` folded in."""
@@ -103,6 +111,9 @@ class FoldedKeys(Streams):
 
     def offers(self, stream: str) -> bool:
         return self._offers(stream)
+
+    def has(self, stream: str) -> bool:
+        return True
 
     def key(self, stream: str) -> Any:
         return None

@@ -21,6 +21,10 @@ from hk_bridge._haiku.context import next_key as next_key
 from hk_bridge._haiku.context import running_init as running_init
 from hk_bridge._haiku.context import sees_state as sees_state
 from hk_bridge._haiku.context import transforms as transforms
+from hk_bridge._haiku.drawing import are_counted as are_counted
+from hk_bridge._haiku.drawing import mark as mark
+from hk_bridge._haiku.drawing import nothing as nothing
+from hk_bridge._haiku.drawing import sequence as sequence
 from hk_bridge._haiku.hooks import MISSING as MISSING
 from hk_bridge._haiku.hooks import cast as cast
 from hk_bridge._haiku.hooks import check_usage as check_usage

@@ -1,10 +1,22 @@
-"""The sequence of keys of a transform: how keys were drawn of it, and drawn before."""
+"""The sequence of keys of a transform: how keys were drawn of it, and drawn before.
+
+Private in Haiku (since dm-haiku 0.0.16): `haiku._src.base.current_frame().rng_stack`
+and `next_rng_key_internal`.
+"""
 
 import collections
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 
 import haiku as hk
+from haiku._src import base
+
+from hk_bridge._haiku import private
+
+# While `hk.experimental.optimize_rng_use` counts the keys that code asks for, it puts
+# another function there.
+_NEXT_KEY = private.next_rng_key_internal
 
 
 class Drawing(hk.PRNGSequence):
@@ -74,20 +86,42 @@ class Drawn(hk.PRNGSequence):
         raise TypeError("A lifted transform takes keys as they are.")
 
 
-def state_of(keys: Any) -> Any:
-    """What `restore` takes; to ask for it is not noted."""
+def sequence() -> Any:
+    """The sequence of keys in force, or None."""
+    return base.current_frame().rng_stack.peek()
+
+
+def are_counted() -> bool:
+    """Whether Haiku counts the keys that are drawn, for which it splits as many."""
+    return getattr(base, "next_rng_key_internal", None) is not _NEXT_KEY
+
+
+def nothing() -> None:
+    """Gives back keys where none were drawn."""
+
+
+def mark(keys: Any) -> Callable[[], None]:
+    """What gives back the keys that are drawn of `keys` from now on."""
+    if keys is None:
+        return nothing
+    state = _state_of(keys)
+    return lambda: _restore(keys, state)
+
+
+def _state_of(keys: Any) -> Any:
+    """To ask for it is not noted."""
     if isinstance(keys, Drawn):
         return tuple(keys.left)
     if isinstance(keys, Drawing):
-        return None if keys.drawn is None else [*keys.drawn], state_of(keys.of)
+        return None if keys.drawn is None else [*keys.drawn], _state_of(keys.of)
     return keys.internal_state
 
 
-def restore(keys: Any, state: Any) -> None:
+def _restore(keys: Any, state: Any) -> None:
     if isinstance(keys, Drawn):
         keys.left = collections.deque(state)
     elif isinstance(keys, Drawing):
         keys.drawn = state[0]
-        restore(keys.of, state[1])
+        _restore(keys.of, state[1])
     else:
         keys.replace_internal_state(state)

@@ -23,6 +23,7 @@ from haiku._src import base
 import jax
 
 from hk_bridge import _errors
+from hk_bridge._haiku import drawing
 from hk_bridge._haiku import private
 from hk_bridge._haiku import seen
 from hk_bridge._haiku.context import has_creators
@@ -30,8 +31,6 @@ from hk_bridge._haiku.context import has_state_creators
 from hk_bridge._haiku.context import sees_state
 from hk_bridge._haiku.drawing import Drawing
 from hk_bridge._haiku.drawing import Drawn
-from hk_bridge._haiku.drawing import restore
-from hk_bridge._haiku.drawing import state_of
 from hk_bridge._haiku.names import below
 from hk_bridge._haiku.names import is_of_many
 
@@ -44,9 +43,6 @@ _PLACE = frozenset([
 _OF_EACH = {"name", "module_name", "_submodules", "_creation_frame_id", "_auto_repr"}
 
 _NO = object()
-# While `hk.experimental.optimize_rng_use` counts the keys that code asks for, it puts
-# another function there.
-_NEXT_KEY = private.next_rng_key_internal
 
 
 @contextlib.contextmanager
@@ -71,10 +67,10 @@ class Native:
         self._run, self._args, self._kwargs = run, args, kwargs
         self._context = context
         self._frame: Any = base.current_frame()
-        self._keys: Any = self._frame.rng_stack.peek()
+        self._keys: Any = drawing.sequence()
         self._parts: list[Any] = []  # the modules in it, itself the first
         self._before: dict[int, dict[str, Any]] = {}  # what each of them held
-        self._saved: Any = None
+        self._give_back = drawing.nothing
         self._seen: Any = None
 
     @property
@@ -93,7 +89,7 @@ class Native:
     def refusal(self) -> str | None:
         if seen.is_intercepted():
             return _errors.INTERCEPTED
-        if getattr(base, "next_rng_key_internal", None) is not _NEXT_KEY:
+        if drawing.are_counted():
             return _errors.COUNTED
         hooks = has_creators() or has_state_creators() or sees_state()
         return _errors.SEEN if hooks or base.param_getter_stack else None
@@ -174,8 +170,7 @@ class Native:
 
     def draw(self, drawn: Any) -> list[Any]:
         keys: list[Any] = []
-        if self._keys is not None:
-            self._saved = state_of(self._keys)
+        self._give_back = drawing.mark(self._keys)
         for how, number in drawn:
             if how == "next":
                 keys.append(next(self._keys))
@@ -186,8 +181,7 @@ class Native:
         return keys
 
     def undraw(self) -> None:
-        if self._saved is not None:
-            restore(self._keys, self._saved)
+        self._give_back()
         for part in self._parts:
             for name in _own(part).keys() - self._before[id(part)].keys():
                 del vars(part)[name]

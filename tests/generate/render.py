@@ -39,6 +39,7 @@ IMPORTS = {
     "hk": "import haiku as hk",
     "hk_bridge": "import hk_bridge",
     "_program": "from hk_bridge._proof import program as _program",
+    "eagerly": "from hk_bridge._core.traces import eagerly",
     "jax": "import jax",
     "util": "from jax._src import util",
     "core": "from jax.extend import core",

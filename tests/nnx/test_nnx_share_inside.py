@@ -2,6 +2,7 @@
 
 from catalogue import array
 from flax import nnx
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import pytest
@@ -11,7 +12,9 @@ from test_share_inside import Logs as LinenLogs
 from test_share_inside import assert_same
 from test_share_inside import sides
 
+import hk_bridge
 from hk_bridge import _abstract
+from hk_bridge._proof import program as _program
 
 pytestmark = pytest.mark.usefixtures("eager")
 X = array(8, 4)
@@ -380,3 +383,41 @@ def test_a_method_that_changed_is_the_one_that_runs(monkeypatch):
     assert_same(stack(Listed), X)
     monkeypatch.setattr(Listed, "__call__", lambda self, x: x * 3.0)
     assert_same(stack(Listed), X)
+
+
+class DrawsOfBoth(nnx.Module):
+    """Draws a key of Haiku, and after it one of a stream."""
+
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(4, 4, rngs=rngs)
+        self.rngs = nnx.Rngs(noise=0)
+
+    def __call__(self, x):
+        x = x + jax.random.normal(hk.next_rng_key(), x.shape)
+        return self.linear(x) + jax.random.normal(self.rngs.noise(), x.shape)
+
+
+class HasOne(nnx.Module):
+    def __init__(self, rngs):
+        self.one = DrawsOfBoth(rngs)
+
+    def __call__(self, x):
+        assert hk.running_init() in (True, False)
+        return self.one(x)
+
+
+@pytest.mark.parametrize("make", [DrawsOfBoth, HasOne])
+def test_keys_of_haiku_are_drawn_in_their_order(make):
+    def forward(x):
+        for i in range(6):
+            x = hk_bridge.FlaxModule(make(nnx.Rngs(i)))(x)
+        return x + jax.random.normal(hk.next_rng_key(), x.shape)
+
+    def shared(x):
+        with hk_bridge.share_traces():
+            return forward(x)
+
+    f, g = map(hk.transform_with_state, (forward, shared))
+    start = _abstract.evaluate(f.init, KEY, X)
+    one, two = (_abstract.trace(h.apply, *start, KEY, X) for h in (g, f))
+    assert _program.difference(one.program, two.program) is None

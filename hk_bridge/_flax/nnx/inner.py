@@ -211,11 +211,13 @@ class Inner:
             return None
         return tuple(i for i in self._pending if not lazy.pending(leaves[i].value))
 
-    def draw(self, drawn: Any) -> list[Any]:
+    def draw(self, drawn: Any) -> list[Any] | None:
+        if not all(self._calls.keys.has(self._pending[i]) for i in drawn):
+            return None
         return [self._graph.leaves[i].value.get_raw_value() for i in drawn]
 
     def undraw(self) -> None:
-        """A key that was drawn is kept for its stream."""
+        """None was: they are split from such as are there."""
 
     def apart(self, inputs: Any, drawn: Any, keys: Sequence[Any]) -> tuple[Any, Any]:
         values, args, kwargs = inputs

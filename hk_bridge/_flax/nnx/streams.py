@@ -50,6 +50,9 @@ class NnxStreams(Streams):
         """The name of the stream that answers for `stream`."""
         return stream if super().offers(stream) else DEFAULT
 
+    def has(self, stream: str) -> bool:
+        return super().has(self.answering(stream))
+
     def key(self, stream: str) -> Key:
         return super().key(self.answering(stream))
 
