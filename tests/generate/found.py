@@ -133,6 +133,18 @@ MENDED: dict[str, Program] = {
         ),
         hook="looking",
     ),
+    "modules kept while sharing": program(
+        "same_shared", part("vmap", part("layer")), around="jax.checking_leaks()"
+    ),
+    "shared scope of another root": program(
+        "hooked_values",
+        part(
+            "scan",
+            part("shared_scope_of_field", part("looks_at_variables")),
+            part("layer"),
+        ),
+        hook="halving_getter",
+    ),
     "jitted anew": program("traced_once", part("builtin")),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"
