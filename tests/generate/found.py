@@ -145,6 +145,11 @@ MENDED: dict[str, Program] = {
         ),
         hook="halving_getter",
     ),
+    "state of another type in a branch": program(
+        "like_haiku",
+        part("cond", part("memory", col="cache")),
+        hook="casting_state_getter",
+    ),
     "jitted anew": program("traced_once", part("builtin")),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"
