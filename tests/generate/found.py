@@ -150,6 +150,11 @@ MENDED: dict[str, Program] = {
         part("cond", part("memory", col="cache")),
         hook="casting_state_getter",
     ),
+    "given container written": program(
+        "given",
+        part("jit", part("same", leaf="{(0, 1): jnp.zeros([4])}")),
+        around="jax.checking_leaks()",
+    ),
     "jitted anew": program("traced_once", part("builtin")),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"
