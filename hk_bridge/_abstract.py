@@ -16,6 +16,15 @@ def is_array(value: Any) -> bool:
     return is_like and not isinstance(value, type)  # as np.float32 has both
 
 
+def copied(value: Any) -> Any:
+    """`value` in containers of its own; arrays are not copied."""
+    return value if is_array(value) else jax.tree.map(_as_it_is, value)
+
+
+def _as_it_is(part: Any) -> Any:
+    return part
+
+
 def can_be_traced(value: Any) -> bool:
     """Whether JAX takes `value` for an array: a number, too."""
     return _is_traced(value) or isinstance(value, (bool, int, float, complex))
@@ -96,6 +105,15 @@ def scanned(params: Mapping[str, Any]) -> tuple[int, int]:
         return params["num_consts"], params["num_carry"]
     consts, carried, _ = [len(part) for part in params["ft_in"].unpack()]
     return consts, carried
+
+
+def are_same(one: Any, two: Any) -> bool:
+    """Whether two leaves are one, or one is `copied` from the other."""
+    if one is two or is_array(one) or is_array(two):
+        return one is two
+    forms: list[Any] = [jax.tree.structure(tree) for tree in (one, two)]
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=False)
+    return bool(forms[0] == forms[1]) and all(a is b for a, b in pairs)
 
 
 def are_equal(one: Any, two: Any) -> bool:

@@ -254,7 +254,6 @@ def test_a_scope_of_ours_is_made_as_flaxs(initializing):
         "record",
         "inside",
         "kept",
-        "_hash",
         "boxed",
         "_root_path",
         "_outer",
@@ -304,7 +303,6 @@ def test_an_adopted_scope_is_as_one_of_ours():
     assert child.has_rng("params")
     assert child.get_variable("params", "w") == 1
     own = {
-        "_hash",
         "boxed",
         "_outer",
         "inside",

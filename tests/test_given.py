@@ -9,6 +9,7 @@ import pytest
 
 import hk_bridge
 from hk_bridge import FlaxModule
+from hk_bridge.testing import assert_identical
 
 KEY = jax.random.key(0)
 X = jnp.ones([2, 3])
@@ -157,3 +158,75 @@ def test_apply_does_not_care():
         lambda x: FlaxModule(Net(), variables=given, name="net")(x)
     )
     f.apply(params, state, None, X)
+
+
+# What is given is the caller's.
+
+CONTAINERS = {
+    "a dict of other keys": lambda: {(0, 1): jnp.ones([2])},
+    "a list": lambda: [jnp.ones([2])],
+    "an array": lambda: jnp.ones([2]),
+}
+
+
+class Holds(nn.Module):
+    """A variable that is no array, and is written: by Flax, or in place."""
+
+    make: object
+    in_place: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        v = self.variable("stats", "v", self.make)
+        p = self.param("p", lambda key: self.make())
+        doubled = jax.tree.map(lambda a: a * 2, v.value)
+        if not self.in_place or hasattr(doubled, "shape"):
+            v.value = doubled
+        else:
+            for held in (v.value, p):
+                key = 0 if isinstance(held, list) else (0, 1)
+                held[key] = held[key] + 1
+        return x + jax.tree.leaves(v.value)[0].sum()
+
+
+class Around(nn.Module):
+    make: object
+    in_place: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.remat(Holds)(self.make, self.in_place)(x)
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["put", "in place"])
+@pytest.mark.parametrize("cls", [Holds, Around])
+@pytest.mark.parametrize("make", CONTAINERS.values(), ids=CONTAINERS)
+def test_what_is_given_is_not_changed(make, cls, in_place):
+    module = cls(make, in_place)
+    native = jax.tree.map(lambda a: a * 0, module.init(KEY, X))
+    given = jax.tree.map(lambda a: a, native)
+    f = hk.transform_with_state(
+        lambda: FlaxModule(module, variables=given, name="net")(X)
+    )
+    made = [f.init(KEY) for _ in range(2)]
+    with jax.checking_leaks():
+        jax.eval_shape(f.init, KEY)
+    assert_identical(given, native)
+    assert_identical(made[0], made[1])
+
+
+@pytest.mark.parametrize("cls", [Holds, Around])
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("make", CONTAINERS.values(), ids=CONTAINERS)
+def test_what_apply_is_given_is_not_changed(make, hooked, cls):
+    """Under a getter parameters are read only when they are asked for."""
+
+    def forward():
+        with hk.custom_getter(lambda get, value, _: get(value), params=hooked):
+            return FlaxModule(cls(make, True), name="net")(X)
+
+    f = hk.transform_with_state(forward)
+    held = f.init(KEY)
+    before = jax.tree.map(lambda a: a, held)
+    f.apply(*held, KEY)
+    assert_identical(held, before)

@@ -156,6 +156,9 @@ class Init(Side):
         """What a variable starts from: a leaf that is given or there, else `made`."""
 
         def leaf(where: Where, made: Any) -> Any:
+            return _abstract.copied(start(where, made))  # Flax writes into containers
+
+        def start(where: Where, made: Any) -> Any:
             new = where not in self.given.leaves and where not in self.made
             if new and self.ledger.has_state(where):  # by a module of the same name
                 self._note(where)
@@ -229,7 +232,7 @@ class Init(Side):
         start = self._started.get(where, value) if given else value
         if made is not start:
             self._changed[where] = made
-        elif value is not start and self.writes(where.collection):
+        elif not _abstract.are_same(value, start) and self.writes(where.collection):
             self.set_state(where, value, start)
 
     def after(self, outcome: _flax.Outcome) -> Variables:
@@ -239,9 +242,13 @@ class Init(Side):
         lifted transforms, where such a leaf has to be there before."""
         self.given.leaves |= self._changed
         params = {c: v for c, v in outcome.variables.items() if c == PARAMS}
-        known = {**self.ledger.values, **self._changed}
+        known = {
+            where: _abstract.copied(value)
+            for where, value in {**self.ledger.values, **self._changed}.items()
+            if where.collection == PARAMS
+        }
         lifted = {
-            where: value
+            where: _abstract.copied(value)
             for where, value in self._changed.items()
             if where.collection != PARAMS and where not in self._started
         }

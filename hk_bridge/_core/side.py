@@ -9,6 +9,7 @@ import weakref
 
 import jax
 
+from hk_bridge import _abstract
 from hk_bridge import _boxes
 from hk_bridge import _errors
 from hk_bridge import _flax
@@ -114,7 +115,7 @@ class Side(abc.ABC):
             return _flax.MISSING
         spec = lambda: recipe.spec(open_box=True)
         value = self.ledger.param(recipe.where, spec)
-        return _flax.MISSING if value is _haiku.MISSING else value
+        return _flax.MISSING if value is _haiku.MISSING else _abstract.copied(value)
 
     def keeps(self, collection: str) -> bool:
         return collection not in self.net._transient

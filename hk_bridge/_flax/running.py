@@ -79,7 +79,8 @@ class Running:
         self.leads_here = lead.leads_from
         self.watch = lifted.Watch(lead.leads_from, adopt)
         initializing = {"initializing": True} if host.initializing else {}
-        self._called: dict[int, Any] = {}  # keeps the modules, and so their ids
+        # By their ids; to keep modules would keep the tracers of lifted transforms.
+        self._called: dict[int, weakref.ref[Any]] = {}
         self.flags: Any = core.FrozenDict({**initializing, FLAG: lead})
 
     def end(self) -> None:
@@ -93,6 +94,6 @@ class Running:
 
     def is_first_call(self, module: Any) -> bool:
         """Whether this was not asked of `module` before."""
-        is_first = id(module) not in self._called
-        self._called[id(module)] = module
-        return is_first
+        known = self._called.get(id(module))
+        self._called[id(module)] = weakref.ref(module)
+        return known is None or known() is not module

@@ -69,7 +69,6 @@ class Scope(Recording):
         self.reservations = collections.defaultdict(set)
         self._invalid = False
         self.boxed = []
-        self._hash = id(variables if parent is None else parent.root._variables)
 
     @classmethod
     def root_of(
@@ -95,7 +94,7 @@ class Scope(Recording):
         plain.__class__ = Scope
         scope.running, scope.inside = plain.flags[FLAG].running(), True
         scope._rngs, scope._root_path = rngs, path
-        scope._hash, scope.boxed = id(plain.root._variables), []
+        scope.boxed = []
         if plain.parent is not None:
             scope.record = scope.parent.record
             return
@@ -120,9 +119,15 @@ class Scope(Recording):
         assert self.name is not None
         return (*self.parent.path, self.name)
 
+    @property
+    def root(self) -> "Scope":
+        """Derived as well: the parent may be of another root, in a lifted transform."""
+        parent: Any = self.parent
+        return self if parent is None else parent.root
+
     def __hash__(self) -> int:
         """Coarser than Flax's, and faster: equal scopes have equal hashes."""
-        return self._hash
+        return id(self.root._variables)
 
     def __eq__(self, other: object) -> bool:
         return self is other or super().__eq__(other)

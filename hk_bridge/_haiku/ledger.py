@@ -19,7 +19,6 @@ from typing import Any
 
 import haiku as hk
 from haiku._src import base
-import jax
 
 from hk_bridge import _abstract
 from hk_bridge import _layout
@@ -110,7 +109,7 @@ class Ledger:
         """
         skipped = frozenset(without)
         kept = {
-            where: value if _abstract.is_array(value) else jax.tree.map(_same, value)
+            where: _abstract.copied(value)
             for where, value in self.values.items()
             if where.collection not in skipped
         }
@@ -165,7 +164,7 @@ class Ledger:
         for where, value in read.items():
             new = _layout.find(variables, where, MISSING) is MISSING
             if new and where in self.values:
-                _layout.insert(variables, {where: value})
+                _layout.insert(variables, {where: _abstract.copied(value)})
         for empty in self._empty:
             if empty[: size + 1] == level:
                 _layout.make_level(variables, empty)
@@ -293,7 +292,3 @@ class Ledger:
 
 def _no_initializer(shape: Any, dtype: Any) -> Any:
     raise AssertionError("A stored leaf has no need of an initialiser.")
-
-
-def _same(part: Any) -> Any:
-    return part

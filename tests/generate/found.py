@@ -133,6 +133,28 @@ MENDED: dict[str, Program] = {
         ),
         hook="looking",
     ),
+    "modules kept while sharing": program(
+        "same_shared", part("vmap", part("layer")), around="jax.checking_leaks()"
+    ),
+    "shared scope of another root": program(
+        "hooked_values",
+        part(
+            "scan",
+            part("shared_scope_of_field", part("looks_at_variables")),
+            part("layer"),
+        ),
+        hook="halving_getter",
+    ),
+    "state of another type in a branch": program(
+        "like_haiku",
+        part("cond", part("memory", col="cache")),
+        hook="casting_state_getter",
+    ),
+    "given container written": program(
+        "given",
+        part("jit", part("same", leaf="{(0, 1): jnp.zeros([4])}")),
+        around="jax.checking_leaks()",
+    ),
     "jitted anew": program("traced_once", part("builtin")),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"

@@ -69,6 +69,10 @@ def like_haiku(case: Case, use: Any, hook: Any, train: bool = True) -> None:
         return
     if hook.__name__ == "policy" and not runs_cast(case, train):
         return
+    if hook.__name__ == "casting_state_getter" and not runs_with_cast_state(
+        case, train
+    ):
+        return
     if use.__name__ in LOOPED and natively.outputs["[0]"][1:] != (X.shape, X.dtype):
         return
     how = changes(case, natively)
@@ -153,6 +157,16 @@ def runs_cast(case: Case, train: bool) -> bool:
     if types(made) != types(start):
         return False
     return trace(apply, start, case.rngs()).error is None
+
+
+def runs_with_cast_state(case: Case, train: bool) -> bool:
+    """Whether Flax runs the module with state in another type: loops may refuse it."""
+
+    def apply(variables: Any, rngs: Any) -> Any:
+        variables = {c: t if c == "params" else cast(t) for c, t in variables.items()}
+        return case.make(train).apply(variables, X, rngs=rngs, mutable=True)
+
+    return trace(apply, open_boxes(case.specs), case.rngs()).error is None
 
 
 def strong(specs: Any) -> Any:
