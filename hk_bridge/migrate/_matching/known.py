@@ -46,6 +46,10 @@ class Flax:
             for part, data in slices_of(self.side.sites, site, self.kept):
                 self._add(print_of(data), part, 0)
 
+        needed = {x for site in self.side.sites.all for x in (site.data, site.out)}
+        for number in kept.keys() - needed - set(flat.outputs):
+            del kept[number]
+
     def _without(self, value: int, far: int, unit: Unit, weights: np.ndarray) -> None:
         """Adds what a sum is without a unit in it."""
         if unit.cut:

@@ -117,7 +117,8 @@ def _ambiguous(solved: Solved) -> tuple[tuple[str, ...], ...]:
         group = set()
         for some in (option, other):
             for _, unit in some:
-                ids = unit.ids[unit.ids >= 0]
+                ids = unit.ids
+                ids = ids[ids >= 0]
                 group |= {
                     names[terms.whose(int(number))] for number in (ids[0], ids[-1])
                 }

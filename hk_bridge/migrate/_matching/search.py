@@ -155,11 +155,12 @@ class Search:
     # Choices.
 
     def _settle(self, sites: list[Site], options: list[Option]) -> None:
-        """Settles the choices of which the data of a site show that they are right."""
-        mask = 0
+        """Settles the choices of which the data of a site show that they are right.
+
+        One value has to depend on all rivals: of several each may be right alone."""
+        taint = self.values.taint(*(site.data for site in sites))
         for _, other in options[0]:
-            mask |= self.flax.mask(other.site.data)
-        self.close(self.values.taint(*(site.data for site in sites)), mask)
+            self.close(taint, self.flax.mask(other.site.data))
 
     def close(self, taint: Taint, mask: int) -> None:
         """Settles the choices that a right value depends on, as on all their rivals."""
