@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import gc
 from typing import Any
 from typing import NamedTuple
 
@@ -73,6 +74,7 @@ def outcome(
         guessed = _Found.of(solved)
     ambiguous = _ambiguous(solved)
     del solved
+    gc.collect()  # parts of a search hold each other, and the weights
     proof = None
     if guessed is not None and not guessed.lacking & read:
         trees = guessed.table.to_haiku(variables)
