@@ -133,7 +133,7 @@ class Search:
             self.values.run(step, None if is_last else step.position)
             if is_right(self.flax, self.haiku, step, options[taken]):
                 if not is_last:
-                    rivals = self._sites_of(options)
+                    rivals = self.flax.bits(options)
                     choice = Choice(
                         step.position, options, taken, env, taints, length, rivals
                     )
@@ -144,13 +144,6 @@ class Search:
             self.values.restore(env, taints)
         taint = self.values.taint_of(step)
         raise Stuck(taint, lambda: self._differ(step, options[0]))
-
-    def _sites_of(self, options: list[Option]) -> int:
-        mask = 0
-        for option in options:
-            for _, other in option:
-                mask |= self.flax.bit(other)
-        return mask
 
     # Choices.
 
