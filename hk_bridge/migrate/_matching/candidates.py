@@ -25,6 +25,7 @@ from hk_bridge.migrate._matching.prints import print_of
 from hk_bridge.migrate._matching.side import DEEP
 from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.units import HOMOGENEOUS
+from hk_bridge.migrate._matching.units import Ids
 from hk_bridge.migrate._matching.units import Site
 from hk_bridge.migrate._matching.units import Unit
 
@@ -148,15 +149,15 @@ class Finder:
                 labels_of(s.flat, s.terms, u)
                 for s, u in ((self.haiku.sites, unit), (sites, other))
             ]
-            order = order_of(data, labels, unit.ids.shape[1])
-            return other if order is None else _with(other, other.ids[:, order])
+            order = order_of(data, labels, unit.form[1])
+            return other if order is None else _with(other, lambda: other.ids[:, order])
         ours = inputs_of(self.haiku.flat, site)
         there = inputs_of(self.flax.side.flat, theirs)
         if ours is None or there is None:
             return other
-        guesses = list(flattened(self.flax.side.flat, theirs, unit.ids.shape[0]))
-        order = order_of(data, (ours, there), unit.ids.shape[0], guesses)
-        return other if order is None else _with(other, other.ids[order])
+        guesses = list(flattened(self.flax.side.flat, theirs, unit.form[0]))
+        order = order_of(data, (ours, there), unit.form[0], guesses)
+        return other if order is None else _with(other, lambda: other.ids[order])
 
     def _data(self, unit: Unit, value: Value) -> Iterator[tuple[Any, int]]:
         site, flat = unit.site, self.haiku.flat
@@ -181,22 +182,22 @@ class Finder:
     ) -> Iterator[Unit]:
         """The units at a site, or parts of them, that have the form of another."""
         if part is not None:
-            fits = part.ids.shape == unit.ids.shape and part.done == unit.done
+            fits = part.form == unit.form and part.done == unit.done
             yield from [part] if fits else []
             return
         for other in site.units:
             if other.done != unit.done:
                 continue
-            if row is None and other.ids.shape == unit.ids.shape:
+            if row is None and other.form == unit.form:
                 yield other
-            elif row is not None or other.ids.shape[1] > unit.ids.shape[1]:
+            elif row is not None or other.form[1] > unit.form[1]:
                 sites = self.flax.side.sites
                 parts = [*sites.parts(other), *sites.slices(other)]
                 own = (part for part in parts if part.rows == row)
-                yield from (p for p in own if p.ids.shape == unit.ids.shape)
+                yield from (p for p in own if p.form == unit.form)
 
     def _cost(self, unit: Unit, other: Unit, far: int, ordered: bool) -> Any:
-        taken = not bool(self.held.free[other.ids.flat[0]])
+        taken = not bool(self.held.free[other.first])
         whole = other.site.units[0].ids if other.columns is not None else other.ids
         return (
             taken,
@@ -251,11 +252,11 @@ class Finder:
 
     def _like(self, unit: Unit, others: list[Unit]) -> Unit | None:
         for theirs in others:
-            fits = theirs.ids.shape == unit.ids.shape and theirs.done == unit.done
-            if fits and bool(self.held.free[theirs.ids.flat[0]]):
+            fits = theirs.form == unit.form and theirs.done == unit.done
+            if fits and bool(self.held.free[theirs.first]):
                 return theirs
         return None
 
 
-def _with(unit: Unit, ids: np.ndarray) -> Unit:
-    return dataclasses.replace(unit, ids=ids)
+def _with(unit: Unit, ids: Callable[[], np.ndarray]) -> Unit:
+    return dataclasses.replace(unit, held=Ids.of(ids))

@@ -66,7 +66,7 @@ def later(flat: Flat, unit: Unit) -> Iterator[tuple[int, int]]:
         return
     value = unit.cut[0] if unit.cut else unit.site.out
     if unit.cut:
-        if flat.shape(value)[-1:] != unit.ids.shape[1:]:
+        if flat.shape(value)[-1:] != unit.form[1:]:
             return
         yield value, 0
     yield from beyond(flat, value)

@@ -15,6 +15,7 @@ from hk_bridge.migrate._matching.prints import print_of
 from hk_bridge.migrate._matching.search import Search
 from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.trees import PARAMS
+from hk_bridge.migrate._matching.units import Ids
 from hk_bridge.migrate._matching.units import Site
 from hk_bridge.migrate._matching.units import Unit
 
@@ -32,7 +33,7 @@ def give_returned(search: Search, pairs: list[tuple[int, int]]) -> None:
         value, theirs = haiku.flat.outputs[place], flax.flat.outputs[other]
         options = zip(_units(haiku, value), _units(flax, theirs), strict=False)
         for ours, there in options:
-            same = ours.done == there.done and ours.ids.shape == there.ids.shape
+            same = ours.done == there.done and ours.form == there.form
             if same and ours.plus == there.plus and search.held.is_open(ours):
                 search.held.assign(((ours, there),))
 
@@ -43,8 +44,8 @@ def _units(side: Side, value: int) -> list[Unit]:
         return []
     site = Site(Step(-1, "output", [], [value], None, {}), "output", value, value)
     for term in side.terms.of(value):
-        ids = np.ascontiguousarray(term.ids).reshape(1, -1)
-        site.units.append(Unit(site, ids, term.done, term.plus))
+        ids = lambda term=term: np.ascontiguousarray(term.ids).reshape(1, -1)
+        site.units.append(Unit(site, Ids.of(ids), term.done, term.plus))
     return site.units
 
 
@@ -88,14 +89,15 @@ def _kind(aval: Any) -> str:
 
 def _whole(side: Side, place: int) -> Unit:
     site = Site(Step(-1, "state", [], [], None, {}), "state", -1, -1)
-    return Unit(site, side.terms.ids(place).reshape(1, -1), (), 0.0)
+    ids = lambda: side.terms.ids(place).reshape(1, -1)
+    return Unit(site, Ids.of(ids), (), 0.0)
 
 
 def _is_same_after(search: Search, place: int, option: Option) -> bool:
     """Whether state is the same after the call, if it is what an option says."""
     haiku, flax = search.haiku, search.flax.side
     ((_, other),) = option
-    name = flax.names[flax.terms.whose(int(other.ids.flat[0]))]
+    name = flax.names[flax.terms.whose(int(other.first))]
     values = [
         side.flat.outputs[side.outputs.index(path)] if path in side.outputs else None
         for side, path in (

@@ -44,7 +44,8 @@ class Holdings:
 
     def is_open(self, unit: Unit) -> bool:
         """Whether some elements of a unit have no counterpart yet."""
-        ids = unit.ids[unit.ids >= 0]
+        ids = unit.ids
+        ids = ids[ids >= 0]
         return bool(((self.found[ids] == UNKNOWN) & ~self.lost[ids]).any())
 
     def taken(self, starts: np.ndarray) -> np.ndarray:
@@ -60,7 +61,7 @@ class Holdings:
         found = self.found[part]
         known = found >= 0
         if known.all():
-            made = self.weights[found] + self.plus[part]
+            made = self.weights[found].astype(np.float64) + self.plus[part]
         elif place in self.fixed:
             made = np.full(found.size, float(self.fixed[place]))
         else:
@@ -92,7 +93,8 @@ class Holdings:
     def _is_float(self, unit: Unit) -> bool:
         """Whether a constant may be part of a weight: of an index it is none."""
         flat = self.terms.flat
-        place = self.terms.whose(int(unit.ids.max(initial=0)))
+        first = unit.first if unit.first >= 0 else unit.ids.max(initial=0)
+        place = self.terms.whose(int(first))
         return bool(jnp.issubdtype(flat.avals[flat.weights[place]].dtype, jnp.inexact))
 
     def undo(self, length: int) -> list[Option]:
@@ -111,7 +113,8 @@ class Holdings:
 
     def lose(self, unit: Unit) -> None:
         """Notes that the elements of a unit have no counterpart."""
-        ids = unit.ids[unit.ids >= 0]
+        ids = unit.ids
+        ids = ids[ids >= 0]
         some = _once(ids[(self.found[ids] == UNKNOWN) & ~self.lost[ids]])
         self.lost[some] = True
         self._count(some, -1)

@@ -7,6 +7,7 @@ import numpy as np
 
 from hk_bridge.migrate._matching.contexts import later
 from hk_bridge.migrate._matching.contexts import within
+from hk_bridge.migrate._matching.holdings import Option
 from hk_bridge.migrate._matching.prints import print_of
 from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.slices import slices_of
@@ -46,6 +47,10 @@ class Flax:
             for part, data in slices_of(self.side.sites, site, self.kept):
                 self._add(print_of(data), part, 0)
 
+        needed = {x for site in self.side.sites.all for x in (site.data, site.out)}
+        for number in kept.keys() - needed - set(flat.outputs):
+            del kept[number]
+
     def _without(self, value: int, far: int, unit: Unit, weights: np.ndarray) -> None:
         """Adds what a sum is without a unit in it."""
         if unit.cut:
@@ -78,6 +83,14 @@ class Flax:
             self._bits[key] = len(self.places) + len(self._bits)
             self._masks = {}
         return 1 << self._bits[key]
+
+    def bits(self, options: list[Option]) -> int:
+        """The units of Flax in some options, a bit for each."""
+        mask = 0
+        for option in options:
+            for _, other in option:
+                mask |= self.bit(other)
+        return mask
 
     def mask(self, value: int) -> int:
         """Which sites a value depends on, a bit for each."""

@@ -24,7 +24,7 @@ def labels_of(flat: Flat, terms: Terms, unit: Unit) -> np.ndarray:
     """Which output of a unit each element of the result of its site is."""
     site = unit.site
     shape = flat.shape(site.out)
-    n = unit.ids.shape[1]
+    n = unit.form[1]
     if site.step.name == "dot_general":
         place = site.step.ins.index(site.weight)
         held, shared = flat.shape(site.weight), batched(site.step)
@@ -38,9 +38,9 @@ def labels_of(flat: Flat, terms: Terms, unit: Unit) -> np.ndarray:
         channels = [n if axis == channel else 1 for axis in range(len(shape))]
         return np.broadcast_to(np.arange(n).reshape(channels), shape)
     ids = terms.of(site.weight)[site.units.index(unit)].ids
-    held = unit.ids.ravel()
-    order = np.argsort(held)
-    found = order[np.searchsorted(held, ids.ravel(), sorter=order)]
+    row = unit.ids.ravel()
+    order = np.argsort(row)
+    found = order[np.searchsorted(row, ids.ravel(), sorter=order)]
     return np.broadcast_to(found.reshape(ids.shape), shape)
 
 
@@ -50,7 +50,7 @@ def cuts(
     """The outputs of a unit that are cut out together, and what they become."""
     if unit.mixed or unit.site.role not in ("linear", "sum", "product"):
         return []
-    n = unit.ids.shape[1]
+    n = unit.form[1]
     member = np.zeros(n, np.int64)
     found: dict[int, list[int]] = {}
     todo = [(unit.site.out, labels_of(flat, terms, unit), 0)]

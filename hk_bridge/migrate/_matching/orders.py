@@ -31,9 +31,9 @@ def joint(units: list[Unit], found: list[Found]) -> Iterator[Option]:
         if place == len(units):
             yield ()
             return
-        own = int(units[place].ids.flat[0])
+        own = int(units[place].first)
         for _, other in found[place]:
-            first = int(other.ids.flat[0])
+            first = int(other.first)
             if whose.get(first, own) == own:
                 for rest in ways(place + 1, {**whose, first: own}):
                     yield ((units[place], other), *rest)
@@ -52,12 +52,12 @@ def reordered(
     if pair[0].site.role != "linear" or not whole:
         return [(pair,)]
     one, two = (s.columns(unit) for s, unit in zip(sides, pair, strict=True))
-    sizes = [sorted(part.ids.shape[1] for part in parts) for parts in (one, two)]
+    sizes = [sorted(part.form[1] for part in parts) for parts in (one, two)]
     if not one or sizes[0] != sizes[1]:
         return [(pair,)]
     found: list[Found] = []
     for ours in one:
-        some = [part for part in two if part.ids.shape == ours.ids.shape]
+        some = [part for part in two if part.form == ours.form]
         found.append([(None, p) for p in sorted(some, key=lambda p: -alike(ours, p))])
     options = [(-_likeness(option, alike), option) for option in joint(one, found)]
     same = [np.array_equal(a.chosen, b.chosen) for a, b in zip(one, two, strict=True)]

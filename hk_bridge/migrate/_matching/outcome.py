@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import gc
 from typing import Any
 from typing import NamedTuple
 
@@ -73,6 +74,7 @@ def outcome(
         guessed = _Found.of(solved)
     ambiguous = _ambiguous(solved)
     del solved
+    gc.collect()  # parts of a search hold each other, and the weights
     proof = None
     if guessed is not None and not guessed.lacking & read:
         trees = guessed.table.to_haiku(variables)
@@ -117,7 +119,8 @@ def _ambiguous(solved: Solved) -> tuple[tuple[str, ...], ...]:
         group = set()
         for some in (option, other):
             for _, unit in some:
-                ids = unit.ids[unit.ids >= 0]
+                ids = unit.ids
+                ids = ids[ids >= 0]
                 group |= {
                     names[terms.whose(int(number))] for number in (ids[0], ids[-1])
                 }

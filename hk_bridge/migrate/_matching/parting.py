@@ -115,7 +115,7 @@ def _elsewhere(solved: Solved, fault: Fault) -> Parting:
         cause = causes.MISSING_SUM
     elif there is not None and there.is_new:
         forms = [
-            unit.ids.shape
+            unit.form
             for sites in ([fault.site], flax.sites.at(there.step))
             for site in sites
             for unit in site.units

@@ -4,6 +4,7 @@ Nothing of the search is trusted here: outputs are those of both `apply`, step b
 as they are called. Then both programs run in float64 with other weights and inputs,
 much like those given: weights that start as zeros would hide what is wrong."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 from typing import Any
@@ -19,13 +20,13 @@ from hk_bridge.migrate._matching.arithmetic import run_all
 from hk_bridge.migrate._matching.claims import Claims
 from hk_bridge.migrate._matching.distances import distance
 from hk_bridge.migrate._matching.distances import largest
+from hk_bridge.migrate._matching.gradients import Slopes
 from hk_bridge.migrate._matching.leaf_table import LeafTable
 from hk_bridge.migrate._matching.prints import row_of
 from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.side import generic
 from hk_bridge.migrate._matching.side import moved_inputs
-from hk_bridge.migrate._matching.slopes import Rules
-from hk_bridge.migrate._matching.slopes import slopes
+from hk_bridge.migrate._matching.slopes import slopes as slopes_of
 from hk_bridge.migrate._matching.spelling import where_of
 from hk_bridge.migrate._matching.trace import Given
 from hk_bridge.migrate._matching.trace import Network
@@ -108,17 +109,19 @@ def prove(
     if most is not None and (form or outputs > _NEAR):
         return None
     weights = _new_weights(flax, haiku, table, SEED)
-    rules: Rules = {}
     inputs = moved_inputs(arrays, seed=SEED)
     asked = {a for a, _, _ in claimed.inner}, {b for _, b, _ in claimed.inner}
+    slopes = Slopes(claimed)
     runs = [
-        _run(side, weights.pop(0), inputs, some, rules)
-        for side, some in zip(claimed.sides, asked, strict=True)
+        _run(side, weights.pop(0), inputs, some, slopes, take)
+        for side, some, take in zip(
+            claimed.sides, asked, (slopes.add, slopes.compare), strict=True
+        )
     ]
     outputs_64 = _outputs(claimed, [run.ends for run in runs])
     inner, where, compared = _inner(claimed, runs)
-    slope, leaf = _gradients(claimed, runs)
-    del runs
+    slope, leaf = slopes.worst()
+    del runs, slopes
     small = _small(claimed, _new_weights(flax, haiku, table, SEED, small=True), arrays)
     made = Proof(
         form, outputs, exact, outputs_64, inner, where, compared, small, slope, leaf
@@ -191,12 +194,10 @@ class _Run(NamedTuple):
     Attributes:
       ends: its outputs.
       inner: some values, each in the order of its elements' sizes.
-      slopes: gradients by its params, by their places among the leaves.
     """
 
     ends: dict[int, Any]
     inner: dict[int, Any]
-    slopes: dict[int, Any]
 
 
 def _run(
@@ -204,7 +205,8 @@ def _run(
     weights: Sequence[Any],
     inputs: Sequence[Any],
     wanted: set[int],
-    rules: Rules,
+    found: Slopes,
+    take: Callable[[int, Any], None],
 ) -> _Run:
     flat, values = side.flat, dict[int, Any]()
     made = run_all(flat, side.given(weights, inputs), values.__setitem__)
@@ -224,10 +226,10 @@ def _run(
         if name.startswith(PARAMS)
         and jnp.issubdtype(flat.avals[number].dtype, jnp.floating)
     }
-    found = slopes(flat, values, pulls, list(places), rules)
+    take_all = lambda number, slope: take(places[number], slope)
+    slopes_of(flat, values, pulls, list(places), found.rules, take_all)
     inner = {n: np.sort(row_of(values[n])) for n in wanted if n in values}
-    by_place = {places[n]: slope.astype(np.float32) for n, slope in found.items()}
-    return _Run(ends, inner, by_place)
+    return _Run(ends, inner)
 
 
 def _outputs(claimed: Claims, ends: Sequence[dict[int, Any]]) -> float:
@@ -254,29 +256,3 @@ def _inner(claimed: Claims, runs: Sequence[_Run]) -> tuple[float, str, int]:
     makers = claimed.sides[0].flat.makers
     step = None if worst[1] is None else makers[worst[1]]
     return worst[0], step.scope if step is not None else "", len(found)
-
-
-def _gradients(claimed: Claims, runs: Sequence[_Run]) -> tuple[float, str]:
-    """The largest distance of gradients by leaves of Flax, and at which."""
-    (haiku, flax), found = claimed.sides, claimed.found
-    ours, theirs = (run.slopes for run in runs)
-    summed = np.zeros(flax.terms.total)
-    covered = np.zeros(flax.terms.total, bool)
-    for place in range(len(haiku.names)):
-        which = found[slice(*haiku.terms.starts[place : place + 2])]
-        known = which >= 0
-        covered[which[known]] = True
-        if place in ours:
-            np.add.at(summed, which[known], row_of(ours.pop(place))[known])
-    scale = max(map(largest, theirs.values()), default=0.0)
-    worst = (0.0, "")
-    for place, name in enumerate(flax.names):
-        part = slice(*flax.terms.starts[place : place + 2])
-        some = covered[part]
-        if some.any() and name.startswith(PARAMS):
-            zeros = np.zeros(some.size)
-            row = row_of(theirs[place]) if place in theirs else zeros
-            size = max(largest(row), 1e-6 * scale)
-            gap = distance(summed[part][some], row[some], size)
-            worst = max(worst, (gap, name))
-    return worst

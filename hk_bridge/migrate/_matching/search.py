@@ -133,7 +133,7 @@ class Search:
             self.values.run(step, None if is_last else step.position)
             if is_right(self.flax, self.haiku, step, options[taken]):
                 if not is_last:
-                    rivals = self._sites_of(options)
+                    rivals = self.flax.bits(options)
                     choice = Choice(
                         step.position, options, taken, env, taints, length, rivals
                     )
@@ -145,21 +145,15 @@ class Search:
         taint = self.values.taint_of(step)
         raise Stuck(taint, lambda: self._differ(step, options[0]))
 
-    def _sites_of(self, options: list[Option]) -> int:
-        mask = 0
-        for option in options:
-            for _, other in option:
-                mask |= self.flax.bit(other)
-        return mask
-
     # Choices.
 
     def _settle(self, sites: list[Site], options: list[Option]) -> None:
-        """Settles the choices of which the data of a site show that they are right."""
-        mask = 0
+        """Settles the choices of which the data of a site show that they are right.
+
+        One value has to depend on all rivals: of several each may be right alone."""
+        taint = self.values.taint(*(site.data for site in sites))
         for _, other in options[0]:
-            mask |= self.flax.mask(other.site.data)
-        self.close(self.values.taint(*(site.data for site in sites)), mask)
+            self.close(taint, self.flax.mask(other.site.data))
 
     def close(self, taint: Taint, mask: int) -> None:
         """Settles the choices that a right value depends on, as on all their rivals."""

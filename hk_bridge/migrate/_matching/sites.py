@@ -5,6 +5,7 @@ Each of its units says which elements of the weights, in which order, do the sam
 which of another program would, if these did the same to the same data.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import functools
 from typing import Any
@@ -25,6 +26,7 @@ from hk_bridge.migrate._matching.terms import SCALED
 from hk_bridge.migrate._matching.terms import Term
 from hk_bridge.migrate._matching.terms import Terms
 from hk_bridge.migrate._matching.units import HOMOGENEOUS
+from hk_bridge.migrate._matching.units import Ids
 from hk_bridge.migrate._matching.units import Site
 from hk_bridge.migrate._matching.units import Unit
 
@@ -33,6 +35,7 @@ _ROLES |= {"add": "sum", "sub": "sum", "add_any": "sum", "mul": "product"}
 _ROLES |= {"div": "product", "gather": "gather"}
 
 
+_NONE = np.zeros(0, np.int32)
 _MOST = 64  # how many heads or experts are told apart
 _SCALES = {*HOMOGENEOUS, "gather"}
 
@@ -42,7 +45,7 @@ class Sites:
 
     def __init__(self, flat: Flat):
         self.flat, self.terms = flat, Terms(flat)
-        self._canonical: dict[Any, list[tuple[Term, np.ndarray]]] = {}
+        self._canonical: dict[Any, list[tuple[Term, Ids]]] = {}
         # By the id of a unit, which is kept so that no other gets the same.
         self._parts: dict[int, tuple[Unit, list[Unit]]] = {}
         self._columns: dict[int, tuple[Unit, list[Unit]]] = {}
@@ -78,21 +81,29 @@ class Sites:
                 site.units.append(Unit(site, ids, done, plus, mixed=term.mixed))
             yield site
 
-    def _units(self, site: Site, place: int) -> list[tuple[Term, np.ndarray]]:
+    def _units(self, site: Site, place: int) -> list[tuple[Term, Ids]]:
         params = site.step.params
         form: Any = ()
         if site.step.name == "dot_general" or site.step.name == "conv_general_dilated":
             form = (place, params["dimension_numbers"])
         key = (site.weight, site.role, str(form))
         if key not in self._canonical:
-            terms = self.terms.of(site.weight)
             self._canonical[key] = [
-                (t, t.ids.reshape(1, -1))
-                if t.mixed
-                else (t, canonical(site.step, site.role, place, t.ids))
-                for t in terms
+                (term._replace(ids=_NONE), Ids.of(self._maker(site, place, i)))
+                for i, term in enumerate(self.terms.of(site.weight))
             ]
         return self._canonical[key]
+
+    def _maker(self, site: Site, place: int, which: int) -> Callable[[], np.ndarray]:
+        """What makes the numbers of a term of what a site reads."""
+
+        def make() -> np.ndarray:
+            term = self.terms.of(site.weight)[which]
+            if term.mixed:
+                return term.ids.reshape(1, -1)
+            return canonical(site.step, site.role, place, term.ids)
+
+        return make
 
     def _after(self, site: Site) -> float:
         """The constant that is added to a sum right after, if one is."""
@@ -133,7 +144,7 @@ class Sites:
 
     def _sliced(self, unit: Unit) -> Iterator[Unit]:
         form = axes_of(self.flat, self.terms, unit)
-        numbers = np.arange(unit.ids.shape[1]).reshape(form or -1)
+        numbers = np.arange(unit.form[1]).reshape(form or -1)
         for axis, size in enumerate(form):
             if 1 < size <= min(_MOST, numbers.size - 1):
                 for i in range(size):
@@ -153,11 +164,11 @@ class Sites:
         if len(rows) < 2 and len(columns) < 2:
             return
         start = 0
-        whole = np.arange(unit.ids.shape[1])
+        whole = np.arange(unit.form[1])
         for row, size in enumerate([self.flat.size(x) for x in rows] or [0]):
             inputs = slice(None)
             if len(rows) > 1:
-                lead = self.flat.size(site.data) // unit.ids.shape[0]
+                lead = self.flat.size(site.data) // unit.form[0]
                 inputs = slice(start, start + size // lead)
                 start += size // lead
             which = row if len(rows) > 1 else None
@@ -175,8 +186,8 @@ class Sites:
         plus = unit.plus
         if cut and unit.site.role == "sum" and not unit.done:
             plus += self._added(cut[0])
-        ids = unit.ids[inputs][:, chosen]
-        some = chosen if ids.shape[1] < unit.ids.shape[1] else None
+        ids = Ids.of(lambda: unit.ids[inputs][:, chosen])
+        some = chosen if ids.shape[1] < unit.form[1] else None
         return Unit(unit.site, ids, unit.done, plus, row, some, cut)
 
     def pieces(self, site: Site) -> list[int]:

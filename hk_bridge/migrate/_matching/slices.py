@@ -2,6 +2,7 @@
 
 In one network they are one leaf with an axis for them, in another a leaf for each."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from hk_bridge.migrate._matching.labels import inputs_of
 from hk_bridge.migrate._matching.labels import labels_of
 from hk_bridge.migrate._matching.sites import Sites
+from hk_bridge.migrate._matching.units import Ids
 from hk_bridge.migrate._matching.units import Site
 from hk_bridge.migrate._matching.units import Unit
 
@@ -54,7 +56,11 @@ def _of_inputs(sites: Sites, unit: Unit, data: Any) -> Iterator[tuple[Unit, Any]
     for axis in axes:
         for i in range(data.shape[axis] if data.shape[axis] <= 64 else 0):
             rows = np.unique(inputs.take(i, axis))
-            if 0 < rows.size < unit.ids.shape[0]:
-                ids = unit.ids[rows]
+            if 0 < rows.size < unit.form[0]:
+                ids = Ids.of(_rows(unit, rows))
                 part = Unit(unit.site, ids, unit.done, unit.plus, rows=-1 - i)
                 yield part, data.take(i, axis)
+
+
+def _rows(unit: Unit, rows: np.ndarray) -> Callable[[], np.ndarray]:
+    return lambda: unit.ids[rows]

@@ -4,6 +4,7 @@ The rule of each step is JAX's own, traced once for all steps that are alike; on
 chain of them is made here. The gradient of a deep network as one program takes JAX far
 longer to trace than its steps take to run."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +29,8 @@ def slopes(
     ends: Mapping[int, Any],
     weights: list[int],
     rules: Rules,
-) -> dict[int, Any]:
+    take: Callable[[int, Any], None],
+) -> None:
     """Gradients by some weights of a weighted sum of outputs.
 
     Args:
@@ -36,17 +38,17 @@ def slopes(
       ends: the weights of the outputs, by the numbers of these.
       weights: the numbers of the weights that it is differentiated by.
       rules: of steps, to be used again for other programs.
-
-    Returns:
-      Gradients by the numbers of the weights, for those that the outputs depend on.
+      take: gets the number of each weight that the outputs depend on, with its
+        gradient, as soon as that is known: all of them would take twice the weights.
     """
     moves = list(_moves(flat))
-    active = set(weights)
+    own, active = set(weights), set(weights)
     for move in moves:
         if not active.isdisjoint(move.ins):
             active.update(n for n in move.outs if _is_float(flat.avals[n]))
     found = {number: end for number, end in ends.items() if number in active}
-    for move in reversed(moves):
+    first = {n: i for i, move in reversed([*enumerate(moves)]) for n in move.ins}
+    for position, move in reversed([*enumerate(moves)]):
         given = [i for i, number in enumerate(move.outs) if number in found]
         asked = [i for i, number in enumerate(move.ins) if number in active]
         if not given or not asked:
@@ -58,7 +60,11 @@ def slopes(
         for place, slope in zip(asked, made, strict=True):
             number = move.ins[place]
             found[number] = found[number] + slope if number in found else slope
-    return {number: found[number] for number in weights if number in found}
+        for number in {n for n in move.ins if first[n] == position}.intersection(found):
+            if number in own:
+                take(number, found.pop(number))
+    for number in own.intersection(found):
+        take(number, found.pop(number))  # an output itself
 
 
 def _moves(flat: Flat) -> Iterator[Step | Call]:

@@ -59,13 +59,9 @@ def solve(
     """Finds the weights of `haiku` among those of `flax`, maybe where all is small."""
     one, two = side_of(flax), side_of(haiku)
     inputs = moved_inputs(inputs, small=small)
-    row = np.zeros(one.terms.total)
-    weights = one.cut(row)
-    for place, value in enumerate(generic(flax.leaves, small=small)):
-        weights[place][...] = value.real
-        if value.dtype != row.dtype:
-            weights[place] = value
+    row, weights = _new_weights(one, flax, small)
     kept = one.run(weights, inputs, wanted(one))
+    del weights
     known = Flax(one, kept, row)
     fixed = {two.names.index(trio[0]): LATE for trio in averages(two.names)}
     held = Holdings(two.terms, row, fixed)
@@ -73,6 +69,20 @@ def solve(
     search = Search(known, two, held, inputs, lambda done: tick(done, total))
     search.go(lambda search: _finish(search, known, two))
     return Solved(known, two, search)
+
+
+def _new_weights(
+    side: Side, flax: Network, small: bool
+) -> tuple[np.ndarray, list[Any]]:
+    """Weights much like those of Flax: all their elements in a row, and one by one."""
+    whole = any(leaf.dtype.kind in "iu" for leaf in flax.leaves.values())
+    row = np.zeros(side.terms.total, np.float64 if whole else np.float32)
+    weights: list[Any] = side.cut(row)
+    for place, value in enumerate(generic(flax.leaves, small=small)):
+        weights[place][...] = value.real
+        if value.dtype.kind != "f":
+            weights[place] = value
+    return row, weights
 
 
 def _finish(search: Search, flax: Flax, haiku: Side) -> None:

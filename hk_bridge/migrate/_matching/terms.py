@@ -26,6 +26,7 @@ from hk_bridge.migrate._matching.quick import quick
 _POWERS = {"rsqrt": "power -1/2", "sqrt": "power 1/2"}
 # What makes numbers of numbers.
 _NUMBERS = {"add", "sub", "mul", "div", "pow", "integer_pow", "sqrt", "rsqrt", "neg"}
+_MOST = 1 << 20  # how many numbers of elements are remembered
 SCALED = "scaled"  # by one number
 _JOINED = {"mul", "add", "add_any", "sub", "div"}
 
@@ -65,6 +66,7 @@ class Terms:
         self.dtype: Any = np.int32 if self.total < 2**31 else np.int64
         self._places = {weight: i for i, weight in enumerate(flat.weights)}
         self._known: dict[int, list[Term]] = {}
+        self._size = 0
         self._constants: dict[int, Any] = {}
 
     def ids(self, place: int) -> np.ndarray:
@@ -83,9 +85,14 @@ class Terms:
             return []
         if value in self._places:
             return [Term(self.ids(self._places[value]))]
-        if value not in self._known:
-            self._known[value] = self._made(value)
-        return self._known[value]
+        if value in self._known:
+            return self._known[value]
+        made = self._made(value)
+        self._size += sum(term.ids.size for term in made)
+        if self._size > _MOST:
+            self._known, self._size = {}, 0
+        self._known[value] = made
+        return made
 
     def places(self, value: int) -> set[int]:
         """Which weights a value is made of, through whatever."""

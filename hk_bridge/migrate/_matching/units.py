@@ -1,6 +1,8 @@
 """Where weights meet data, and what stands there."""
 
+from collections.abc import Callable
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,13 +12,29 @@ from hk_bridge.migrate._matching.flat import Step
 HOMOGENEOUS = {"linear", "product"}
 
 
+class Ids(NamedTuple):
+    """Numbers of elements of weights, made when they are asked for.
+
+    Those of all weights would take as much memory as these."""
+
+    make: Callable[[], np.ndarray]
+    shape: tuple[int, ...]
+    first: int
+
+    @classmethod
+    def of(cls, make: Callable[[], np.ndarray]) -> "Ids":
+        """Those that a function makes."""
+        made = make()
+        return cls(make, made.shape, int(made.flat[0]) if made.size else -1)
+
+
 @dataclasses.dataclass(eq=False)
 class Unit:
     """Weights of one leaf or several that do one thing at a site.
 
     Attributes:
       site: where.
-      ids: the numbers of the elements `[K, N]`, inputs by outputs.
+      held: the numbers of the elements `[K, N]`, inputs by outputs.
       done: what was done to them before.
       plus: what is added to them, before or after.
       rows: which part of a joined input they read; None for all of it, less than zero
@@ -27,7 +45,7 @@ class Unit:
     """
 
     site: "Site"
-    ids: np.ndarray
+    held: Ids
     done: tuple[str, ...]
     plus: float
     rows: int | None = None
@@ -36,10 +54,25 @@ class Unit:
     mixed: bool = False
 
     @property
+    def ids(self) -> np.ndarray:
+        """The numbers of the elements, made anew each time."""
+        return self.held.make()
+
+    @property
+    def form(self) -> tuple[int, ...]:
+        """The shape of these."""
+        return self.held.shape
+
+    @property
+    def first(self) -> int:
+        """The first of these."""
+        return self.held.first
+
+    @property
     def chosen(self) -> np.ndarray:
         """Which of the outputs they make, in order."""
         if self.columns is None:
-            return np.arange(self.ids.shape[1])
+            return np.arange(self.form[1])
         return self.columns
 
 

@@ -21,7 +21,10 @@ class Values:
         self.env = {n: widened(v) for n, v in flat.constants.items()}
         self.env |= {n: widened(v) for n, v in zip(flat.inputs, inputs, strict=True)}
         self.taints: dict[int, Taint] = {}
+        self._weights: dict[int, Any] = {}  # and what is made of them alone
         self._places = {number: i for i, number in enumerate(flat.weights)}
+        # Parts of joined data are looked at again where these are read.
+        self._later = {x for site in side.sites.all for x in side.sites.pieces(site)}
         for number in flat.inputs:
             side.prints.add(number, self.env[number])
 
@@ -29,11 +32,13 @@ class Values:
         """A value, computed from the weights if it has to be."""
         if number in self.env:
             return self.env[number]
+        if number in self._weights:
+            return self._weights[number]
         if number in self._places:
             place = self._places[number]
             weight = self.held.weight(place)
             if not self.held.missing[place]:
-                self.env[number] = weight
+                self._weights[number] = weight
             return weight
         flat = self.side.flat
         step = flat.makers[number]
@@ -42,7 +47,8 @@ class Values:
         results = run(step, operands, [flat.avals[x] for x in step.ins])
         places = self.side.terms.places(number) if flat.kinds[number] == WEIGHT else ()
         if not any(self.held.missing[place] for place in places):
-            self.env |= zip(step.outs, results, strict=True)
+            env = self._weights if places else self.env
+            env |= zip(step.outs, results, strict=True)
         return results[step.outs.index(number)]
 
     def run(self, step: Step, choice: int | None = None) -> None:
@@ -57,8 +63,9 @@ class Values:
             if taint:
                 self.taints[number] = taint
         for number in self.side.flat.done[step.position]:
-            if self.side.flat.kinds[number] == WEIGHT:
-                self.env.pop(number, None)  # and made again if it is asked for
+            self._weights.pop(number, None)  # and made again if it is asked for
+            if self.side.flat.is_data(number) and number not in self._later:
+                self.env.pop(number, None)
 
     def put(self, number: int, value: Any) -> None:
         """Sets a value."""
@@ -81,3 +88,4 @@ class Values:
     def restore(self, env: dict[int, Any], taints: dict[int, Taint]) -> None:
         """Goes back to what `copy` gave."""
         self.env, self.taints = dict(env), dict(taints)
+        self._weights = {}
