@@ -15,6 +15,7 @@ from flax.core import scope as core_scope
 from hk_bridge import _errors
 from hk_bridge._flax import pack
 from hk_bridge._flax.host import Record
+from hk_bridge._flax.keys import DEFAULT
 from hk_bridge._flax.keys import Key
 from hk_bridge._flax.keys import LazyRng
 from hk_bridge._flax.running import Running
@@ -70,7 +71,8 @@ class Keyed(core.Scope):
         named = {name for f in filters for name in _names_in(f)}
         named.update(self.running.host.streams.keys)
         if asking is None:
-            named.add("default")  # answers in NNX for streams of any name
+            named.add(DEFAULT)
+            self._answer_for_all()
         for stream in (*_STREAMS, *sorted(named.difference(_STREAMS))):
             wanted = any(core_scope.in_filter(f, stream) for f in filters)
             if wanted and self._has_stream(stream):
@@ -82,6 +84,15 @@ class Keyed(core.Scope):
     @rngs.setter
     def rngs(self, rngs: dict[str, Any]) -> None:
         self._rngs = rngs
+
+    def _answer_for_all(self) -> None:
+        """Has the NNX bridge find a key for any stream inside a lifted transform, too.
+
+        That of `params` was drawn where it starts, and this one is made of it."""
+        if not self.inside or self._has_stream(DEFAULT):
+            return
+        if self._is_left_outside(DEFAULT) and self._has_stream("params"):
+            self._rngs[DEFAULT] = LazyRng.create(self._stream("params"), DEFAULT)
 
     @property
     def packed_by_jit(self) -> bool:

@@ -19,6 +19,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+DEFAULT = "default"  # answers in NNX for streams of any name
 Key = jax.Array
 LazyRng = core_scope.LazyRng
 

@@ -183,3 +183,42 @@ def test_boxes_made_under_a_mesh():
     assert_identical(hk_bridge.to_flax(params, {}, name="net", like=boxed), boxed)
     assert_identical(y, expected)
     assert jax.tree.structure(params) == jax.tree.structure(plain)
+
+
+class Noise(nnx.Module):
+    """Draws of a stream of its own name, for which that of `default` answers."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.rngs = rngs
+
+    def __call__(self, x):
+        return x + jax.random.normal(self.rngs.noise(), x.shape)
+
+
+LIFTED = {
+    "jit": nn.jit(lambda m, x: m(x)),
+    "remat": nn.remat(lambda m, x: m(x)),
+    "cond": lambda m, x: nn.cond(x.size > 0, lambda m, x: m(x), lambda m, x: x, m, x),
+    "switch": lambda m, x: nn.switch(x.size % 2, [lambda m, x: m(x)] * 2, m, x),
+    "twice": nn.jit(lambda m, x: nn.remat(lambda m, x: m(x))(m, x)),
+    "split": lambda m, x: nn.vmap(
+        lambda m, x: m(x), variable_axes={True: None}, split_rngs={True: True}
+    )(m, x),
+}
+
+
+@pytest.mark.parametrize("lift", LIFTED.values(), ids=LIFTED)
+def test_keys_inside_of_lifted_code_come_from_haiku(lift):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            noise = nnx.bridge.to_linen(Noise)
+            return noise(x) if self.is_initializing() else lift(noise, x)
+
+    f = hk.transform_with_state(lambda x: hk_bridge.FlaxModule(Net())(x))
+    params, state = f.init(KEY, X)
+    one, two, other = (
+        f.apply(params, state, jax.random.key(i), X)[0] for i in (1, 1, 2)
+    )
+    assert_identical(one, two)
+    assert (one != other).all()

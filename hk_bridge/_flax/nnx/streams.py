@@ -20,12 +20,12 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from hk_bridge._flax.keys import DEFAULT
 from hk_bridge._flax.keys import Key
 from hk_bridge._flax.keys import Streams
 from hk_bridge._flax.nnx import lazy
 from hk_bridge._flax.nnx.passed import is_passed
 
-DEFAULT = "default"
 # The streams that a class is built with: the last answers for all others.
 AT_INIT = ("params", "dropout", DEFAULT)
 
