@@ -145,6 +145,13 @@ MENDED: dict[str, Program] = {
         ),
         hook="halving_getter",
     ),
+    "another type in the second call": program(
+        "like_haiku",
+        part("switch", part("layer")),
+        part("param_by_variable"),
+        use="twice",
+        around="jax.enable_x64()",
+    ),
     "state of another type in a branch": program(
         "like_haiku",
         part("cond", part("memory", col="cache")),
