@@ -72,6 +72,19 @@ def test_jitted_code_of_flax_keeps_what_it_asked_haiku_for():
     assert isinstance(kept, jax.core.Tracer)  # of init, which is over
 
 
+def test_vmap_of_haiku_uses_a_key_twice():
+    """The known fault of that name, without the bridge."""
+
+    def forward(x):
+        noisy = lambda x: x + jax.random.normal(hk.next_rng_key(), x.shape)
+        return hk.vmap(noisy, split_rng=not hk.running_init())(x)
+
+    f = hk.transform(forward)
+    key = jax.random.key(0)
+    with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
+        jax.jit(f.apply)({}, key, jnp.ones([2]))
+
+
 def test_each_program_has_its_fault():
     assert set(found.FOUND) == {fault.name for fault in known.FAULTS}
 

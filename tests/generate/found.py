@@ -11,6 +11,15 @@ FOUND: dict[str, Program] = {
     "streams inside lifted code": program(
         "like_haiku", part("jit", part("noise_if_any"))
     ),
+    "streams of NNX inside lifted code": program(
+        "keys_of_haiku", part("remat", part("nnx", part("nnx_noise")))
+    ),
+    "keys of hk.vmap": program(
+        "like_haiku",
+        part("jit", part("param")),
+        use="vmapped",
+        around="jax.debug_key_reuse(True)",
+    ),
     "shape inside lifted code": program(
         "like_haiku", part("switch", part("param")), hook="stacking"
     ),
@@ -144,6 +153,25 @@ MENDED: dict[str, Program] = {
             part("layer"),
         ),
         hook="halving_getter",
+    ),
+    "another type in the second call": program(
+        "like_haiku",
+        part("switch", part("layer")),
+        part("param_by_variable"),
+        use="twice",
+        around="jax.enable_x64()",
+    ),
+    "loops that are unrolled": program(
+        "like_haiku",
+        part("scan_stacked", part("reader", col="batch_stats")),
+        hook="looking",
+        around="jax.disable_jit()",
+    ),
+    "state put at init under a getter": program(
+        "like_haiku",
+        part("vmap", part("memory"), split="False"),
+        hook="casting_state_getter",
+        use="in_layer_stack",
     ),
     "state of another type in a branch": program(
         "like_haiku",

@@ -94,6 +94,22 @@ FAULTS: tuple[Fault, ...] = (
         of("|".join(LAWS), "inside a lifted transform"),
     ),
     Fault(
+        "streams of NNX inside lifted code",
+        "those that were not drawn before keep the key that they were made with",
+        has(
+            has(
+                of("|".join(LAWS), "No RngStream named|the same for all keys of Haiku"),
+                *NNX,
+            ),
+            *LIFTED_KINDS,
+        ),
+    ),
+    Fault(
+        "keys of hk.vmap",
+        "Haiku's `hk.vmap(..., split_rng=True)` uses a key twice, natively as well",
+        of("like_haiku", "KeyReuseError", use="vmapped"),
+    ),
+    Fault(
         "shape inside lifted code",
         "a getter is told the stored shape of a leaf that lifted code asks for",
         has(of("like_haiku", "hooks were asked", hook="stacking"), *LIFTED),

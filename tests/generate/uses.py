@@ -231,5 +231,3 @@ def differentiated(build: Build, x: Any) -> Any:
 
 # Where numbers of values do not tell anything: the program is inside another.
 OPAQUE = ("scanned", "conditional", "vmapped", "in_layer_stack", "differentiated")
-# Where the output has to be of the type of the input.
-LOOPED = ("scanned", "conditional", "in_layer_stack")
