@@ -397,7 +397,7 @@ LANGUAGE = Pair(
     {
         "gate": Planted(CELL, "activation: (.*tanh.*) in Haiku"),
         "output gate": Planted(CELL, "activation"),
-        "coupled gates": Planted(CELL, "an extra step: (sub|mul) with"),
+        "coupled gates": Planted(CELL, "activation: none in Haiku, logistic in Flax"),
         "cell": Planted(CELL, "activation: .*"),
         "initial state": Planted(CELL, "a constant"),
         "reversed": Planted(f"{TOP}|lstm_1(/.*)?", "order"),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
-import dataclasses
 import itertools
 from typing import Any
 
@@ -20,12 +19,13 @@ from hk_bridge.migrate._matching.orders import flattened
 from hk_bridge.migrate._matching.orders import joint
 from hk_bridge.migrate._matching.orders import order_of
 from hk_bridge.migrate._matching.orders import reordered
+from hk_bridge.migrate._matching.orders import with_columns
+from hk_bridge.migrate._matching.orders import with_rows
 from hk_bridge.migrate._matching.prints import are_close
 from hk_bridge.migrate._matching.prints import print_of
 from hk_bridge.migrate._matching.side import DEEP
 from hk_bridge.migrate._matching.side import Side
 from hk_bridge.migrate._matching.units import HOMOGENEOUS
-from hk_bridge.migrate._matching.units import Ids
 from hk_bridge.migrate._matching.units import Site
 from hk_bridge.migrate._matching.units import Unit
 
@@ -62,14 +62,20 @@ class Finder:
                 return
 
     def _orders(self, options: list[Option]) -> Iterator[Option]:
-        """Options, and those in which what is cut out has another order."""
+        """Options, and those in which what is cut out has another order.
+
+        What is nobody's yet comes first, then what is followed by the same."""
+        if any(len(option) > 1 for option in options):
+            yield from options
+            return
         sides = self.haiku.sites, self.flax.side.sites
-        ways = [
-            [option] if len(option) > 1 else reordered(option[0], sides, self.alike)
-            for option in options
-        ]
-        yield from (some[0] for some in ways)
-        yield from (option for some in ways for option in some[1:])
+        found = []
+        for place, (pair,) in enumerate(options):
+            free = bool(self.held.free[pair[1].first])
+            ways = reordered(pair, sides, self.alike) if free else [(pair,)]
+            cost = not free, -self.alike(*pair)
+            found += [((*cost, i > 0, place), way) for i, way in enumerate(ways)]
+        yield from (way for _, way in sorted(found, key=lambda pair: pair[0]))
 
     def _is_blind(self, unit: Unit, value: Value) -> bool:
         """Whether a part of a unit meets zeros, as a state does at first.
@@ -150,14 +156,14 @@ class Finder:
                 for s, u in ((self.haiku.sites, unit), (sites, other))
             ]
             order = order_of(data, labels, unit.form[1])
-            return other if order is None else _with(other, lambda: other.ids[:, order])
+            return other if order is None else with_columns(other, order)
         ours = inputs_of(self.haiku.flat, site)
         there = inputs_of(self.flax.side.flat, theirs)
         if ours is None or there is None:
             return other
         guesses = list(flattened(self.flax.side.flat, theirs, unit.form[0]))
         order = order_of(data, (ours, there), unit.form[0], guesses)
-        return other if order is None else _with(other, lambda: other.ids[order])
+        return other if order is None else with_rows(other, order)
 
     def _data(self, unit: Unit, value: Value) -> Iterator[tuple[Any, int]]:
         site, flat = unit.site, self.haiku.flat
@@ -256,7 +262,3 @@ class Finder:
             if fits and bool(self.held.free[theirs.first]):
                 return theirs
         return None
-
-
-def _with(unit: Unit, ids: Callable[[], np.ndarray]) -> Unit:
-    return dataclasses.replace(unit, held=Ids.of(ids))

@@ -1,12 +1,11 @@
 """Why two short programs differ, in a few words."""
 
 from collections.abc import Sequence
-import dataclasses
-import math
-from typing import Any
+import functools
 
 from hk_bridge.migrate._matching.choices import Fault
-from hk_bridge.migrate._matching.flat import Step
+from hk_bridge.migrate._matching.did import CONV
+from hk_bridge.migrate._matching.did import Did
 from hk_bridge.migrate._matching.movement import MOVES
 from hk_bridge.migrate._matching.movement import NEUTRAL
 
@@ -32,71 +31,9 @@ DRAWS = {
     "random_fold_in",
 }
 DRAWS |= {"shift_right_logical", "bitcast_convert_type"}
-# Padding comes last: SAME makes another one of other strides.
-_CONV: tuple[str, ...] = ("window_strides", "rhs_dilation", "lhs_dilation")
-_CONV += ("feature_group_count", "batch_group_count", "padding")
 LEAVES = {"add": "bias", "mul": "scale"}  # what a weight is called, by its step
 MISSING_SUM = "a missing sum: Flax adds two values here, as of a residual"
 _SMALL = 0.02  # of this size or less a constant that is added is an epsilon
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Did:
-    """What a step did.
-
-    Attributes:
-      step: which.
-      numbers: its constant operands, `(place, number)`.
-      leaves: the weights that it reads.
-      data: the shapes of its other operands.
-      out: the shape of its result.
-      inner: constants in its weights.
-      is_new: whether it reads weights that were not found before.
-      is_drawn: whether it reads random numbers.
-    """
-
-    step: Step
-    numbers: tuple[tuple[int, float], ...]
-    leaves: tuple[str, ...]
-    data: tuple[tuple[int, ...], ...]
-    out: tuple[int, ...]
-    inner: tuple[float, ...]
-    is_new: bool
-    is_drawn: bool
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is no guard against NaN, as `jnp.var` has."""
-        return not any(math.isnan(number) for _, number in self.numbers)
-
-    @property
-    def is_product(self) -> bool:
-        """Whether it is the product of two values."""
-        return self.name == "dot_general" and len(self.data) == 2
-
-    @property
-    def is_sum(self) -> bool:
-        """Whether it adds two values."""
-        return self.name in ("add", "add_any") and len(self.data) == 2
-
-    @property
-    def name(self) -> str:
-        return self.step.name
-
-    @property
-    def key(self) -> Any:
-        """Equal for what does the same, as far as one step tells."""
-        more: Any = ()
-        if self.name.startswith("reduce_") or self.name in ("argmax", "cumsum"):
-            more = str(self.step.params.get("axes", self.step.params.get("axis")))
-        if self.name == "conv_general_dilated":
-            more = tuple(str(self.step.params.get(k)) for k in _CONV)
-        if self.name == "integer_pow":
-            more = self.step.params["y"]
-        numbers: Any = self.numbers
-        if self.name not in ("sub", "div"):
-            numbers = tuple(sorted(number for _, number in self.numbers))
-        return self.name, numbers, bool(self.leaves), more, tuple(sorted(self.inner))
 
 
 Pair = tuple[Did | None, Did | None]
@@ -112,9 +49,11 @@ def likely(
     starts = [_first([d for d in side if d.name not in MOVES]) for side in whole]
     products = [d for d in starts if d is not None and d.is_product]
     ours, theirs = ([d for d in some if d.name not in NEUTRAL] for some in only)
+    ours, theirs = ([d for d in some if not d.is_folded] for some in (ours, theirs))
     real = tuple([d for d in some if d.name not in MOVES] for some in (ours, theirs))
     first: Pair = (_first(real[0] or ours), _first(real[1] or theirs))
-    rules = (_noise, _conv, _layer, _sum, _bend, _constant, _axis, _mask, _pool, _alone)
+    bend = functools.partial(_bend, whole)
+    rules = (_noise, _conv, _layer, _sum, bend, _constant, _axis, _mask, _pool, _alone)
     shapes = _shapes([[d for d in side if d.is_product] for side in whole])
     if len(products) == 2 and shapes is None:
         return "order of arguments, or axes: of a product", (starts[0], starts[1])
@@ -174,7 +113,7 @@ def _conv(ours: list[Did], theirs: list[Did]) -> Rule:
     one, two = (_first([d for d in side if d.name == name]) for side in (ours, theirs))
     if one is None or two is None:
         return None
-    for key in _CONV:
+    for key in CONV:
         values = [d.step.params.get(key) for d in (one, two)]
         if str(values[0]) != str(values[1]):
             word = {"window_strides": "strides", "rhs_dilation": "dilation"}.get(
@@ -270,14 +209,26 @@ def _axis(ours: list[Did], theirs: list[Did]) -> Rule:
     return None
 
 
-def _bend(ours: list[Did], theirs: list[Did]) -> Rule:
+def _bend(
+    whole: tuple[list[Did], list[Did]], ours: list[Did], theirs: list[Did]
+) -> Rule:
+    """Functions of single elements that are others, with all that they are made of."""
     one, two = ([d for d in side if d.name in _BENDS] for side in (ours, theirs))
-    names = [sorted({d.name for d in side}) for side in (one, two)]
+    names = [{d.name for d in side} for side in (one, two)]
     if names[0] == names[1]:
         return None
-    texts = [" and ".join(some) or "none" for some in names]
+    shared = set[str]()
+    for steps, side in ((one, whole[0]), (two, whole[1])):
+        shared |= {d.name for d in side if any(_feeds(d, step) for step in steps)}
+    both = [{d.name for d in side if d.name in _BENDS & shared} for side in whole]
+    texts = [" and ".join(sorted(own | (both[0] & both[1]))) or "none" for own in names]
     text = f"activation: {texts[0]} in Haiku, {texts[1]} in Flax"
     return text, (_first(one), _first(two))
+
+
+def _feeds(one: Did, two: Did) -> bool:
+    """Whether a step reads what another makes."""
+    return not {*one.step.outs}.isdisjoint(two.step.ins)
 
 
 def _mask(ours: list[Did], theirs: list[Did]) -> Rule:

@@ -19,6 +19,10 @@ _FAR = 3  # how many levels are looked at
 def within(flat: Flat, site: Site) -> Iterator[tuple[int, int]]:
     """Values that are in what a site has as its data, with how far each is from it."""
     yield site.data, 0
+    maker = flat.makers[site.data]
+    is_convolution = site.step.name == "conv_general_dilated"
+    if is_convolution and maker is not None and maker.name == "pad":
+        yield maker.ins[0], 1  # padded as a convolution may do itself
     kind = _KINDS.get(site.role, set())
     todo = [(site.data, 1)] if kind else []
     while todo:

@@ -1,12 +1,14 @@
 """Leaves for which nothing speaks but their shapes: for a proof to decide on."""
 
+from collections.abc import Set
+
 from hk_bridge.migrate._matching.holdings import UNKNOWN
 from hk_bridge.migrate._matching.solve import Solved
 from hk_bridge.migrate._matching.trees import PARAMS
 
 
-def fill(solved: Solved) -> None:
-    """Gives leaves of Haiku that were not found those of Flax that are left.
+def fill(solved: Solved, read: Set[str]) -> None:
+    """Gives leaves of Haiku that are read, but not found, those of Flax that are left.
 
     Each takes the first of its own shape, or of its transposed one; params go to
     params, and state to what is none."""
@@ -19,6 +21,8 @@ def fill(solved: Solved) -> None:
     ]
     for place, name in enumerate(haiku.names):
         ids = haiku.terms.ids(place)
+        if _is_param(name) and name not in read:
+            continue
         if not ids.size or not bool((held.found[ids] == UNKNOWN).all()):
             continue
         for turned in (False, True):

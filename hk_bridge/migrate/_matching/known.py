@@ -75,7 +75,7 @@ class Flax:
 
         The parts along an axis have one for all, which counts after the next layer: up
         to there each part stays by itself, and all of them look alike."""
-        is_slice = unit.columns is not None or (unit.rows or 0) < 0
+        is_slice = unit.columns is not None or (unit.rows or 0) < 0 or unit.turned
         if not unit.cut and not is_slice:
             return 1 << self.place(unit.site)
         key = id(unit) if unit.cut else -1 - self.place(unit.site)

@@ -11,12 +11,14 @@ from hk_bridge.migrate._matching.forms import free
 from hk_bridge.migrate._matching.forms import sizes
 from hk_bridge.migrate._matching.movement import CUTS
 from hk_bridge.migrate._matching.movement import ELEMENTWISE
+from hk_bridge.migrate._matching.movement import NEUTRAL
 from hk_bridge.migrate._matching.movement import TURNS
 from hk_bridge.migrate._matching.movement import moved
 from hk_bridge.migrate._matching.terms import Terms
 from hk_bridge.migrate._matching.units import Site
 from hk_bridge.migrate._matching.units import Unit
 
+_NEAR = 4  # how many steps after a result it is split
 _DEEP = 12  # how many steps on the parts of a result are followed
 
 
@@ -100,11 +102,32 @@ def inputs_of(flat: Flat, site: Site) -> np.ndarray | None:
     return np.broadcast_to(np.arange(n).reshape(form), shape)
 
 
+def split_of(flat: Flat, unit: Unit) -> list[int]:
+    """The sizes of the axes into which the last axis of a result is split later on."""
+    n, todo = unit.form[1], [(unit.site.out, _NEAR)]
+    while todo:
+        value, deep = todo.pop(0)
+        for step in flat.readers[value] if deep else ():
+            old, new = flat.shape(value), flat.shape(step.outs[0])
+            lead = len(old) - 1
+            if step.name == "reshape" and old[-1:] == (n,) and new[:lead] == old[:-1]:
+                return [*new[lead:]]
+            if step.name in ELEMENTWISE | NEUTRAL and new == old:
+                todo.append((step.outs[0], deep - 1))
+    return []
+
+
 def axes_of(flat: Flat, terms: Terms, unit: Unit) -> list[int]:
     """The sizes of the axes that the outputs of a unit have in the program."""
     site = unit.site
     if unit.mixed or site.role not in ("linear", "sum", "product"):
         return []
+    found = _own_axes(flat, terms, unit)
+    return found if sum(size > 1 for size in found) > 1 else split_of(flat, unit)
+
+
+def _own_axes(flat: Flat, terms: Terms, unit: Unit) -> list[int]:
+    site = unit.site
     place = site.step.ins.index(site.weight)
     if site.role == "linear":
         ids = np.broadcast_to(0, flat.shape(site.weight))

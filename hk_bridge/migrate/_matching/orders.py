@@ -4,6 +4,7 @@ cut out last in the other."""
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+import dataclasses
 import itertools
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 
 from hk_bridge.migrate._matching.flat import Flat
 from hk_bridge.migrate._matching.holdings import Option
+from hk_bridge.migrate._matching.labels import axes_of
 from hk_bridge.migrate._matching.movement import NEUTRAL
 from hk_bridge.migrate._matching.sites import Sites
+from hk_bridge.migrate._matching.units import Ids
 from hk_bridge.migrate._matching.units import Site
 from hk_bridge.migrate._matching.units import Unit
 
@@ -54,7 +57,8 @@ def reordered(
     one, two = (s.columns(unit) for s, unit in zip(sides, pair, strict=True))
     sizes = [sorted(part.form[1] for part in parts) for parts in (one, two)]
     if not one or sizes[0] != sizes[1]:
-        return [(pair,)]
+        turned = [] if pair[1].turned else _turned(pair, sides)
+        return [(pair,), *(((pair[0], other),) for other in turned)]
     found: list[Found] = []
     for ours in one:
         some = [part for part in two if part.form == ours.form]
@@ -66,6 +70,32 @@ def reordered(
         options = [(cost, o) for cost, o in options if not _are_same(o)]
         options.insert(0, (-_likeness(plain, alike), (pair,)))
     return [option for _, option in sorted(options, key=lambda way: way[0])]
+
+
+def _turned(pair: tuple[Unit, Unit], sides: tuple[Sites, Sites]) -> list[Unit]:
+    """A unit with its outputs as if their axes had been flattened in another order."""
+    ours, theirs = (
+        axes_of(s.flat, s.terms, unit) for s, unit in zip(sides, pair, strict=True)
+    )
+    found = []
+    if 1 < len(ours) == len(theirs) <= _AXES:
+        for axes in itertools.permutations(range(len(theirs))):
+            order = np.arange(pair[1].form[1]).reshape(theirs).transpose(axes)
+            if [*order.shape] == ours and axes != tuple(range(len(axes))):
+                found.append(with_columns(pair[1], order.ravel()))
+    return found
+
+
+def with_columns(unit: Unit, order: np.ndarray) -> Unit:
+    """A unit with its outputs in another order."""
+    held = Ids.of(lambda: unit.ids[:, order])
+    return dataclasses.replace(unit, held=held, turned=True)
+
+
+def with_rows(unit: Unit, order: np.ndarray) -> Unit:
+    """A unit with its inputs in another order."""
+    held = Ids.of(lambda: unit.ids[order])
+    return dataclasses.replace(unit, held=held, turned=True)
 
 
 def _likeness(option: Option, alike: Alike) -> int:

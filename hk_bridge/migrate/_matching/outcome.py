@@ -70,7 +70,7 @@ def outcome(
     where, guessed = None, None
     if faults:
         where = parting(solved, faults[0])
-        fill(solved)
+        fill(solved, read)
         guessed = _Found.of(solved)
     ambiguous = _ambiguous(solved)
     del solved

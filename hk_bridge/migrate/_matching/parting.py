@@ -6,8 +6,10 @@ from collections.abc import Set
 import dataclasses
 
 from hk_bridge.migrate._matching import causes
-from hk_bridge.migrate._matching.causes import Did
 from hk_bridge.migrate._matching.choices import Fault
+from hk_bridge.migrate._matching.did import Did
+from hk_bridge.migrate._matching.did import is_folded
+from hk_bridge.migrate._matching.did import is_shift
 from hk_bridge.migrate._matching.flat import WEIGHT
 from hk_bridge.migrate._matching.flat import Step
 from hk_bridge.migrate._matching.lines import line_of
@@ -187,7 +189,7 @@ def _unknown(
         step = side.flat.makers[number]
         if step is None or step.position in found:
             continue
-        if _is_known(side, number, other, end) and not _is_shift(side, step):
+        if _is_known(side, number, other, end) and not is_shift(side, step):
             continue
         if side.flat.is_data(number):
             found[step.position] = step
@@ -205,12 +207,6 @@ def _is_known(side: Side, number: int, other: Side, end: int | None) -> bool:
         if same < 0 or (same in other.flat.alive and not late):
             return True
     return False
-
-
-def _is_shift(side: Side, step: Step) -> bool:
-    """Whether a step adds a number: an epsilon, which is too small to be seen there."""
-    numbers = map(side.terms.scalar, step.ins)
-    return step.name == "add" and any(number is not None for number in numbers)
 
 
 def _rest(one: list[Did], two: list[Did]) -> list[Did]:
@@ -251,6 +247,7 @@ def _did(side: Side, step: Step, known: Set[str] = frozenset()) -> Did:
         inner,
         is_new=not known >= {*leaves},
         is_drawn=any(_is_drawn(side, x) for x in step.ins if not flat.is_data(x)),
+        is_folded=is_folded(side, step),
     )
 
 

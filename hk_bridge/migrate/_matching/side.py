@@ -159,6 +159,7 @@ def moved_inputs(
     """Inputs much like these, so that constant ones do not hide what differs.
 
     Whole numbers, and arrays of zeros and ones, which may be masks, stay as they are.
+    What is tiny is not: there each activation would be as good as none.
     """
     rng = np.random.default_rng(seed)
     made: list[Any] = []
@@ -173,7 +174,8 @@ def moved_inputs(
         array = np.asarray(wide)
         size = float(array.std()) or 1.0
         moved = array + 0.2 * size * rng.standard_normal(array.shape)
-        made.append(_SMALL / size * moved if small else moved)
+        new = _SMALL if small else 1.0 if size < _SMALL else size
+        made.append(new / size * moved)
     return made
 
 

@@ -152,7 +152,8 @@ class Terms:
         value = self.flat.back(value, ("broadcast_in_dim", *NEUTRAL))
         held, step = self.flat.constants.get(value), self.flat.makers[value]
         if held is not None:
-            return float(held) if np.size(held) == 1 else None
+            real = np.size(held) == 1 and not np.iscomplexobj(held)
+            return float(held) if real else None
         if (
             step is None
             or step.name not in _NUMBERS

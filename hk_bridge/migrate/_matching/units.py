@@ -41,6 +41,7 @@ class Unit:
         for a part along an axis.
       columns: which of the outputs they make, in order; None for all.
       cut: the values that these outputs become, if they are cut out.
+      turned: whether the order of these is another than in the program.
       mixed: whether elements of the weights met each other before.
     """
 
@@ -52,6 +53,7 @@ class Unit:
     columns: np.ndarray | None = None
     cut: tuple[int, ...] = ()
     mixed: bool = False
+    turned: bool = False
 
     @property
     def ids(self) -> np.ndarray:
