@@ -11,9 +11,6 @@ FOUND: dict[str, Program] = {
     "streams inside lifted code": program(
         "like_haiku", part("jit", part("noise_if_any"))
     ),
-    "streams of NNX inside lifted code": program(
-        "keys_of_haiku", part("remat", part("nnx", part("nnx_noise")))
-    ),
     "keys of hk.vmap": program(
         "like_haiku",
         part("jit", part("param")),
@@ -60,6 +57,12 @@ FOUND: dict[str, Program] = {
 
 # Found once, and mended: they hold now.
 MENDED: dict[str, Program] = {
+    "streams of NNX inside lifted code": program(
+        "keys_of_haiku", part("remat", part("nnx", part("nnx_noise")))
+    ),
+    "streams of NNX in a branch": program(
+        "keys_of_haiku", part("cond", part("nnx", part("nnx_noise")))
+    ),
     "module kept by a scope": program(
         "nothing_is_kept", part("custom_vjp", part("layer"))
     ),

@@ -94,17 +94,6 @@ FAULTS: tuple[Fault, ...] = (
         of("|".join(LAWS), "inside a lifted transform"),
     ),
     Fault(
-        "streams of NNX inside lifted code",
-        "those that were not drawn before keep the key that they were made with",
-        has(
-            has(
-                of("|".join(LAWS), "No RngStream named|the same for all keys of Haiku"),
-                *NNX,
-            ),
-            *LIFTED_KINDS,
-        ),
-    ),
-    Fault(
         "keys of hk.vmap",
         "Haiku's `hk.vmap(..., split_rng=True)` uses a key twice, natively as well",
         of("like_haiku", "KeyReuseError", use="vmapped"),
