@@ -57,6 +57,18 @@ FOUND: dict[str, Program] = {
 
 # Found once, and mended: they hold now.
 MENDED: dict[str, Program] = {
+    "what jitted code in a scan reads": program(
+        "like_haiku",
+        part(
+            "scan_stacked",
+            part(
+                "jit",
+                part("reader", col="stats"),
+                how="make_$B(self.train, cls=Jitted$B)",
+            ),
+        ),
+        hook="nested",
+    ),
     "streams of NNX inside lifted code": program(
         "keys_of_haiku", part("remat", part("nnx", part("nnx_noise")))
     ),

@@ -69,9 +69,13 @@ def number(jaxpr: Any, consts: Any, given: Any = None) -> tuple[Any, ...]:
 def passed(eqn: Any, params: Any, inputs: list[Any], i: int) -> Any:
     """The number of the input that is handed on as output `i` untouched, if one is."""
     consts, carry = counts_of_scan(eqn) if eqn.primitive.name == "scan" else (0, 0)
-    if i < carry:
-        place = consts + i
-        return inputs[place] if params["jaxpr"][1 + i] == ("in", place) else None
+    if eqn.primitive.name == "scan":
+        kind, *place = params["jaxpr"][1 + i]
+        if kind != "in":
+            return None
+        # A carried value is its own, and of what is scanned each slice stays in place.
+        is_own = place[0] == consts + i if i < carry else place[0] >= consts + carry
+        return inputs[place[0]] if is_own else None
     if eqn.primitive.name == "cond":
         outputs = {branch[1 + i] for branch in params["branches"]}
         kind, *place = outputs.pop() if len(outputs) == 1 else ("",)
