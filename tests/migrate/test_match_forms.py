@@ -38,7 +38,7 @@ def flax(function):
 
 def matched(module, function, *args):
     """The match, with weights none of which is as it starts."""
-    with jax.numpy_rank_promotion("allow"):
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         return _matched(module, function, *args)
 
 
@@ -335,7 +335,47 @@ LEAVES = {
         XS,
     ),
 }
-RIGHT = {**ORDERS, **NUMBERS, **STATE, **LEAVES}
+
+# Layers that pad by themselves, features that are flattened otherwise.
+
+
+def waves(layer, dense, order):
+    def call(x):
+        for _ in range(2):
+            parts = jnp.split(layer(12)(x), 2, -1)
+            a, b = (parts[i] for i in order)
+            x = x + dense(8)(jnp.tanh(a) * jax.nn.sigmoid(b))
+        return x
+
+    return call
+
+
+def largest(dense, shape, axis):
+    return lambda x: dense(3)(dense(8)(x).reshape(3, *shape).max(axis))
+
+
+CAUSAL = lambda size: nn.Conv(size, (3,), padding="CAUSAL")
+CAUSES = lambda size: hk.Conv1D(size, 3, padding=hk.pad.causal)
+LARGEST = flax(lambda net, x: largest(nn.Dense, (4, 2), 2)(x))
+AXES = {
+    "padded": (
+        flax(lambda net, x: waves(CAUSAL, nn.Dense, (0, 1))(x)),
+        waves(CAUSES, hk.Linear, (1, 0)),
+        XS,
+    ),
+    "other axes": (LARGEST, largest(hk.Linear, (2, 4), 1), X),
+    "two layers": (
+        LARGEST,
+        lambda x: hk.Linear(3)(jnp.maximum(hk.Linear(4)(x), hk.Linear(4)(x))),
+        X,
+    ),
+    "complex": (
+        flax(lambda net, x: nn.Dense(8)(x) * jnp.abs(1j * net.param("c", NORMAL, ()))),
+        lambda x: hk.Linear(8)(x) * jnp.abs(1j * parameter("c")),
+        X,
+    ),
+}
+RIGHT = {**AXES, **ORDERS, **NUMBERS, **STATE, **LEAVES}
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -354,7 +394,22 @@ def norm_of(eps):
 
 
 DOUBLED = counted(lambda n: 2 * n)  # of zero, which tells nothing
+BENT = flax(lambda net, x: nn.Dense(3)(jnp.tanh(nn.Dense(8)(x))))
+
+
+def spare(x):
+    parameter("spare", 3, 3)
+    return hk.Linear(3)(jnp.tanh(hk.Linear(6)(x))).mean(1)
+
+
 WRONG = {
+    "tiny inputs": (BENT, lambda x: hk.Linear(3)(hk.Linear(8)(x)), 1e-4 * X),
+    "a leaf that is never read": (MEAN, spare, XS),
+    "padded": (
+        flax(lambda net, x: CAUSAL(3)(x)),
+        lambda x: hk.Conv1D(3, 3)(x),
+        XS,
+    ),
     "halves": (GATED, lambda x: hk.Linear(3)(gated_first(hk.Linear, x, jnp.tanh)), X),
     "scale": (FUSED, fused(hk.Linear, "kvq", of="q", scale=0.4), XS),
     "two": (PLAIN, lambda x: hk.Linear(3)(jnp.tanh(hk.Linear(5, False)(2 * x))), X),

@@ -134,7 +134,13 @@ def match(
     A leaf of Haiku may be one of Flax turned (`.T`, `.transpose`, `.reshape`), a part
     of one, or joined of several (fused queries, keys and values; the gates of an LSTM;
     the weights of layers stacked for a scan); a number may be added (Haiku's forget
-    gate has 1 more). BatchNorm's `hidden` and `average` are linen's one statistic.
+    gate has 1 more). BatchNorm's `hidden` and `average` are linen's one statistic. What
+    is cut out of one leaf may be cut out in another order, features be flattened in
+    another, heads be one leaf or several, and a number stand before a layer for one
+    after it. State that meets no input, a counter, is told by what is left of it.
+
+    Where an inner value is none of Flax's, the rest is taken by form and place, and
+    tried: if outputs and gradients are then the same, so are the networks.
 
     What it cannot do, and why:
 
@@ -144,10 +150,14 @@ def match(
       only where their length is known. Weights read in there are not found.
     * See what the given inputs do not reach: a branch for other static arguments, a
       mask that is all ones. Whole numbers are not changed: give tokens that differ.
-    * Join what differs by more than sums, products, turns and constants: a weight that
-      is normalised, or a LoRA that is merged on one side.
-    * Undo another order of the features themselves, such as `[C, H, W]` flattened on
-      one side and `[H, W, C]` on the other: the kernel after it counts as other.
+    * Find a leaf that is computed from several: a LoRA that is merged on one side, a
+      bias that is the sum of two, a complex weight of two real ones.
+    * Cut a leaf where neither program does: one layer for two of Flax whose results are
+      joined at once, a grouped convolution written as one for each group, the taps of a
+      convolution as a product each.
+    * Fold a number into a part of a bias whose parts have another order, too.
+    * Tell a mistake from another order of features, where weights in that order give
+      the same: heads that are reshaped otherwise are then other weights, not a fault.
     * Go on as surely where the networks part. What comes after the first parting is
       found by form and place; only the first parting is reported.
     * Hold two leaves of Haiku together that are one of Flax, as where weights are tied

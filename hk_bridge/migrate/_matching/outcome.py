@@ -13,7 +13,7 @@ from hk_bridge.migrate._matching.leaf_table import UNKNOWN_MARK
 from hk_bridge.migrate._matching.leaf_table import LeafTable
 from hk_bridge.migrate._matching.parting import Parting
 from hk_bridge.migrate._matching.parting import parting
-from hk_bridge.migrate._matching.proof import CLOSE
+from hk_bridge.migrate._matching.proof import CLOSER
 from hk_bridge.migrate._matching.proof import Proof
 from hk_bridge.migrate._matching.proof import prove
 from hk_bridge.migrate._matching.rows import rows_of
@@ -85,7 +85,7 @@ def outcome(
     if not faults and not found.lacking & read:
         trees = params, state
         proof = prove(flax, haiku, *found[1::-1], given, trees)
-    if proof is not None and proof.small > CLOSE:
+    if proof is not None and proof.small > CLOSER:
         solved = search(True)
         faults = solved.search.faults
         where = parting(solved, faults[0]) if faults else None

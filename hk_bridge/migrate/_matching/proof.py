@@ -35,6 +35,7 @@ from hk_bridge.migrate._matching.trees import leaves_of
 OUTPUT, PARAMS = "['output']", "params/"
 # Of the size of the values: constants are rounded to float32, in two ways maybe.
 CLOSE = 1e-5
+CLOSER = 5e-7  # where all is small: deep in a network an epsilon moves little
 SEED = 3  # of other weights and inputs than those of the search
 _NEAR = 0.1  # how far apart rounding, in bfloat16 say, leads at most
 
@@ -72,7 +73,7 @@ class Proof:
     @property
     def holds(self) -> bool:
         """Whether all of it is as close as arithmetic lets it be."""
-        return not self.form and self.worst <= CLOSE
+        return not self.form and self.worst <= CLOSE and self.small <= CLOSER
 
     @property
     def worst(self) -> float:
@@ -126,7 +127,7 @@ def prove(
     made = Proof(
         form, outputs, exact, outputs_64, inner, where, compared, small, slope, leaf
     )
-    return made if most is None or made.worst <= most else None
+    return made if most is None or (made.holds and made.worst <= most) else None
 
 
 def _new_weights(

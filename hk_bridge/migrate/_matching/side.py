@@ -17,12 +17,13 @@ from hk_bridge.migrate._matching.movement import NEUTRAL
 from hk_bridge.migrate._matching.movement import TURNS
 from hk_bridge.migrate._matching.prints import Prints
 from hk_bridge.migrate._matching.sites import Sites
+from hk_bridge.migrate._matching.trees import PARAMS
 from hk_bridge.migrate._matching.units import Site
 
 _SKIPPED = {*TURNS, "add", "add_any", "slice", "split", "squeeze", "scan_slice"}
 
 
-_SMALL = 0.1  # of the size of weights, and the size of inputs, where all is small
+_SMALL = 0.1  # of the size of weights where all is small; inputs and variances: squared
 _HOPS = 8  # how many turns and sums in a row are passed over
 DEEP = 5  # how many steps after a value are looked at, to tell it by them
 
@@ -139,7 +140,7 @@ def generic(
     (a variance) stays so. `small` is so that an epsilon counts beside a variance.
     """
     rng = np.random.default_rng(seed)
-    for leaf in leaves.values():
+    for name, leaf in leaves.items():
         value = widened(np.asarray(leaf))
         if value.dtype.kind != "f" or not value.size:
             yield value
@@ -148,9 +149,11 @@ def generic(
         size = float(np.sqrt(np.mean(finite**2))) or 0.3
         noise = rng.standard_normal(value.shape) * (0.25 * size)
         new = finite * rng.uniform(0.7, 1.3, value.shape) + noise
-        if (finite >= 0).all() and finite.any():
+        positive = bool((finite >= 0).all() and finite.any())
+        if positive:
             new = np.abs(new) + 0.05 * size
-        yield _SMALL * new if small else new
+        is_variance = positive and not name.startswith(f"{PARAMS}/")
+        yield new * (_SMALL**2 if is_variance else _SMALL) if small else new
 
 
 def moved_inputs(
@@ -174,7 +177,7 @@ def moved_inputs(
         array = np.asarray(wide)
         size = float(array.std()) or 1.0
         moved = array + 0.2 * size * rng.standard_normal(array.shape)
-        new = _SMALL if small else 1.0 if size < _SMALL else size
+        new = _SMALL**2 if small else 1.0 if size < _SMALL else size
         made.append(new / size * moved)
     return made
 
