@@ -183,6 +183,12 @@ MENDED: dict[str, Program] = {
         part("jit", part("same", leaf="{(0, 1): jnp.zeros([4])}")),
         around="jax.checking_leaks()",
     ),
+    "read below a branch": program(
+        "same_apply", part("cond", part("remat", part("reader")))
+    ),
+    "read below a loop": program(
+        "same_apply", part("while", part("jit", part("reader")))
+    ),
     "jitted anew": program("traced_once", part("builtin")),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"
