@@ -30,6 +30,9 @@ FOUND: dict[str, Program] = {
     "leaf of a getter to come": program(
         "like_haiku", part("scan", part("param")), use="then_own_leaf"
     ),
+    "shape of a variable to come": program(
+        "like_haiku", part("looks_at_variables"), part("layer"), hook="stacking"
+    ),
     "box of a variable to come": program(
         "same_apply",
         part("looks_at_variables", what="paths(dict(self.variables))"),
