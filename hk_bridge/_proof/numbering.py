@@ -21,7 +21,7 @@ import jax
 from jax.extend import core as jex
 import numpy as np
 
-from hk_bridge import _abstract
+from hk_bridge._proof import passed
 from hk_bridge._proof import plain
 
 # Parameters of a primitive that do not change what it computes: the name of a jitted
@@ -198,7 +198,7 @@ class _Reader:
         """The values that an equation gives."""
         name = eqn.primitive.name
         if name in self.transparent:
-            (body,) = _programs(eqn.params)
+            (body,) = passed.programs(eqn.params)
             jaxpr = getattr(body, "jaxpr", body)
             return self.read(jaxpr, getattr(body, "consts", None), operands)
         effects = {type(effect).__name__ for effect in eqn.effects} - _NO_EFFECTS
@@ -211,7 +211,7 @@ class _Reader:
         made_of = tuple(value.number for value in operands)
         key = (name, tuple(sorted(plain.items())), made_of, avals)
         number = self.table.number(key)
-        inner = [self.table.read(program) for program in _programs(eqn.params)]
+        inner = [self.table.read(program) for program in passed.programs(eqn.params)]
         equation = Equation(
             number, len(self.equations), eqn, params, plain, operands, inner
         )
@@ -228,7 +228,7 @@ class _Reader:
             )
             for i, aval in enumerate(avals)
         ]
-        for i, operand in _passed_through(eqn, inner):
+        for i, operand in passed.through(eqn, inner):
             given = operands[operand].aval
             if given == avals[i] or name == "shard_map":  # which names its mesh there
                 results[i] = operands[operand]
@@ -247,38 +247,3 @@ class _Reader:
             key = plain.bits(value)
         number = self.table.number(("constant", aval, key))
         return Value(number, "a constant", aval, constant=value)
-
-
-# Primitives that run one program once, on their operands.
-_CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
-_CALLS |= {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
-
-
-def _passed_through(eqn: Any, inner: "list[Program]") -> Iterator[tuple[int, int]]:
-    """Which results are operands that merely pass through, `(result, operand)`.
-
-    That is what an inner program gives back untouched: a call, or a scan in what it
-    carries, and in what it reads and stacks again."""
-    name, params = eqn.primitive.name, eqn.params
-    if not inner or name not in {*_CALLS, "scan", "shard_map"}:
-        return
-    body = inner[0]
-    if len(body.entries) != len(eqn.invars) or len(body.outputs) != len(eqn.outvars):
-        return
-    entries = {id(value): i for i, value in enumerate(body.entries)}
-    consts, carried = _abstract.scanned(params) if name == "scan" else (0, 0)
-    for i, output in enumerate(body.outputs):
-        entry = entries.get(id(output))
-        if entry is None:
-            continue
-        carry, stack = i < carried, entry >= consts + carried
-        if name == "shard_map" and params["in_specs"][entry] != params["out_specs"][i]:
-            continue
-        if name != "scan" or (entry == consts + i if carry else stack):
-            yield i, entry
-
-
-def _programs(params: Mapping[str, Any]) -> list[Any]:
-    """The programs among the parameters of a primitive."""
-    rows = (p if plain.is_row(p) else [p] for p in params.values())
-    return [v for row in rows for v in row if plain.is_program(v)]

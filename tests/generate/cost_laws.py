@@ -23,6 +23,7 @@ from .cases import see
 from .cases import set_shift
 from .compare import Run
 from .compare import same
+from .compare import tell
 from .compare import trace
 from .flax_laws import bridged
 
@@ -235,5 +236,6 @@ def nothing_is_kept(case: Case) -> None:
 
     error, natively = run(False)
     if error is None:
-        _, ours = run(True)
+        raised, ours = run(True)
+        assert raised is None, f"raises, natively not: {tell(raised)}"
         assert ours == natively or natively == [True], "what an initialiser holds lives"

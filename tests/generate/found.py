@@ -27,6 +27,9 @@ FOUND: dict[str, Program] = {
     "leaf of a getter to come": program(
         "like_haiku", part("scan", part("param")), use="then_own_leaf"
     ),
+    "shape of a variable to come": program(
+        "like_haiku", part("looks_at_variables"), part("layer"), hook="stacking"
+    ),
     "box of a variable to come": program(
         "same_apply",
         part("looks_at_variables", what="paths(dict(self.variables))"),
@@ -197,6 +200,12 @@ MENDED: dict[str, Program] = {
         "given",
         part("jit", part("same", leaf="{(0, 1): jnp.zeros([4])}")),
         around="jax.checking_leaks()",
+    ),
+    "read below a branch": program(
+        "same_apply", part("cond", part("remat", part("reader")))
+    ),
+    "read below a loop": program(
+        "same_apply", part("while", part("jit", part("reader")))
     ),
     "jitted anew": program("traced_once", part("builtin")),
     "numbers given": program(

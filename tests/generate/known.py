@@ -87,6 +87,7 @@ def either(*several: Callable[[Program, str], bool]) -> Callable[[Program, str],
 
 
 LIFTED_KINDS = (*LIFTED, "nn.remat", "nn.vmap", "nn.RNN")
+LOOKS = "looks_at_variables"
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "streams inside lifted code",
@@ -117,9 +118,14 @@ FAULTS: tuple[Fault, ...] = (
         ),
     ),
     Fault(
+        "shape of a variable to come",
+        "a getter is told the stored shape where code looks at all before it asks",
+        has(of("like_haiku", "hooks were asked", hook="stacking"), LOOKS),
+    ),
+    Fault(
         "box of a variable to come",
         "the box of a weight that no init told of is back once the weight is asked for",
-        has(of("|".join(LAWS), "the code saw", "].value"), "looks_at_variables"),
+        has(of("|".join(LAWS), "the code saw", "].value"), LOOKS),
     ),
     Fault(
         "names in an interceptor",

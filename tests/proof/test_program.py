@@ -60,6 +60,47 @@ def test_remat_can_be_looked_through():
     assert difference(one, lambda x: jnp.sin(x) * 3.0, **remat) is not None
 
 
+def untouched(v):
+    """What JAX does not see through by itself."""
+    return jax.checkpoint(lambda v: (jnp.sin(v), v))(v)[1]
+
+
+def other(v):
+    return jax.checkpoint(lambda v: (v, jnp.sin(v)))(v)[1]
+
+
+CHOICES = {
+    "choice": lambda f, x, v: jax.lax.cond(
+        x > 0.0, lambda x, v: (x * 2.0, f(v)), lambda x, v: (x, v), x, v
+    ),
+    "choice of three": lambda f, x, v: jax.lax.switch(
+        jnp.int32(x), [lambda x, v: (x, v), lambda x, v: (x, f(v))] * 2, x, v
+    ),
+    "loop": lambda f, x, v: jax.lax.while_loop(
+        lambda c: c[0] < 9.0, lambda c: (c[0] * 2.0 + x, f(c[1])), (x, v)
+    ),
+}
+
+
+@pytest.mark.parametrize("run", CHOICES.values(), ids=CHOICES)
+def test_what_choices_and_loops_give_back_is_what_they_were_given(run):
+    inputs = jnp.float32(0.5), jnp.float32(0.25)
+    passed = lambda x, v: (run(untouched, x, v)[0], v)
+    assert difference(lambda *xs: run(untouched, *xs), passed, *inputs) is None
+    assert difference(lambda *xs: run(other, *xs), passed, *inputs) is not None
+
+
+def test_branches_that_give_back_different_operands_are_no_pass():
+    def swap(x, v, w):
+        return jax.lax.cond(
+            x > 0.0, lambda v, w: (v + w, untouched(v)), lambda v, w: (v, w), v, w
+        )
+
+    inputs = map(jnp.float32, (0.5, 0.25, 0.75))
+    passed = lambda x, v, w: (swap(x, v, w)[0], v)
+    assert difference(swap, passed, *inputs) is not None
+
+
 def test_constants_are_told_by_their_bits():
     tables = [jnp.arange(4.0)[None] for _ in range(2)]
     one, two = (lambda x, table=table: x + table for table in tables)
