@@ -466,3 +466,35 @@ def test_a_leaf_in_two_orders_is_cut_in_the_table():
     kernel = variables["params"]["Dense_0"]["kernel"]
     other = np.concatenate([kernel[:, 6:], kernel[:, :6]], 1)
     np.testing.assert_array_equal(found.params["linear"]["w"], other)
+
+
+def stream(norm, dense, eps):
+    """Normed branches beside a stream that is far larger than what they add."""
+
+    def call(x):
+        for i in range(4):
+            x = x + dense(8)(jnp.tanh(dense(16)(norm(eps if i == 3 else 1e-6)(x))))
+        return x
+
+    return call
+
+
+def test_an_epsilon_counts_deep_in_a_network():
+    normed = lambda eps: nn.LayerNorm(epsilon=eps)
+    norms = lambda eps: hk.LayerNorm(-1, True, True, eps=eps)
+    module = flax(lambda net, x: stream(normed, nn.Dense, 1e-6)(x))
+    assert matched(module, stream(norms, hk.Linear, 1e-6), 30 * XS)[0].ok
+    found, _ = matched(module, stream(norms, hk.Linear, 1e-5), 30 * XS)
+    assert not found.ok
+    assert found.parting.cause == "epsilon: 1e-05 in Haiku, 1e-06 in Flax"
+
+
+def test_an_epsilon_counts_beside_a_running_variance():
+    module = flax(lambda net, x: nn.BatchNorm(True)(nn.Dense(8)(x)))
+    norm = lambda eps: (
+        lambda x: hk.BatchNorm(True, True, 0.9, eps)(hk.Linear(8)(x), False)
+    )
+    assert matched(module, norm(1e-5), 100 * X)[0].ok
+    found, _ = matched(module, norm(1.1e-5), 100 * X)
+    assert not found.ok
+    assert found.parting.cause == "epsilon: 1.1e-05 in Haiku, 1e-05 in Flax"
