@@ -68,8 +68,8 @@ def number(jaxpr: Any, consts: Any, given: Any = None) -> tuple[Any, ...]:
 
 def passed(eqn: Any, params: Any, inputs: list[Any], i: int) -> Any:
     """The number of the input that is handed on as output `i` untouched, if one is."""
-    consts, carry = counts_of_scan(eqn) if eqn.primitive.name == "scan" else (0, 0)
     if eqn.primitive.name == "scan":
+        consts, carry = counts_of_scan(eqn)
         kind, *place = params["jaxpr"][1 + i]
         if kind != "in":
             return None
