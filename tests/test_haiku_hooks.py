@@ -1608,3 +1608,32 @@ def test_getters_of_state_are_told_what_was_asked_for():
 
     ours = told(lambda: FlaxModule(Cast(), name="net"))
     assert ours == told(lambda: Own(name="net"))
+
+
+def test_a_parameter_that_is_a_key_stays_one_under_a_policy():
+    """As of Haiku's own modules, whose initialiser gives it whatever is asked for."""
+    key = jax.random.key(7)
+
+    class Keyed(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x * jax.random.uniform(self.param("k", lambda _: key), dtype=x.dtype)
+
+    class Own(hk.Module):
+        def __call__(self, x):
+            k = hk.get_parameter("k", [], key.dtype, lambda *_: key)
+            return x * jax.random.uniform(k, dtype=x.dtype)
+
+    policy = jmp.get_policy("params=float32,compute=bfloat16,output=float32")
+
+    def made(build, cls):
+        def forward(x):
+            with hk.mixed_precision.push_policy(cls, policy):
+                return build()(x)
+
+        f = hk.transform(forward)
+        params = f.init(KEY, X)
+        return params, f.apply(params, None, X)
+
+    ours = made(lambda: FlaxModule(Keyed(), name="net"), FlaxModule)
+    assert_identical(ours, made(lambda: Own(name="net"), Own))

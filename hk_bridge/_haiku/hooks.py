@@ -13,6 +13,7 @@ from typing import Any
 
 import haiku as hk
 from haiku._src import base
+import jax
 import jax.numpy as jnp
 
 from hk_bridge import _abstract
@@ -186,5 +187,7 @@ class _Dressed:
 
 
 def cast(value: Any, dtype: Any) -> Any:
-    """`value` in `dtype`, as a creator that changes the dtype wants it."""
-    return value if value.dtype == dtype else jnp.asarray(value).astype(dtype)
+    """`value` in `dtype`, as a creator that changes the dtype wants it; a key stays."""
+    is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    same = is_key or value.dtype == dtype
+    return value if same else jnp.asarray(value).astype(dtype)

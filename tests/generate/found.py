@@ -207,6 +207,11 @@ MENDED: dict[str, Program] = {
     "read below a loop": program(
         "same_apply", part("while", part("jit", part("reader")))
     ),
+    "key under a policy": program(
+        "like_haiku",
+        part("param_of_any_kind", leaf="jax.random.key(7)"),
+        hook="policy",
+    ),
     "jitted anew": program("traced_once", part("builtin")),
     "numbers given": program(
         "given", part("param", init="nn.initializers.ones, ()"), part="numbers"

@@ -88,7 +88,8 @@ def use_params(tree: Any, x: Any) -> Any:
         if is_level(spec):
             x = Level(name, spec, (), None)(x)
         elif hasattr(spec, "shape"):
-            init = lambda shape, dtype: jnp.zeros(shape, dtype)
+            is_key = jnp.issubdtype(spec.dtype, jax.dtypes.prng_key)
+            init = (lambda *_, spec=spec: zeros(spec)) if is_key else jnp.zeros
             x = x + total(hk.get_parameter(name, spec.shape, spec.dtype, init))
     return x
 
