@@ -94,14 +94,23 @@ def note_boxes(name: str, module: Any, variables: dict[str, Any]) -> None:
         axes = _flax.axes_of(variables, collection)
         for path, spec, leaf in (*_named(tree, axes, ()), *_annotated(tree, (), None)):
             address = _layout.address(name, _layout.Where(collection, path))
-            _listener.annotations[collection == _layout.PARAMS, *address] = [
-                Annotation(spec, np.shape(array)) for array in jax.tree.leaves(leaf)
-            ]
+            annotated = list(_of_arrays(leaf, spec))
+            _listener.annotations[collection == _layout.PARAMS, *address] = annotated
+
+
+def _of_arrays(leaf: Any, spec: PartitionSpec | None) -> Iterator[Annotation]:
+    """What is said of each array of `leaf`: by `spec`, or by boxes in lists."""
+    for part in jax.tree.leaves(leaf, is_leaf=_layout.is_box):
+        own, box = spec, part
+        while own is None and _layout.is_box(box):
+            own, box = _flax.partition_spec(box), _layout.open_box(box)
+        for array in jax.tree.leaves(part):
+            yield Annotation(PartitionSpec() if own is None else own, np.shape(array))
 
 
 def _named(
     tree: Any, axes: Any, path: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], PartitionSpec, Any]]:
+) -> Iterator[tuple[tuple[str, ...], PartitionSpec | None, Any]]:
     """The path, spec and value of each leaf of `tree` that `axes` name the axes of."""
     for key, value in axes.items() if _layout.is_level(tree) else ():
         if _layout.is_level(value):
@@ -112,13 +121,15 @@ def _named(
 
 def _annotated(
     tree: Any, path: tuple[str, ...], spec: PartitionSpec | None
-) -> Iterator[tuple[tuple[str, ...], PartitionSpec, Any]]:
-    """The path, spec and value of each leaf in a box that has a spec."""
+) -> Iterator[tuple[tuple[str, ...], PartitionSpec | None, Any]]:
+    """The path, spec and value of each leaf in a box that has a spec, or with boxes."""
     if _layout.is_box(tree):
         spec = _flax.partition_spec(tree) if spec is None else spec
         yield from _annotated(_layout.open_box(tree), path, spec)
     elif _layout.is_level(tree):
         for key, value in tree.items():
             yield from _annotated(value, (*path, key), spec)
-    elif spec is not None:
+    elif spec is not None or any(
+        map(_layout.is_box, jax.tree.leaves(tree, is_leaf=_layout.is_box))
+    ):
         yield path, spec, tree

@@ -3,6 +3,7 @@
 Each message is built in one place, and says what was given, where, what was expected
 and the line to write. The errors of Flax and Haiku keep their type and text."""
 
+from collections.abc import Iterable
 from collections.abc import Sequence
 import re
 from typing import Any
@@ -115,6 +116,14 @@ def not_an_init(value: Any) -> TypeError:
     return TypeError(
         "partition_specs needs the init of a Haiku transform, which returns params or "
         f"(params, state), but got {name!r}. Write partition_specs(f.init, ...)."
+    )
+
+
+def not_a_spec(where: str, value: Any) -> TypeError:
+    return TypeError(
+        "named_shardings takes a tree of PartitionSpecs, but has "
+        f"{type(value).__name__!r} at {where or 'its root'}. Write "
+        "named_shardings(mesh, partition_specs(f.init, ...))."
     )
 
 
@@ -846,6 +855,28 @@ def note_explicit(sizes: Sequence[int], names: Sequence[str]) -> str:
         "annotations, for assertions, and wants each result's sharding told. Write "
         f"jax.make_mesh({tuple(sizes)}, {tuple(names)}, "
         f"axis_types=(jax.sharding.AxisType.Auto,) * {len(names)})."
+    )
+
+
+def note_no_mesh() -> str:
+    return (
+        "A wrapped class of NNX is built in init and apply alike, and its annotations "
+        "want a mesh then. Write with jax.set_mesh(mesh): around both and around "
+        "partition_specs, or with nnx.use_eager_sharding(False): to build without."
+    )
+
+
+def note_axes(where: str, spec: Iterable[Any], names: Sequence[str]) -> str:
+    parts = [part if isinstance(part, tuple) else (part,) for part in spec]
+    unknown = [n for n in sum(parts, ()) if isinstance(n, str) and n not in names]
+    note = f"This is the spec at {where or 'the root'}."
+    if not unknown:
+        return note
+    rules = ", ".join(f"({name!r}, None)" for name in dict.fromkeys(unknown))
+    return (
+        f"{note} If that names logical axes, write with "
+        f"flax.linen.logical_axis_rules([{rules}]): around partition_specs, with an "
+        f"axis of the mesh, of {tuple(names)}, in the place of None, or None for none."
     )
 
 

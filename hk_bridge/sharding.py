@@ -69,13 +69,7 @@ def partition_specs(
     """
     if not callable(init):
         raise _errors.not_an_init(init)
-    with _boxes.listening() as annotations, contextlib.ExitStack() as stack:
-        mesh = _flax.explicit_mesh()
-        if mesh is not None:  # there constraints, by which nothing is told, may fail
-            auto = _flax.with_auto_axes(mesh)
-            stack.enter_context(jax.sharding.use_abstract_mesh(auto))
-            args, kwargs = jax.tree.map(_on_no_mesh, (args, kwargs))
-        made = _abstract.evaluate(init, *args, **kwargs)
+    made, annotations = _made(init, args, kwargs)
     pair = isinstance(made, tuple) and len(made) == 2
     params, state = made if pair else (made, {})
     if not (_layout.are_haikus(params) and _layout.are_haikus(state)):
@@ -83,9 +77,27 @@ def partition_specs(
     return _specs(params, annotations, True), _specs(state, annotations, False)
 
 
+def _made(init: Any, args: Any, kwargs: Any) -> tuple[Any, _boxes.Annotations]:
+    """What `init` makes, by shapes alone, and what the boxes say of it."""
+    mesh = _flax.explicit_mesh()
+    try:
+        with _boxes.listening() as annotations:
+            return _abstract.evaluate(init, *args, **kwargs), annotations
+    except Exception as error:
+        if mesh is None or not _flax.is_about_sharding(error):
+            raise
+        # On axes of type Explicit a constraint may fail, by which nothing is told. On
+        # others, arrays that `init` closes over may.
+        auto = jax.sharding.use_abstract_mesh(_flax.with_auto_axes(mesh))
+        args, kwargs = jax.tree.map(_on_no_mesh, (args, kwargs))
+        with auto, contextlib.suppress(Exception), _boxes.listening() as annotations:
+            return _abstract.evaluate(init, *args, **kwargs), annotations
+        raise
+
+
 def _on_no_mesh(leaf: Any) -> Any:
     """An array by its shape alone; all else as it is."""
-    if not isinstance(leaf, jax.Array):
+    if not isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
         return leaf
     weak = jax.typeof(leaf).weak_type
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=weak)
@@ -120,13 +132,22 @@ def named_shardings(mesh: jax.sharding.Mesh, specs: Any) -> Any:
       The tree with a `NamedSharding` in the place of each spec.
 
     Raises:
-      ValueError: JAX's own, for an axis that `mesh` lacks.
+      ValueError: JAX's own, for an axis that `mesh` lacks, with a note of the leaf.
+      TypeError: a leaf is no `PartitionSpec`.
     """
-    return jax.tree.map(
-        lambda spec: NamedSharding(mesh, spec),
-        specs,
-        is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
-    )
+
+    def sharding(path: Any, spec: Any) -> NamedSharding:
+        where = jax.tree_util.keystr(path)
+        if not isinstance(spec, PartitionSpec):
+            raise _errors.not_a_spec(where, spec)
+        try:
+            return NamedSharding(mesh, spec)
+        except Exception as error:
+            error.add_note(_errors.note_axes(where, spec, mesh.axis_names))
+            raise
+
+    is_spec = lambda leaf: isinstance(leaf, PartitionSpec)
+    return jax.tree_util.tree_map_with_path(sharding, specs, is_leaf=is_spec)
 
 
 def _specs(
@@ -164,6 +185,11 @@ def _partitioned(
     >>> [tuple(_partitioned(s, annotation)) for s in [(4, 8), (3, 4, 8), (4, 3, 8)]]
     [('a', 'b'), (None, 'a', 'b'), ('a', None, 'b')]
     """
+    if len(annotation.spec) > len(annotation.shape):
+        # An error of the user's, that is JAX's to tell.
+        return PartitionSpec(
+            *[None] * (len(shape) - len(annotation.shape)), *annotation.spec
+        )
     sizes, own = list(annotation.shape), list[int]()
     for axis in reversed(range(len(shape))):
         if sizes and sizes[-1] == shape[axis]:

@@ -357,10 +357,97 @@ def test_threads_do_not_hear_each_other():
         assert all(pool.map(specs, range(16)))
 
 
-def test_an_axis_that_the_mesh_lacks_is_jaxs_error():
+def test_an_axis_that_the_mesh_lacks_is_jaxs_error_with_the_leaf_and_the_line():
     f = hk.transform_with_state(lambda x: FlaxModule(Mlp())(x))
-    with pytest.raises(ValueError, match="embed"):
+    with pytest.raises(ValueError, match="embed") as error:
         named_shardings(make_mesh(1, 1), partition_specs(f.init, KEY, X))
+    (note,) = error.value.__notes__
+    assert "[0]['mlp/Dense_0']['kernel']" in note
+    assert "logical_axis_rules([('embed', None), ('mlp', None)])" in note
+    with pytest.raises(Exception, match="duplicate entries") as error:
+        named_shardings(make_mesh(1, 1), {"w": P("data", "data")})
+    assert error.value.__notes__ == ["This is the spec at ['w']."]
+
+
+@pytest.mark.parametrize(
+    ("specs", "where"),
+    [({"a": {"w": ("data",)}}, "['a']['w'][0]"), ({"w": X}, "['w']"), (X, "its root")],
+)
+def test_what_is_no_spec_is_refused(specs, where):
+    with pytest.raises(TypeError, match=r"partition_specs\(f\.init") as error:
+        named_shardings(make_mesh(1, 1), specs)
+    assert f" at {where}." in str(error.value)
+    assert named_shardings(make_mesh(1, 1), {"a": None}) == {"a": None}
+
+
+class Lists(nn.Module):
+    """Boxes in lists, which are leaves of Haiku's."""
+
+    @nn.compact
+    def __call__(self, x):
+        ones = jnp.ones([8])
+        boxes = lambda: [
+            nn.Partitioned(ones, ("model",)),
+            (ones, nn.LogicallyPartitioned(jnp.ones([4, 8]), ("batch", "mlp"))),
+            nn.Partitioned(nn.LogicallyPartitioned(ones, ("mlp",)), ("data",)),
+        ]
+        w = self.param("w", lambda key: boxes())
+        v = self.variable("stats", "v", boxes).value
+        return x * nn.meta.unbox(w[0])[None] + nn.meta.unbox(v[1][1])
+
+
+@pytest.mark.parametrize("rules", [(), RULES], ids=["no_rules", "rules"])
+def test_boxes_in_lists(rules):
+    f = hk.transform_with_state(lambda x: FlaxModule(Lists(), name="net")(x))
+    names = ("data", "model") if rules else ("batch", "mlp")
+    expected = [P("model"), P(), P(*names), P("data")]
+    with nn.logical_axis_rules(rules):
+        params, state = partition_specs(f.init, KEY, X)
+    assert leaves(params["net"]["w"]) == leaves(state["net/stats"]["v"]) == expected
+    made = jax.eval_shape(f.init, KEY, X)
+    specs = jax.tree.map(lambda _: 0, (params, state), is_leaf=lambda x: type(x) is P)
+    assert jax.tree.structure(made) == jax.tree.structure(specs)
+
+
+class OfDict(nnx.Module):
+    def __init__(self, rngs):
+        value = {"a": jnp.ones([8, 4]), "b": {"c": jnp.ones([8, 2])}}
+        self.w = nnx.Param(value, out_sharding=(None, "model"))
+        self.s = nnx.BatchStat({"d": jnp.ones([2])}, out_sharding=("model",))
+
+    def __call__(self, x):
+        return x @ self.w.get_value()["a"]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_variables_of_nnx_that_hold_dicts(wrapped):
+    def forward(x):
+        net = hk_bridge.wrap(OfDict) if wrapped else FlaxModule
+        return net(name="net")(x) if wrapped else net(module, name="net")(x)
+
+    with jax.set_mesh(make_mesh(4, 2)):
+        module = OfDict(nnx.Rngs(0))
+        of_flax = nnx.get_partition_spec(nnx.state(module))
+        params, state = partition_specs(hk.transform_with_state(forward).init, KEY, X)
+    assert leaves(params) == [of_flax["w"].get_value()] * 2 == [P(None, "model")] * 2
+    assert leaves(state) == [of_flax["s"].get_value()] == [P("model")]
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_more_names_than_axes_are_jaxs_error(stacked):
+    module = nn.Dense(8, kernel_init=partitioned(INIT, ("data", None, "model")))
+
+    def forward(x):
+        layer = lambda x: FlaxModule(module, name="net")(x)
+        return hk.experimental.layer_stack(4)(layer)(x) if stacked else layer(x)
+
+    f, mesh = hk.transform_with_state(forward), make_mesh(4, 2)
+    specs = named_shardings(mesh, partition_specs(f.init, KEY, X))
+    of_flax = nn.get_sharding(jax.eval_shape(module.init, KEY, X), mesh)
+    with pytest.raises(ValueError, match="rank at least 3"):
+        jax.jit(module.init, out_shardings=of_flax)(KEY, X)
+    with pytest.raises(ValueError, match=f"rank at least {3 + stacked}"):
+        jax.jit(f.init, out_shardings=specs)(KEY, X)
 
 
 def test_a_model_is_born_sharded():
@@ -496,6 +583,25 @@ def test_a_wrapped_class_under_one_mesh_after_the_other():
         )  # fmt: skip
 
 
+def test_without_a_mesh_the_error_of_nnx_has_the_line():
+    f = hk.transform_with_state(lambda x: hk_bridge.wrap(OfNnx)(name="net")(x))
+    calls = {
+        "specs": lambda: partition_specs(f.init, KEY, X),
+        "init": lambda: f.init(KEY, X),
+        "apply": lambda: f.apply(params, state, KEY, X),
+    }
+    with on(4, 2):
+        params, state = jax.jit(f.init)(KEY, X)
+    with nn.logical_axis_rules(RULES):
+        for call in calls.values():
+            with pytest.raises(ValueError, match="mesh context") as error:
+                call()
+            assert sum("jax.set_mesh(mesh)" in n for n in error.value.__notes__) == 1
+        with nnx.use_eager_sharding(False):  # as the note says
+            for call in calls.values():
+                call()
+
+
 # Axes of type Explicit, which `jax.make_mesh` of newer JAX gives.
 
 
@@ -508,6 +614,32 @@ def test_specs_under_axes_of_type_explicit(name):
         assert partition_specs(f.init, KEY, X) == expected
         x = jax.device_put(X, P("data"))
         assert partition_specs(f.init, KEY, x) == expected
+
+
+def test_arrays_and_stand_ins_that_are_sharded_over_such_axes():
+    """Arguments, variables and whatever else `init` knows."""
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    x = jax.device_put(X, NamedSharding(mesh, P("data")))
+    like = jax.ShapeDtypeStruct(X.shape, X.dtype, sharding=x.sharding)
+    module = dense("data", "model")
+    plain = nn.Dense(8, kernel_init=partitioned(INIT, (None, None)))
+    variables = nn.unbox(plain.init(KEY, X))
+    of_kernel = NamedSharding(mesh, P(None, "model"))
+    kernel = jax.device_put(variables["params"]["kernel"], of_kernel)
+    given = {"params": {**variables["params"], "kernel": kernel}}
+    f = hk.transform(lambda x: FlaxModule(module, name="net")(x))
+    g = hk.transform(
+        lambda y: FlaxModule(plain, variables=variables, name="net")(y + x)
+    )
+    h = hk.transform(lambda y: FlaxModule(nn.Dense(8), variables=given, name="net")(y))
+    with jax.set_mesh(mesh):
+        for array in (x, like):
+            params, _ = partition_specs(f.init, KEY, array)
+            assert params["net"]["kernel"] == P("data", "model")
+        params, _ = partition_specs(g.init, KEY, X)
+        assert params["net"]["kernel"] == P(None, None)
+        params, _ = partition_specs(h.init, KEY, X)
+        assert params["net"]["kernel"] == P()
 
 
 class Raw(nn.Module):

@@ -51,6 +51,8 @@ def run(
             error.add_note(_errors.note_cell(attributes.wrapper(type(net.module))))
         if isinstance(error, TypeError):
             _explain_names(error, net, method, kwargs)
+        if _flax.lacks_mesh(error):
+            error.add_note(_errors.note_no_mesh())
         mesh = _flax.explicit_mesh()
         if mesh is not None and _flax.is_about_sharding(error):
             error.add_note(_errors.note_explicit(mesh.axis_sizes, mesh.axis_names))

@@ -37,6 +37,7 @@ from hk_bridge._flax.known import is_fixed as is_fixed
 from hk_bridge._flax.known import key_of as key_of
 from hk_bridge._flax.mesh import explicit_mesh as explicit_mesh
 from hk_bridge._flax.mesh import is_about_sharding as is_about_sharding
+from hk_bridge._flax.mesh import lacks_mesh as lacks_mesh
 from hk_bridge._flax.mesh import with_auto_axes as with_auto_axes
 from hk_bridge._flax.modules import NAMES_IN_HINTS as NAMES_IN_HINTS
 from hk_bridge._flax.modules import build as build

@@ -26,5 +26,10 @@ def is_about_sharding(error: Exception) -> bool:
     return bool(_ABOUT_SHARDING.search(str(error)))
 
 
+def lacks_mesh(error: Exception) -> bool:
+    """Whether NNX wants a mesh for an annotation: it raises no type of its own."""
+    return isinstance(error, ValueError) and "mesh context or metadata" in str(error)
+
+
 # The last is in `float32[16@model]`.
 _ABOUT_SHARDING = re.compile(r"[Ss]harding|[Mm]esh\b|\w@\w")

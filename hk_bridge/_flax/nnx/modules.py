@@ -9,7 +9,6 @@ from flax.nnx.bridge import variables as variable_boxes
 
 from hk_bridge import _layout
 from hk_bridge._flax.nnx import graph
-from hk_bridge._layout import Where
 
 
 def resolve(module: Any, method: Any) -> Callable[..., Any]:
@@ -70,16 +69,14 @@ def _bound(module: Any, method: Any) -> Callable[..., Any]:
 
 def annotated(module: Any, variables: dict[str, Any]) -> dict[str, Any]:
     """`variables` in boxes that say how they are to be sharded."""
-    boxes: dict[Where, Any] = {
-        leaf.where: variable_boxes.NNXMeta(
-            type(leaf.value),
-            _layout.find(variables, leaf.where),
-            leaf.value.get_metadata(),
-        )
-        for leaf in graph.Graph(module, False).kept
-        if leaf.where and any(map(leaf.value.has_metadata, _SHARDING))
-    }
-    return _layout.replace(variables, boxes)
+    boxed: dict[str, Any] = _layout.replace(variables, {})
+    for leaf in graph.Graph(module, False).kept:
+        if leaf.where and any(map(leaf.value.has_metadata, _SHARDING)):
+            value = _layout.find(variables, leaf.where)  # which may be a dict
+            metadata = leaf.value.get_metadata()
+            box: Any = variable_boxes.NNXMeta(type(leaf.value), value, metadata)
+            _layout.place(boxed, leaf.where, box)
+    return boxed
 
 
 # The metadata for it, also in older versions.
