@@ -122,12 +122,14 @@ class Scope(Recording):
     @property
     def root(self) -> "Scope":
         """Derived as well: the parent may be of another root, in a lifted transform."""
-        parent: Any = self.parent
-        return self if parent is None else parent.root
+        scope: Any = self
+        while scope.parent is not None:
+            scope = scope.parent
+        return scope  # type: ignore[no-any-return]
 
     def __hash__(self) -> int:
         """Coarser than Flax's, and faster: equal scopes have equal hashes."""
-        return id(self.root._variables)
+        return id(self.running)
 
     def __eq__(self, other: object) -> bool:
         return self is other or super().__eq__(other)
