@@ -128,8 +128,13 @@ class Scope(Recording):
         return scope  # type: ignore[no-any-return]
 
     def __hash__(self) -> int:
-        """Coarser than Flax's, and faster: equal scopes have equal hashes."""
-        return id(self.running)
+        """Coarser than Flax's, and faster: equal scopes have equal hashes.
+
+        It is asked for so often that a call of `root` would tell."""
+        scope: Any = self
+        while scope.parent is not None:
+            scope = scope.parent
+        return id(scope._variables)
 
     def __eq__(self, other: object) -> bool:
         return self is other or super().__eq__(other)
