@@ -14,8 +14,8 @@ import hk_bridge
 from hk_bridge import FlaxModule
 from hk_bridge import _abstract
 from hk_bridge import _errors
+from hk_bridge import _worth
 from hk_bridge._core import traces
-from hk_bridge._layout import names as _names
 
 
 def report_of(forward):
@@ -155,4 +155,4 @@ def test_what_cannot_be_shared_and_calls_no_other_is_seldom_asked():
     ],
 )
 def test_names_that_differ_by_a_number(name, names, expected):
-    assert _names.is_of_many(name, names) is expected
+    assert _worth.is_of_many(name, names) is expected

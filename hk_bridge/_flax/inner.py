@@ -18,6 +18,7 @@ import jax
 
 from hk_bridge import _errors
 from hk_bridge import _layout
+from hk_bridge import _worth
 from hk_bridge._flax import counts
 from hk_bridge._flax import private
 from hk_bridge._flax.bind import bind
@@ -33,7 +34,6 @@ from hk_bridge._flax.plan import Sharing
 from hk_bridge._flax.scope import Scope
 from hk_bridge._layout import PARAMS
 from hk_bridge._layout import Where
-from hk_bridge._layout import names
 
 # Code that mentions one of these may look at where its module is, or at the module
 # that has it.
@@ -99,7 +99,7 @@ class Inner:
     """A call of a method of a submodule."""
 
     watched = _PLACE
-    patience = 6
+    patience = _worth.PATIENCE
 
     def __init__(self, calls: _Calls, run: Any, args: Any, kwargs: Any, context: Any):
         self._module: nn.Module = context.module
@@ -130,7 +130,7 @@ class Inner:
         path = self._scope.path[len(self._scope.root._root_path) :]
         beside = _below(variables.get(PARAMS, {}), path[:-1])
         own = beside.get(path[-1], {}).values()
-        return any(map(_layout.is_level, own)) and names.is_of_many(path[-1], beside)
+        return any(map(_layout.is_level, own)) and _worth.is_of_many(path[-1], beside)
 
     def refusal(self) -> str | None:
         module, scope = self._module, self._scope

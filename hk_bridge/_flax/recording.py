@@ -16,6 +16,7 @@ from flax.core import scope as core_scope
 import jax
 import numpy as np
 
+from hk_bridge import _abstract
 from hk_bridge import _layout
 from hk_bridge._flax import lifted
 from hk_bridge._flax.host import MISSING
@@ -200,18 +201,13 @@ class Recording(Keyed):
         return {
             Where(where.collection, (*self.path, *below.path))
             for below in _layout.below(Where(where.collection, ()), new)
-            if not self._holds_the_same(
+            if not _abstract.are_same(
                 _layout.find({where.collection: old}, below),
-                _layout.find({where.collection: new}, below),
+                jax.tree.map(
+                    self._went_in, _layout.find({where.collection: new}, below)
+                ),
             )
         }
-
-    def _holds_the_same(self, one: Any, two: Any) -> bool:
-        """Whether two leaves are one, or one is rebuilt of what the other holds."""
-        before: Any = jax.tree.structure(one)
-        after: Any = jax.tree.structure(two)
-        pairs = zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=False)
-        return bool(before == after) and all(a is self._went_in(b) for a, b in pairs)
 
     def _went_in(self, leaf: Any) -> Any:
         """What came out of the last lifted transform as `leaf`, if nobody wrote it."""

@@ -5,9 +5,8 @@ of the transform. So an equal one of another name may take its trace.
 
 Private in Haiku (since dm-haiku 0.0.16): `haiku._src.base.current_frame`, and of it
 `params`, `state`, `rng_stack`, `module_stack` and `evolve`; `frame_stack`, `StatePair`,
-`param_getter_stack`, `next_rng_key_internal`; `hk.Module._submodules` and `_auto_repr`.
-Haiku's own `hk.remat` and `hk.scan` do
-the same by `haiku._src.stateful`, with all that the transform has.
+`param_getter_stack`; `hk.Module._submodules` and `_auto_repr`. Haiku's own `hk.remat`
+and `hk.scan` do the same by `haiku._src.stateful`, with all that the transform has.
 """
 
 import collections
@@ -23,6 +22,7 @@ from haiku._src import base
 import jax
 
 from hk_bridge import _errors
+from hk_bridge import _worth
 from hk_bridge._haiku import drawing
 from hk_bridge._haiku import private
 from hk_bridge._haiku import seen
@@ -59,7 +59,7 @@ class Native:
     """A call of a method of a module of Haiku's own kind."""
 
     watched = _PLACE
-    patience = 6
+    patience = _worth.PATIENCE
 
     def __init__(self, run: Any, args: Any, kwargs: Any, context: Any):
         self._module: Any = context.module

@@ -14,15 +14,12 @@ So it is total (every string has a spelling) and injective (no two share one), a
 Haiku name that has a `~` part below the prefix belongs to a Haiku module, not to Flax.
 """
 
-from collections.abc import Iterable
 import re
 from typing import Any
 
 Part = str | int
 Path = tuple[Any, ...]  # of parts
 
-MANY = 3  # of a kind, from which on a trace for all is worth it
-_COUNTED = re.compile("_?[0-9]+")
 _ESCAPED = re.compile("%(25|2F|7E)")
 _NUMBER = re.compile("%i(-?[0-9]+)")
 
@@ -66,16 +63,6 @@ def unescape(part: str) -> Part:
             "'%i0'."
         )
     return plain
-
-
-def is_of_many(name: str, names: Iterable[str]) -> bool:
-    """Whether several of `names` are `name` but for a number.
-
-    >>> is_of_many("block", ["block", "block_1", "block_2"]), is_of_many("a", ["a"])
-    (True, False)
-    """
-    bare = _COUNTED.sub("", name)
-    return sum(_COUNTED.sub("", other) == bare for other in names) >= MANY
 
 
 def join(prefix: str, path: Path) -> str:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from hk_bridge import _errors
+from hk_bridge import _worth
 from hk_bridge._flax import kinds
 from hk_bridge._flax.inner import is_intercepted
 from hk_bridge._flax.known import full_name
@@ -99,14 +100,14 @@ class _Calls:
 
     def name_of(self, part: Any) -> str:
         """For the report. A part inside of a transform of NNX has no path."""
-        return "/".join([self.asked.name, *map(str, self.paths.get(id(part), ("?",)))])
+        return "/".join([self.asked.name, _text(self.paths.get(id(part), ("?",)))])
 
     def is_of_many(self, part: Any) -> bool:
         """Whether `part` has others in it, and several are called alike."""
-        texts = {"/".join(map(str, path)) for path in self.paths.values()}
-        own = "/".join(map(str, self.paths.get(id(part), ("?",))))
+        texts = set(map(_text, self.paths.values()))
+        own = _text(self.paths.get(id(part), ("?",)))
         has_some = any(text.startswith(f"{own}/") for text in texts)
-        return has_some and names.is_of_many(own, texts)
+        return has_some and _worth.is_of_many(own, texts)
 
     def __call__(
         self, path: Any, part: Any, method: str, run: Any, args: Any, kwargs: Any
@@ -141,7 +142,7 @@ class Inner:
     """A call of a method of a submodule."""
 
     watched: frozenset[str] = frozenset()
-    patience = 6
+    patience = _worth.PATIENCE
 
     def __init__(
         self, calls: _Calls, part: Any, method: str, run: Any, args: Any, kwargs: Any
@@ -264,6 +265,10 @@ class Inner:
         for i, held in changed.items():
             self._graph.leaves[i].value.set_raw_value(held)
         return value
+
+
+def _text(path: names.Path) -> str:
+    return "/".join(map(str, path))
 
 
 def _paths(module: Any, prefix: names.Path) -> Iterator[tuple[int, names.Path]]:

@@ -75,22 +75,23 @@ def outcome(
     ambiguous = _ambiguous(solved)
     del solved
     gc.collect()  # parts of a search hold each other, and the weights
-    proof = None
+    proof, trees = None, None
     if guessed is not None and not guessed.lacking & read:
-        trees = guessed.table.to_haiku(variables)
-        sure = prove(flax, haiku, *guessed[1::-1], given, trees, most=_SURE)
+        made = guessed.table.to_haiku(variables)
+        sides = guessed.claims, guessed.table
+        sure = prove(flax, haiku, *sides, given, made, most=_SURE)
         if sure is not None:
-            proof, found, where = sure, guessed, None
-    params, state = found.table.to_haiku(variables)
+            proof, found, where, trees = sure, guessed, None, made
+    if trees is None:
+        trees = found.table.to_haiku(variables)
     if not faults and not found.lacking & read:
-        trees = params, state
-        proof = prove(flax, haiku, *found[1::-1], given, trees)
+        proof = prove(flax, haiku, found.claims, found.table, given, trees)
     if proof is not None and proof.small > CLOSER:
         solved = search(True)
         faults = solved.search.faults
         where = parting(solved, faults[0]) if faults else None
     missing = tuple(sorted(found.lacking))
-    return Outcome(found.table, params, state, where, proof, missing, ambiguous, tried)
+    return Outcome(found.table, *trees, where, proof, missing, ambiguous, tried)
 
 
 def _read(solved: Solved) -> set[str]:

@@ -94,9 +94,14 @@ class Proof:
 
 
 def prove(
-    flax: Network, haiku: Network, claimed: Claims, table: LeafTable, given: Given,
-    found: tuple[Any, Any], most: float | None = None,
-) -> Proof | None:  # fmt: skip
+    flax: Network,
+    haiku: Network,
+    claimed: Claims,
+    table: LeafTable,
+    given: Given,
+    found: tuple[Any, Any],
+    most: float | None = None,
+) -> Proof | None:
     """Compares both networks for the given weights and inputs.
 
     Args:
